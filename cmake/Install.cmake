@@ -1,0 +1,15 @@
+# Install tree and package: find_package(steppe) gives steppe::steppe.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(steppe_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/steppe")
+install(DIRECTORY include/steppe DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/steppe")
+install(TARGETS steppe EXPORT steppe-targets)
+install(EXPORT steppe-targets FILE steppe-targets.cmake NAMESPACE steppe:: DESTINATION "${steppe_package_dir}")
+configure_package_config_file(cmake/steppe-config.cmake.in "${PROJECT_BINARY_DIR}/steppe-config.cmake"
+  INSTALL_DESTINATION "${steppe_package_dir}")
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
+  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES "${PROJECT_BINARY_DIR}/steppe-config.cmake" "${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
+  DESTINATION "${steppe_package_dir}")

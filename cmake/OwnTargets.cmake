@@ -1,0 +1,32 @@
+# What our own targets are compiled with; none of it reaches a consumer.
+include_guard(GLOBAL)
+
+# LibTorch's headers need C++20 from about 2.10 on; before, C++17 is what they are tested with.
+if(STEPPE_TORCH_VERSION STREQUAL "unknown" OR STEPPE_TORCH_VERSION VERSION_LESS 2.10)
+  set(CMAKE_CXX_STANDARD 17)
+else()
+  set(CMAKE_CXX_STANDARD 20)
+endif()
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+find_program(STEPPE_CCACHE ccache DOC "Compiler cache, used when there")
+if(STEPPE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # Without this it does not cache what uses a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${STEPPE_CCACHE}")
+endif()
+
+function(steppe_own_target target)
+  target_link_libraries(${target} PRIVATE steppe::steppe)
+  if(MSVC)
+    target_compile_options(${target} PRIVATE /W4)
+  else()
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow)
+  endif()
+  # A compiler with new warnings: cmake --compile-no-warning-as-error.
+  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON)
+  if(STEPPE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+    target_link_options(${target} PRIVATE -fsanitize=address,undefined)
+  endif()
+endfunction()

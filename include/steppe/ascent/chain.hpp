@@ -1,0 +1,67 @@
+// Several ascent links as one.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <tuple>
+#include <utility>
+
+#include <steppe/direction.hpp>
+
+namespace steppe::ascent {
+
+/// Links applied one after the other: your own callables first, then Centralize, ZScoreFilter, AdaptiveScale.
+///
+/// The fused links run as one pass, whatever their number.
+///
+///     using CentralizedZSharp = steppe::SharpnessAware<torch::optim::SGD, Chain<Centralize, ZScoreFilter>>;
+template <class... Links>
+class Chain {
+  static_assert(sizeof...(Links) > 0, "steppe: a Chain needs at least one link");
+  static_assert((detail::is_link<Links> && ...),
+                "steppe: an ascent link has describe(steppe::Recipe&, int64_t step), or is callable as "
+                "(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params)");
+
+  static_assert(!(detail::IsChain<Links>::value || ...), "steppe: a Chain holds links, not chains; list them all in one");
+
+  static constexpr bool in_canonical_order() {
+    constexpr Stage stages[] = {detail::stage_of<Links>()...};
+    for (size_t i = 1; i < sizeof...(Links); ++i) {
+      if (stages[i] < stages[i - 1]) return false;
+      if (stages[i] == stages[i - 1] && stages[i] != Stage::Custom) return false;
+    }
+    return true;
+  }
+  static_assert(in_canonical_order(),
+                "steppe: the links of a Chain are listed in the order custom, Centralize, ZScoreFilter, AdaptiveScale, "
+                "each at most once");
+
+ public:
+  static constexpr bool is_chain = true;
+
+  Chain() = default;
+  explicit Chain(Links... links) : links_(std::move(links)...) {}
+
+  /// The link of the given type: `chain.get<ZScoreFilter>().percentile(0.9)`.
+  template <class Link>
+  Link& get() {
+    return std::get<Link>(links_);
+  }
+  template <class Link>
+  const Link& get() const {
+    return std::get<Link>(links_);
+  }
+
+  template <class Visitor>
+  void for_each_link(Visitor&& visit) {
+    std::apply([&](auto&... link) { (visit(link), ...); }, links_);
+  }
+
+ private:
+  std::tuple<Links...> links_;
+};
+
+template <class... Links>
+Chain(Links...) -> Chain<Links...>;
+
+}  // namespace steppe::ascent

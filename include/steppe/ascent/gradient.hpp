@@ -1,0 +1,20 @@
+// The gradient itself as the ascent direction.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <steppe/direction.hpp>
+
+namespace steppe::ascent {
+
+/// d = g, the direction of SAM (arXiv 2010.01412). Costs one norm and one ascent; keeps nothing.
+///
+///     steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::Gradient> sam(*model, torch::optim::SGDOptions(0.1));
+class Gradient {
+ public:
+  static constexpr Stage stage = Stage::Custom;
+  void describe(Recipe&, int64_t /*step*/) const {}
+};
+
+}  // namespace steppe::ascent

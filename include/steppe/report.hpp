@@ -1,0 +1,28 @@
+// What the last step saw.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace steppe {
+
+/// Diagnostics of one step, as tensors that stay on the device: only reading one (`.item<double>()`) synchronizes.
+///
+/// Tensors are undefined where the step had nothing to say: no perturbation on this step, or no loss known.
+struct Report {
+  bool perturbed = false;        ///< two passes were made; false on the steps that a schedule leaves out
+  at::Tensor loss;               ///< L(w)
+  at::Tensor sharpness;          ///< L(w + e) - L(w)
+  at::Tensor gradient_norm;      ///< |g| over all groups that count in the norm
+  at::Tensor perturbation_norm;  ///< |e|
+  at::Tensor kept_share;         ///< of the components that a filter looked at; 1 without a filter
+
+  std::vector<at::Tensor> layers;      ///< the parameters that took part, in the order of the groups; beside them:
+  at::Tensor layer_gradient_norm;      ///< 1-D
+  at::Tensor layer_perturbation_norm;  ///< 1-D
+  at::Tensor layer_kept_share;         ///< 1-D
+};
+
+}  // namespace steppe

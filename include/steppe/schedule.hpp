@@ -1,0 +1,139 @@
+// Values that move over training, and the steps on which to perturb.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <utility>
+
+namespace steppe::schedule {
+
+/// A number as a function of the step (from 0) and, for one kind, of the learning rate. Made by the functions below.
+class Schedule {
+ public:
+  enum class Kind : int64_t { None, Constant, Linear, Cosine, ProportionalToLr, Custom };
+
+  /// Not set; false in a condition.
+  Schedule() = default;
+  Schedule(Kind kind, std::array<double, 4> values) : kind_(kind), values_(values) { validate(); }
+  explicit Schedule(std::function<double(int64_t)> custom) : kind_(Kind::Custom), custom_(std::move(custom)) {
+    TORCH_CHECK(custom_, "steppe: schedule::custom needs a function from the step to the value, got an empty one");
+  }
+
+  explicit operator bool() const { return kind_ != Kind::None; }
+  bool needs_lr() const { return kind_ == Kind::ProportionalToLr; }
+
+  double operator()(int64_t step, double lr = 0.0) const {
+    const auto& [from, to, third, fourth] = values_;
+    const double t = third > 0.0 ? std::min(static_cast<double>(step) / third, 1.0) : 1.0;
+    switch (kind_) {
+      case Kind::Linear:
+        return from + (to - from) * t;
+      case Kind::Cosine:
+        return to + (from - to) * (1.0 + std::cos(kPi * t)) / 2.0;
+      case Kind::ProportionalToLr:
+        return std::max(0.0, from + (to - from) * (lr - third) / (fourth - third));
+      case Kind::Custom:
+        return custom_(step);
+      case Kind::Constant:
+      case Kind::None:
+        break;
+    }
+    return from;
+  }
+
+  /// A custom function cannot be saved: after a load, the program's own stays in place.
+  template <class Fields>
+  void fields(Fields& field) {
+    Kind kind = kind_;
+    field("kind", kind);
+    field("a", values_[0]);
+    field("b", values_[1]);
+    field("c", values_[2]);
+    field("d", values_[3]);
+    TORCH_CHECK(kind != Kind::Custom || custom_,
+                "steppe: the checkpoint was written with a custom schedule; set one before loading it");
+    kind_ = kind;
+    validate();
+  }
+
+ private:
+  static constexpr double kPi = 3.14159265358979323846;
+
+  void validate() const {
+    for (const double value : values_)
+      TORCH_CHECK(std::isfinite(value), "steppe: a schedule needs finite numbers, got ", value);
+    const bool ramps = kind_ == Kind::Linear || kind_ == Kind::Cosine;
+    TORCH_CHECK(!ramps || values_[2] > 0.0, "steppe: a schedule must last at least one step, got ", values_[2]);
+    TORCH_CHECK(!needs_lr() || values_[2] != values_[3],
+                "steppe: proportional_to_lr needs two different learning rates, got ", values_[2], " twice");
+  }
+
+  Kind kind_ = Kind::None;
+  std::array<double, 4> values_{};
+  std::function<double(int64_t)> custom_;
+};
+
+inline Schedule constant(double value) { return {Schedule::Kind::Constant, {value, 0.0, 0.0, 0.0}}; }
+
+/// from + (to - from) t / steps, then constant.
+inline Schedule linear(double from, double to, int64_t steps) {
+  return {Schedule::Kind::Linear, {from, to, static_cast<double>(steps), 0.0}};
+}
+
+/// to + (from - to) (1 + cos(pi t / steps)) / 2, then constant.
+inline Schedule cosine(double from, double to, int64_t steps) {
+  return {Schedule::Kind::Cosine, {from, to, static_cast<double>(steps), 0.0}};
+}
+
+/// low + (high - low) (lr - lr_low) / (lr_high - lr_low), never below 0 (GSAM's rule, arXiv 2203.08065).
+///
+/// The base optimizer's options must implement get_lr(), as all of LibTorch's do.
+inline Schedule proportional_to_lr(double low, double high, double lr_low, double lr_high) {
+  return {Schedule::Kind::ProportionalToLr, {low, high, lr_low, lr_high}};
+}
+
+inline Schedule custom(std::function<double(int64_t)> value_at_step) { return Schedule(std::move(value_at_step)); }
+
+/// The steps that are perturbed; the others are plain steps of the base optimizer, with one pass.
+class Steps {
+ public:
+  /// Every k-th step: those with step % k == 0.
+  Steps& every(int64_t k) {
+    TORCH_CHECK(k >= 1, "steppe: every(k) needs k >= 1, got ", k);
+    every_ = k;
+    return *this;
+  }
+  /// Only steps from n (counted from 0) on.
+  Steps& from_step(int64_t n) {
+    TORCH_CHECK(n >= 0, "steppe: from_step(n) needs n >= 0, got ", n);
+    from_ = n;
+    return *this;
+  }
+  /// Only the last `share` of `total` steps, and any after them (late phase, arXiv 2410.10373).
+  Steps& last(double share, int64_t total) {
+    TORCH_CHECK(share >= 0.0 && share <= 1.0, "steppe: last(share, total) needs a share in [0, 1], got ", share);
+    TORCH_CHECK(total >= 1, "steppe: last(share, total) needs the number of steps of the training, got ", total);
+    return from_step(total - static_cast<int64_t>(std::llround(share * static_cast<double>(total))));
+  }
+
+  bool perturbs(int64_t step) const { return step >= from_ && step % every_ == 0; }
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field("every", every_);
+    field("from_step", from_);
+    every(every_).from_step(from_);
+  }
+
+ private:
+  int64_t every_ = 1;
+  int64_t from_ = 0;
+};
+
+}  // namespace steppe::schedule

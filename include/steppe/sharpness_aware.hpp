@@ -1,0 +1,447 @@
+// SharpnessAware<Base, Ascent, Descent>: the optimizer that a user holds.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Type.h>
+#include <torch/nn/module.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/archive.h>
+#include <torch/version.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <typeinfo>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <steppe/ascent/gradient.hpp>
+#include <steppe/checkpoint.hpp>
+#include <steppe/descent/perturbed_gradient.hpp>
+#include <steppe/direction.hpp>
+#include <steppe/options.hpp>
+#include <steppe/two_pass.hpp>
+
+namespace steppe {
+
+namespace detail {
+
+/// Throws on what no optimizer can train: no parameters, non-leaf ones, one twice, dtypes without gradients.
+inline void check_parameters(const std::vector<at::Tensor>& params, std::unordered_set<const c10::TensorImpl*>& seen) {
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::Tensor& param = params[i];
+    TORCH_CHECK(param.defined(), "steppe: parameter ", i, " is an undefined tensor");
+    TORCH_CHECK(param.is_leaf(), "steppe: parameter ", i, " of shape ", param.sizes(),
+                " is not a leaf: it is the result of an operation; pass the tensor it was made from");
+    TORCH_CHECK(param.layout() == at::kStrided, "steppe: parameter ", i, " has layout ", param.layout(),
+                "; parameters must be dense (sparse gradients are fine)");
+    TORCH_CHECK(param.is_floating_point() || param.is_complex(), "steppe: parameter ", i, " has dtype ", param.dtype(),
+                "; parameters must be floating-point or complex");
+    TORCH_CHECK(seen.insert(param.unsafeGetTensorImpl()).second, "steppe: parameter ", i, " of shape ", param.sizes(),
+                " appears twice; pass each tensor once");
+  }
+}
+
+inline std::vector<at::Tensor> checked(std::vector<at::Tensor> params) {
+  TORCH_CHECK(!params.empty(), "steppe: the parameter list is empty; pass model->parameters() of a model that has some");
+  std::unordered_set<const c10::TensorImpl*> seen;
+  check_parameters(params, seen);
+  return params;
+}
+
+inline std::vector<torch::optim::OptimizerParamGroup> checked(std::vector<torch::optim::OptimizerParamGroup> groups) {
+  TORCH_CHECK(!groups.empty(), "steppe: the list of parameter groups is empty; pass at least one group");
+  std::unordered_set<const c10::TensorImpl*> seen;
+  for (size_t k = 0; k < groups.size(); ++k) {
+    TORCH_CHECK(!groups[k].params().empty(), "steppe: parameter group ", k, " is empty");
+    check_parameters(groups[k].params(), seen);
+  }
+  return groups;
+}
+
+/// LBFGS and its like: step() has no default argument because one step needs several evaluations.
+template <class Base, class = void>
+struct StepsWithoutClosure : std::false_type {};
+template <class Base>
+struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step())>> : std::true_type {};
+
+}  // namespace detail
+
+/// Any LibTorch optimizer made sharpness-aware: each evaluation of the closure becomes two, at w and at w + e, and the
+/// base optimizer's own step consumes the second gradient at w (arXiv 2010.01412).
+///
+///     e = rho * d / |d|,  d made from g by Ascent;  final gradient made from g+ (and g) by Descent
+///
+/// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step;
+/// memory: one copy of the weights. Weight decay belongs to the base step at w; it is not part of the perturbation.
+///
+///     steppe::SharpnessAware<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1), steppe::Options().rho(0.1));
+///     auto loss = sam.step(closure);
+///
+/// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
+/// checked before a step changes anything. A group that is added later inherits what the constructor was given.
+template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient>
+class SharpnessAware : public Base {
+  static_assert(std::is_base_of_v<torch::optim::Optimizer, Base>,
+                "steppe: Base must be an optimizer that derives from torch::optim::Optimizer, such as torch::optim::SGD");
+  static_assert(detail::is_link<Ascent>,
+                "steppe: Ascent must be an ascent link, such as steppe::ascent::ZScoreFilter, a Chain of links, or a "
+                "callable (std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params)");
+  static_assert(std::is_invocable_v<Descent&, std::vector<at::Tensor>&, const std::vector<at::Tensor>&>,
+                "steppe: Descent must be callable as (std::vector<at::Tensor>& final, const std::vector<at::Tensor>& "
+                "first), such as steppe::descent::PerturbedGradient");
+
+ public:
+  using Closure = torch::optim::Optimizer::LossClosure;
+
+  /// The module's parameters; its buffers are guarded in pass 2 and its normalization gains known, as by attach().
+  template <class BaseOptions>
+  SharpnessAware(const torch::nn::Module& model, const BaseOptions& base_options, Options options = {},
+                 Ascent ascent = {}, Descent descent = {})
+      : SharpnessAware(model.parameters(), base_options, std::move(options), std::move(ascent), std::move(descent)) {
+    attach(model);
+  }
+
+  /// A list of parameters.
+  template <class BaseOptions>
+  SharpnessAware(std::vector<at::Tensor> params, const BaseOptions& base_options, Options options = {},
+                 Ascent ascent = {}, Descent descent = {})
+      : Base(detail::checked(std::move(params)), base_options), defaults_of_groups_{options, ascent, descent} {
+    check_base_options<BaseOptions>();
+    initialize();
+  }
+
+  /// Parameter groups; all start with the same options, which options(i) changes.
+  template <class BaseOptions>
+  SharpnessAware(std::vector<torch::optim::OptimizerParamGroup> groups, const BaseOptions& base_options,
+                 Options options = {}, Ascent ascent = {}, Descent descent = {})
+      : Base(detail::checked(std::move(groups)), base_options), defaults_of_groups_{options, ascent, descent} {
+    check_base_options<BaseOptions>();
+    initialize();
+  }
+
+  /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2 and tells normalization
+  /// gains from biases. Call it again after adding buffers.
+  void attach(const torch::nn::Module& model) { two_pass_.attach(model); }
+
+  Options& options(size_t group = 0) { return group_at(group).options; }
+  Ascent& ascent(size_t group = 0) { return group_at(group).ascent; }
+  Descent& descent(size_t group = 0) { return group_at(group).descent; }
+
+  using Base::add_param_group;
+  /// Adds a group with options of its own instead of the inherited ones.
+  void add_param_group(const torch::optim::OptimizerParamGroup& group, Options options) {
+    options.validate();
+    sync_groups();
+    Base::add_param_group(group);
+    sync_groups();
+    groups_.back().options = std::move(options);
+  }
+
+  /// Every group's rho as a function of the step, groups with rho 0 excepted.
+  SharpnessAware& rho_schedule(const schedule::Schedule& rho) {
+    sync_groups();
+    defaults_of_groups_.options.rho_schedule(rho);
+    for (Group& group : groups_) group.options.rho_schedule(rho);
+    return *this;
+  }
+
+  /// Perturbs every k-th step only (step % k == 0); the others are plain steps with one pass.
+  SharpnessAware& every(int64_t k) {
+    steps_.every(k);
+    return *this;
+  }
+  /// Perturbs from step n (counted from 0) on.
+  SharpnessAware& from_step(int64_t n) {
+    steps_.from_step(n);
+    return *this;
+  }
+  /// Perturbs in the last `share` of `total` steps.
+  SharpnessAware& last(double share, int64_t total) {
+    steps_.last(share, total);
+    return *this;
+  }
+
+  /// Parameters that are neither perturbed nor counted in the norm: sam.exclude(steppe::biases_and_norms(*model)).
+  SharpnessAware& exclude(const std::vector<at::Tensor>& params) {
+    check_members(params);
+    two_pass_.exclude(params);
+    return *this;
+  }
+  /// Perturbs these parameters only: sam.only(steppe::norms(*model)) is SAM-ON (arXiv 2306.04226).
+  SharpnessAware& only(const std::vector<at::Tensor>& params) {
+    check_members(params);
+    std::unordered_set<const c10::TensorImpl*> wanted;
+    for (const at::Tensor& param : params) wanted.insert(param.unsafeGetTensorImpl());
+    std::vector<at::Tensor> others;
+    for (const auto& group : this->param_groups())
+      for (const at::Tensor& param : group.params())
+        if (wanted.count(param.unsafeGetTensorImpl()) == 0) others.push_back(param);
+    two_pass_.exclude(others);
+    return *this;
+  }
+
+  /// Whether pass 2 draws the random numbers of pass 1 again (dropout masks); on by default.
+  void replay_rng(bool on) { two_pass_.replay_rng(on); }
+  /// Called with all gradients after pass 1, before the ascent.
+  void after_pass_one(GradientHook hook) { two_pass_.after_pass_one(std::move(hook)); }
+  /// Called with the final gradients before the base step, at the restored weights: the place to clip.
+  void before_descent(GradientHook hook) { two_pass_.before_descent(std::move(hook)); }
+
+  /// What the last step saw.
+  const Report& report() const { return two_pass_.report(); }
+  /// Steps taken so far.
+  int64_t steps() const { return step_; }
+  /// Steps whose gradient norm was not finite, so that nothing was perturbed. Reading it waits for the device.
+  int64_t non_finite_steps() const { return two_pass_.non_finite_steps(); }
+  /// Frees the buffers that are kept between steps.
+  void release_memory() { two_pass_.release_memory(); }
+
+  /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e.
+  ///
+  /// Returns the loss at w. Gradients are cleared before each pass; whether the closure does so too does not matter.
+  /// If the closure or a hook throws, weights and buffers are as before the step and the exception passes through.
+  at::Tensor step(Closure closure = nullptr) override {
+    TORCH_CHECK(closure, "steppe: step() needs a closure that computes the loss and calls backward(), because it makes "
+                         "two passes: optimizer.step([&] { ...; return loss; }). A loop that cannot hand one over calls "
+                         "ascend(), makes the second pass, and calls descend()");
+    const StepPlan step_plan = plan();
+    at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });
+    ++step_;
+    return loss;
+  }
+
+  /// Optional first call of a two-phase step, before pass 1: lets pass 2 draw the same random numbers.
+  void remember_rng() { two_pass_.remember_rng(plan()); }
+
+  /// Two-phase use, after loss.backward() at w: moves the weights to w + e and clears the gradients.
+  ///
+  /// Returns whether a second pass is needed; it is not on steps that a schedule leaves out, or without gradients.
+  /// The loss, if given, goes into the report.
+  ///
+  ///     loss.backward();  if (sam.ascend()) { /* forward and backward again */ }  sam.descend();
+  bool ascend(const at::Tensor& loss = {}) {
+    TORCH_CHECK(detail::StepsWithoutClosure<Base>::value,
+                "steppe: this base optimizer evaluates its closure several times a step; use step(closure)");
+    return two_pass_.ascend(plan(), loss);
+  }
+
+  /// Two-phase use, after pass 2: puts the weights back and makes the base optimizer's step.
+  void descend(const at::Tensor& perturbed_loss = {}) {
+    std::vector<std::vector<at::Tensor>> params;
+    for (const auto& group : this->param_groups()) params.push_back(group.params());
+    two_pass_.descend(params, perturbed_loss);
+    Base::step(nullptr);
+    ++step_;
+  }
+
+  /// Gives up a two-phase step: weights and first gradients are put back.
+  void cancel() { two_pass_.cancel(); }
+
+  /// The base's state, then one more sub-archive "steppe": counters, schedules and hyper-parameters of every group. No
+  /// perturbation is in it. A plain Base can load it.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    TORCH_CHECK(!two_pass_.ascended(), "steppe: save() was called between ascend() and descend(), where the weights are "
+                                       "perturbed; save after descend()");
+    Base::save(archive);
+    torch::serialize::OutputArchive own(archive.compilation_unit());
+    checkpoint::Writer write(own);
+    write("format", kFormat);
+    write("base", c10::demangle(typeid(Base).name()));
+    write("step", step_);
+    write("non_finite_steps", two_pass_.non_finite_steps());
+    write("steps", steps_);
+    std::vector<Group> groups = groups_;
+    while (groups.size() < this->param_groups().size()) groups.push_back(defaults_of_groups_);
+    write("groups", static_cast<int64_t>(groups.size()));
+    for (size_t k = 0; k < groups.size(); ++k)
+      visit_fields(groups[k], "group/" + std::to_string(k) + "/", [&](const std::string& name, auto& part) {
+        write(name + "/type", c10::demangle(typeid(part).name()));
+        write(name, part);
+      });
+    archive.write("steppe", own);
+  }
+
+  /// Restores what save() wrote, learning rates included (LibTorch before 2.6 leaves them). A checkpoint of a plain
+  /// Base, or of another method over the same Base, gives the base's state and leaves the rest as constructed.
+  ///
+  /// Errors leave everything as it was: another base, another number of groups or parameters, damaged archives.
+  void load(torch::serialize::InputArchive& archive) override {
+    TORCH_CHECK(!two_pass_.ascended(), "steppe: load() was called between ascend() and descend(); finish the step first");
+    sync_groups();
+    torch::serialize::InputArchive own;
+    const bool is_ours = archive.try_read("steppe", own);
+    std::vector<Group> groups = groups_;
+    schedule::Steps steps = steps_;
+    int64_t step = step_, missed = two_pass_.non_finite_steps();
+    if (is_ours) read_own(own, groups, steps, step, missed);
+    load_base(archive);
+    groups_.swap(groups);
+    steps_ = steps;
+    step_ = step;
+    two_pass_.non_finite_steps(missed);
+  }
+
+ private:
+  static constexpr int64_t kFormat = 1;
+
+  /// What belongs to one parameter group.
+  struct Group {
+    Options options;
+    Ascent ascent;
+    Descent descent;
+  };
+
+  template <class BaseOptions>
+  static constexpr void check_base_options() {
+    static_assert(!std::is_same_v<BaseOptions, Options>,
+                  "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
+                  "steppe::Options is the third");
+  }
+
+  void initialize() {
+    Group& defaults = defaults_of_groups_;
+    if (!defaults.options.has_rho()) defaults.options.rho(default_rho_of(defaults.ascent));
+    sync_groups();
+    for (Group& group : groups_) validate(group);
+  }
+
+  /// New groups, however they were added, inherit the defaults.
+  void sync_groups() {
+    const size_t count = this->param_groups().size();
+    TORCH_CHECK(groups_.size() <= count, "steppe: the optimizer had ", groups_.size(), " parameter groups and now has ",
+                count, "; groups cannot be removed");
+    while (groups_.size() < count) groups_.push_back(defaults_of_groups_);
+  }
+
+  Group& group_at(size_t index) {
+    sync_groups();
+    TORCH_CHECK(index < groups_.size(), "steppe: there is no parameter group ", index, "; the optimizer has ",
+                groups_.size());
+    return groups_[index];
+  }
+
+  static void validate(Group& group) {
+    group.options.validate();
+    detail::for_each_link(group.ascent, [](auto& link) { detail::validate(link); });
+    detail::validate(group.descent);
+    const Recipe recipe = direction_of(group.ascent).recipe;
+    TORCH_CHECK(group.options.p() == 2.0 || recipe.norm == Norm::Direction,
+                "steppe: norm order p = ", group.options.p(), " goes with Norm::Direction only; use p = 2");
+  }
+
+  void check_members(const std::vector<at::Tensor>& params) const {
+    std::unordered_set<const c10::TensorImpl*> own;
+    for (const auto& group : this->param_groups())
+      for (const at::Tensor& param : group.params()) own.insert(param.unsafeGetTensorImpl());
+    for (size_t i = 0; i < params.size(); ++i)
+      TORCH_CHECK(params[i].defined() && own.count(params[i].unsafeGetTensorImpl()) != 0, "steppe: tensor ", i,
+                  " of the list is not a parameter of this optimizer; pass parameters of the model it was made from");
+  }
+
+  /// Everything that the step at hand does, checked.
+  StepPlan plan() {
+    sync_groups();
+    StepPlan step_plan;
+    step_plan.perturb = steps_.perturbs(step_);
+    std::unordered_set<const c10::TensorImpl*> seen;
+    for (size_t k = 0; k < groups_.size(); ++k) {
+      Group& group = groups_[k];
+      const auto& base_group = this->param_groups()[k];
+      validate(group);
+      detail::check_parameters(base_group.params(), seen);
+      TORCH_CHECK(group.options.p() == groups_.front().options.p(), "steppe: parameter groups share one norm, but group 0 "
+                  "has p = ", groups_.front().options.p(), " and group ", k, " has p = ", group.options.p());
+      GroupPlan& group_plan = step_plan.groups.emplace_back();
+      group_plan.params = base_group.params();
+      group_plan.direction = direction_of(group.ascent, step_);
+      group_plan.direction.recipe.p = group.options.p();
+      const bool follows_lr = group.options.rho_schedule().needs_lr() && group.options.rho() > 0.0;
+      group_plan.rho = group.options.rho_at(step_, follows_lr ? base_group.options().get_lr() : 0.0);
+      group_plan.in_norm = group.options.in_norm();
+      if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient>) group_plan.descent = std::ref(group.descent);
+      group_plan.needs_first_gradient = Descent::needs_first_gradient;
+    }
+    return step_plan;
+  }
+
+  /// Calls visit(name, part) for the group's options, links and descent, those that have fields.
+  template <class Visitor>
+  static void visit_fields(Group& group, const std::string& prefix, Visitor&& visit) {
+    visit(prefix + "options", group.options);
+    int64_t index = 0;
+    detail::for_each_link(group.ascent, [&](auto& link) {
+      using Link = std::remove_reference_t<decltype(link)>;
+      if constexpr (checkpoint::HasFields<Link, checkpoint::Writer>::value)
+        visit(prefix + "ascent/" + std::to_string(index), link);
+      ++index;
+    });
+    if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value) visit(prefix + "descent", group.descent);
+  }
+
+  void read_own(torch::serialize::InputArchive& own, std::vector<Group>& groups, schedule::Steps& steps, int64_t& step,
+                int64_t& missed) const {
+    checkpoint::Reader read(own);
+    int64_t format = 0, count = 0;
+    read("format", format);
+    TORCH_CHECK(format == kFormat, "steppe: the checkpoint has format ", format, ", this version reads ", kFormat);
+    std::string base;
+    read("base", base);
+    TORCH_CHECK(base == c10::demangle(typeid(Base).name()), "steppe: the checkpoint was written over the base optimizer ",
+                base, " and cannot be loaded into ", c10::demangle(typeid(Base).name()));
+    read("groups", count);
+    TORCH_CHECK(count == static_cast<int64_t>(groups.size()), "steppe: the checkpoint has ", count,
+                " parameter groups, the optimizer has ", groups.size());
+    read("step", step);
+    read("non_finite_steps", missed);
+    read("steps", steps);
+    for (size_t k = 0; k < groups.size(); ++k) {
+      visit_fields(groups[k], "group/" + std::to_string(k) + "/", [&](const std::string& name, auto& part) {
+        c10::IValue type;
+        const bool same = own.try_read(name + "/type", type) && type.isString() &&
+                          type.toStringRef() == c10::demangle(typeid(part).name());
+        if (same) read(name, part);
+      });
+      validate(groups[k]);
+    }
+  }
+
+  /// Base::load, undone if it throws half-way.
+  void load_base(torch::serialize::InputArchive& archive) {
+    decltype(this->state_) state;
+    for (const auto& item : this->state_) state[item.first] = item.second->clone();
+    std::vector<torch::optim::OptimizerParamGroup> groups = this->param_groups_;
+    try {
+      Base::load(archive);
+      load_base_options(archive);
+    } catch (...) {
+      this->state_ = std::move(state);
+      this->param_groups_.swap(groups);
+      throw;
+    }
+  }
+
+  /// LibTorch before 2.6 reads the groups' options (the learning rate) and drops them.
+  void load_base_options([[maybe_unused]] torch::serialize::InputArchive& archive) {
+#if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6)
+    torch::serialize::InputArchive groups;
+    if (!archive.try_read("param_groups", groups)) return;
+    for (size_t k = 0; k < this->param_groups_.size(); ++k) {
+      torch::serialize::InputArchive group, options;
+      if (!groups.try_read("param_groups/" + std::to_string(k), group) || !group.try_read("options", options)) continue;
+      this->param_groups_[k].options().serialize(options);
+    }
+#endif
+  }
+
+  TwoPass two_pass_;
+  Group defaults_of_groups_;
+  std::vector<Group> groups_;
+  schedule::Steps steps_;
+  int64_t step_ = 0;
+};
+
+}  // namespace steppe

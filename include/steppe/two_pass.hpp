@@ -1,0 +1,352 @@
+// One step of the family: pass 1, ascent, pass 2, restore, final gradient.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <steppe/parameter_roles.hpp>
+#include <steppe/perturbation.hpp>
+#include <steppe/report.hpp>
+#include <steppe/training/buffers_guard.hpp>
+#include <steppe/training/rng_replay.hpp>
+
+namespace steppe {
+
+/// Sees, and may change or replace, every gradient that exists.
+using GradientHook = std::function<void(std::vector<at::Tensor>& gradients)>;
+
+/// What one step does with one parameter group.
+struct GroupPlan {
+  std::vector<at::Tensor> params;
+  Direction direction;
+  double rho = 0.05;
+  bool in_norm = true;
+  /// (final, first): turns the gradients at w + e into what the base optimizer consumes; empty: leaves them.
+  std::function<void(std::vector<at::Tensor>&, const std::vector<at::Tensor>&)> descent;
+  bool needs_first_gradient = false;
+};
+
+/// What one step does.
+struct StepPlan {
+  std::vector<GroupPlan> groups;
+  bool perturb = true;  ///< false: one pass, as the base optimizer would
+};
+
+/// The engine: knows tensors, not optimizers. Also turns the closure of an optimizer that already exists:
+///
+///     steppe::TwoPass two_pass;
+///     optimizer.step([&] { return two_pass.evaluate(closure, plan); });
+class TwoPass {
+ public:
+  using Closure = std::function<at::Tensor()>;
+
+  /// The model's buffers are guarded in pass 2, and its normalization gains are known to AdaptiveScale.
+  void attach(const torch::nn::Module& model) {
+    buffers_ = model.buffers();
+    norm_gains_ = impls(steppe::norm_gains(model));
+  }
+
+  /// Parameters that are neither perturbed nor counted in the norm.
+  void exclude(const std::vector<at::Tensor>& params) {
+    for (const at::Tensor& param : params) excluded_.insert(param.unsafeGetTensorImpl());
+  }
+
+  void replay_rng(bool on) { replay_rng_ = on; }
+  void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
+  void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
+  const Report& report() const { return report_; }
+  /// Steps whose norm was not finite, so that nothing was perturbed; reading it synchronizes with the device.
+  int64_t non_finite_steps() const {
+    return non_finite_before_ + (non_finite_.defined() ? non_finite_.item<int64_t>() : 0);
+  }
+  void non_finite_steps(int64_t count) {
+    non_finite_before_ = count;
+    non_finite_ = at::Tensor();
+  }
+  /// Frees the weights' buffers; the next step makes them anew.
+  void release_memory() { weight_buffers_.release(); }
+
+  /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
+  ///
+  /// Returns the loss of pass 1. If the closure or a hook throws, weights, buffers and generators are put back.
+  at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
+    TORCH_CHECK(!ascended(), "steppe: step() was called between ascend() and descend(); call descend() or cancel() first");
+    training::BuffersGuard roll_back(buffers_);
+    std::optional<training::RngReplay> rng;
+    if (plan.perturb && replay_rng_) rng.emplace(devices(plan));
+
+    clear_gradients(plan);
+    const at::Tensor loss = with_grad(closure);
+    run_hook(after_pass_one_, plan);
+    report_ = Report();
+    note_loss(loss);
+    std::vector<AscentGroup> groups = ascent_groups(plan);
+    std::vector<std::vector<at::Tensor>> first = first_gradients(plan);
+    if (plan.perturb && moves(groups)) {
+      const training::BuffersGuard after_pass_one(buffers_);
+      Perturbation perturbation(groups, &weight_buffers_);
+      note_ascent(perturbation.result(), groups);
+      groups.clear();
+      clear_gradients(plan);
+      if (rng) rng->replay();
+      note_perturbed_loss(with_grad(closure));
+      perturbation.restore();
+    }
+    rng.reset();
+    finish(plan, first);
+    roll_back.dismiss();
+    return loss;
+  }
+
+  /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
+  void remember_rng(const StepPlan& plan) {
+    remembered_rng_.reset();
+    if (replay_rng_) remembered_rng_ = std::make_unique<training::RngReplay>(devices(plan));
+  }
+
+  /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
+  bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
+    TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
+    auto pending = std::make_unique<Pending>();
+    run_hook(after_pass_one_, plan);
+    report_ = Report();
+    note_loss(loss);
+    const std::vector<AscentGroup> groups = ascent_groups(plan);
+    pending->first = first_gradients(plan);
+    pending->gradients = gradients(plan);
+    if (plan.perturb && moves(groups)) {
+      pending->after_pass_one = std::make_unique<training::BuffersGuard>(buffers_);
+      pending->perturbation = std::make_unique<Perturbation>(groups, &weight_buffers_);
+      note_ascent(pending->perturbation->result(), groups);
+      pending->rng = std::move(remembered_rng_);
+      if (pending->rng) pending->rng->replay();
+    }
+    remembered_rng_.reset();
+    clear_gradients(plan);
+    if (!report_.perturbed) for_each_param(plan, [](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
+    pending->plan = std::move(plan);
+    pending_ = std::move(pending);
+    return report_.perturbed;
+  }
+
+  bool ascended() const { return pending_ != nullptr; }
+
+  /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
+  void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {}) {
+    TORCH_CHECK(ascended(), "steppe: descend() was called before ascend()");
+    bool same = params_now.size() == pending_->plan.groups.size();
+    for (size_t k = 0; same && k < params_now.size(); ++k)
+      same = impls(params_now[k]) == impls(pending_->plan.groups[k].params);
+    TORCH_CHECK(same, "steppe: the optimizer's parameters changed between ascend() and descend(); "
+                      "call cancel() and start the step again");
+    if (report_.perturbed) note_perturbed_loss(perturbed_loss);
+    const std::unique_ptr<Pending> pending = std::move(pending_);
+    if (pending->perturbation) pending->perturbation->restore();
+    if (pending->after_pass_one) pending->after_pass_one->restore();
+    pending->rng.reset();
+    // A step without a second pass, or one in which the caller made none, descends along the first gradient.
+    if (!report_.perturbed && !any_gradient(pending->plan)) put_back(*pending);
+    finish(pending->plan, pending->first);
+  }
+
+  /// Gives up a two-phase step: the weights and the gradients of pass 1 are put back.
+  void cancel() {
+    if (!ascended()) return;
+    const std::unique_ptr<Pending> pending = std::move(pending_);
+    put_back(*pending);
+  }
+
+ private:
+  using ImplSet = std::unordered_set<const c10::TensorImpl*>;
+
+  /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
+  struct Pending {
+    StepPlan plan;
+    std::vector<std::vector<at::Tensor>> first, gradients;
+    std::unique_ptr<training::BuffersGuard> after_pass_one;
+    std::unique_ptr<training::RngReplay> rng;
+    std::unique_ptr<Perturbation> perturbation;
+  };
+
+  static ImplSet impls(const std::vector<at::Tensor>& params) {
+    ImplSet set;
+    for (const at::Tensor& param : params) set.insert(param.unsafeGetTensorImpl());
+    return set;
+  }
+
+  static at::Tensor with_grad(const Closure& closure) {
+    const c10::AutoGradMode enabled(true);
+    return closure();
+  }
+
+  template <class Visitor>
+  static void for_each_param(const StepPlan& plan, Visitor&& visit) {
+    for (const GroupPlan& group : plan.groups)
+      for (const at::Tensor& param : group.params) visit(param);
+  }
+
+  static std::vector<c10::Device> devices(const StepPlan& plan) {
+    std::vector<c10::Device> found;
+    for_each_param(plan, [&](const at::Tensor& param) {
+      if (std::find(found.begin(), found.end(), param.device()) == found.end()) found.push_back(param.device());
+    });
+    return found;
+  }
+
+  /// What zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients live on for
+  /// whoever holds them.
+  static void clear_gradients(const StepPlan& plan) {
+    for_each_param(plan, [](const at::Tensor& param) {
+#if TORCH_VERSION_MAJOR < 2
+      if (param.grad().defined()) param.mutable_grad() = at::zeros_like(param.grad());
+#else
+      param.mutable_grad() = at::Tensor();
+#endif
+    });
+  }
+
+  static bool any_gradient(const StepPlan& plan) {
+    bool any = false;
+    for_each_param(plan, [&](const at::Tensor& param) { any = any || param.grad().defined(); });
+    return any;
+  }
+
+  static void run_hook(const GradientHook& hook, const StepPlan& plan) {
+    if (!hook) return;
+    const c10::NoGradGuard no_grad;
+    std::vector<at::Tensor> owners, gradients;
+    for_each_param(plan, [&](const at::Tensor& param) {
+      if (!param.grad().defined()) return;
+      owners.push_back(param);
+      gradients.push_back(param.grad());
+    });
+    hook(gradients);
+    TORCH_CHECK(gradients.size() == owners.size(), "steppe: a gradient hook must keep the number of gradients, got ",
+                gradients.size(), " for ", owners.size());
+    for (size_t i = 0; i < owners.size(); ++i)
+      if (!gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = gradients[i];
+  }
+
+  static std::vector<at::Tensor> gradients_of(const GroupPlan& group) {
+    std::vector<at::Tensor> found;
+    for (const at::Tensor& param : group.params) found.push_back(param.grad());
+    return found;
+  }
+
+  static std::vector<std::vector<at::Tensor>> gradients(const StepPlan& plan) {
+    std::vector<std::vector<at::Tensor>> found;
+    for (const GroupPlan& group : plan.groups) found.push_back(gradients_of(group));
+    return found;
+  }
+
+  static std::vector<std::vector<at::Tensor>> first_gradients(const StepPlan& plan) {
+    std::vector<std::vector<at::Tensor>> first(plan.groups.size());
+    for (size_t k = 0; k < first.size(); ++k) {
+      if (plan.groups[k].needs_first_gradient) first[k] = gradients_of(plan.groups[k]);
+      first[k].resize(plan.groups[k].params.size());
+    }
+    return first;
+  }
+
+  std::vector<AscentGroup> ascent_groups(const StepPlan& plan) const {
+    std::vector<AscentGroup> groups;
+    if (!plan.perturb) return groups;
+    for (const GroupPlan& group : plan.groups) {
+      AscentGroup& out = groups.emplace_back();
+      out.direction = group.direction;
+      out.rho = group.rho;
+      out.in_norm = group.in_norm;
+      for (const at::Tensor& param : group.params) {
+        if (excluded_.count(param.unsafeGetTensorImpl()) != 0 || !param.grad().defined()) continue;
+        out.params.push_back(param);
+        out.gradients.push_back(param.grad());
+        out.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
+      }
+    }
+    return groups;
+  }
+
+  /// Something would be perturbed: a radius over 0 and a gradient.
+  static bool moves(const std::vector<AscentGroup>& groups) {
+    return std::any_of(groups.begin(), groups.end(),
+                       [](const AscentGroup& group) { return group.rho > 0.0 && !group.params.empty(); });
+  }
+
+  /// The descent's part and the last hook; the weights are w again.
+  void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
+    const c10::NoGradGuard no_grad;
+    for (size_t k = 0; k < plan.groups.size(); ++k) {
+      const GroupPlan& group = plan.groups[k];
+      if (!group.descent) continue;
+      std::vector<at::Tensor> owners, final_gradients, first_gradients;
+      for (size_t i = 0; i < group.params.size(); ++i) {
+        if (!group.params[i].grad().defined()) continue;
+        owners.push_back(group.params[i]);
+        final_gradients.push_back(group.params[i].grad());
+        first_gradients.push_back(first[k][i]);
+      }
+      group.descent(final_gradients, first_gradients);
+      for (size_t i = 0; i < owners.size(); ++i)
+        if (!final_gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = final_gradients[i];
+    }
+    run_hook(before_descent_, plan);
+  }
+
+  static void put_back(const Pending& pending) {
+    for (size_t k = 0; k < pending.plan.groups.size(); ++k)
+      for (size_t i = 0; i < pending.plan.groups[k].params.size(); ++i)
+        pending.plan.groups[k].params[i].mutable_grad() = pending.gradients[k][i];
+  }
+
+  void note_loss(const at::Tensor& loss) {
+    if (loss.defined() && loss.numel() == 1) report_.loss = loss.detach();
+  }
+
+  void note_perturbed_loss(const at::Tensor& loss) {
+    if (!report_.loss.defined() || !loss.defined() || loss.numel() != 1) return;
+    const c10::NoGradGuard no_grad;
+    report_.sharpness = loss.detach() - report_.loss;
+  }
+
+  void note_ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
+    report_.perturbed = true;
+    report_.gradient_norm = seen.gradient_norm;
+    report_.perturbation_norm = seen.perturbation_norm;
+    report_.kept_share = seen.kept_share;
+    report_.layer_gradient_norm = seen.layer_gradient_norm;
+    report_.layer_perturbation_norm = seen.layer_perturbation_norm;
+    report_.layer_kept_share = seen.layer_kept_share;
+    for (const AscentGroup& group : groups)
+      if (group.rho > 0.0 || group.in_norm)
+        report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
+    const at::Tensor missed = seen.finite.logical_not().to(at::kLong);
+    non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
+  }
+
+  std::vector<at::Tensor> buffers_;
+  ImplSet norm_gains_, excluded_;
+  bool replay_rng_ = true;
+  GradientHook after_pass_one_, before_descent_;
+  WeightBuffers weight_buffers_;
+  std::unique_ptr<training::RngReplay> remembered_rng_;
+  std::unique_ptr<Pending> pending_;
+  Report report_;
+  int64_t non_finite_before_ = 0;
+  at::Tensor non_finite_;
+};
+
+}  // namespace steppe

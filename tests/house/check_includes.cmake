@@ -1,0 +1,55 @@
+# Fails where a header under include/ includes upwards, or more of LibTorch than its place allows.
+cmake_minimum_required(VERSION 3.21)
+
+# The floors of the house, top to bottom: a header may include from its own floor and those below.
+set(floors
+  "steppe/steppe.hpp"
+  "steppe/optimizers.hpp"
+  "steppe/sharpness_aware.hpp"
+  "steppe/two_pass.hpp"
+  "steppe/perturbation.hpp"
+  "steppe/training/.*|steppe/(options|report|checkpoint|parameter_roles).hpp"
+  "steppe/(ascent|descent)/.*"
+  "steppe/direction.hpp"
+  "steppe/schedule.hpp|steppe/version.hpp"
+  "steppe/kernels/dispatch.hpp"
+  "steppe/kernels/reference.hpp"
+  "steppe/kernels/.*")
+
+function(floor_of header out)
+  set(index 0)
+  foreach(floor IN LISTS floors)
+    if(header MATCHES "^(${floor})$")
+      set(${out} ${index} PARENT_SCOPE)
+      return()
+    endif()
+    math(EXPR index "${index} + 1")
+  endforeach()
+  message(FATAL_ERROR "${header} has no floor: add it to the list in tests/house/check_includes.cmake")
+endfunction()
+
+set(wrong "")
+file(GLOB_RECURSE headers RELATIVE "${INCLUDE_DIR}" "${INCLUDE_DIR}/steppe/*.hpp")
+foreach(header IN LISTS headers)
+  floor_of(${header} own_floor)
+  file(STRINGS "${INCLUDE_DIR}/${header}" includes REGEX "^ *# *include")
+  foreach(line IN LISTS includes)
+    string(REGEX REPLACE ".*[<\"]([^>\"]*)[>\"].*" "\\1" included "${line}")
+    if(included MATCHES "^torch/(torch|all)\\.h$")
+      list(APPEND wrong "${header} includes the whole of LibTorch (${included})")
+    endif()
+    if(header MATCHES "/kernels/" AND included MATCHES "^(torch|ATen|c10)/" AND NOT header MATCHES "/(dispatch|reference)\\.hpp$")
+      list(APPEND wrong "${header} is a kernel and must not know torch (${included})")
+    endif()
+    if(included MATCHES "^steppe/")
+      floor_of(${included} floor)
+      if(floor LESS own_floor)
+        list(APPEND wrong "${header} includes upwards (${included})")
+      endif()
+    endif()
+  endforeach()
+endforeach()
+if(wrong)
+  list(JOIN wrong "\n  " wrong)
+  message(FATAL_ERROR "The includes of the house:\n  ${wrong}")
+endif()

@@ -1,0 +1,25 @@
+// Names the LibTorch that the tests run on, then runs them.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/version.hpp>
+#include <torch/version.h>
+
+#include <cstdio>
+#include <cstring>
+
+// Read by LeakSanitizer where the build has one: LibTorch does not free the reader of an archive that it refuses.
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:mz_zip_reader_init\n"; }
+
+int main(int argc, char** argv) {
+  std::printf("steppe %s on LibTorch %s, C++%ld\n", STEPPE_VERSION, TORCH_VERSION, (__cplusplus / 100) % 100);
+  // Two LibTorches on one machine mix easily: the headers must be those of the one that the build has found.
+  if (std::strcmp(STEPPE_TORCH_VERSION, "unknown") != 0 &&
+      std::strstr(TORCH_VERSION, STEPPE_TORCH_VERSION) == nullptr) {
+    std::printf("The build found LibTorch %s, the headers are those of %s\n", STEPPE_TORCH_VERSION, TORCH_VERSION);
+    return 1;
+  }
+  std::fflush(stdout);
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

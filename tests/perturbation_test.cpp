@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/ascent/z_score_filter.hpp>
+#include <steppe/perturbation.hpp>
+#include <torch/types.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace steppe {
+namespace {
+
+TEST(Perturbation, WeightsAreMovedInsideTheScopeAndExactlyBackAfterIt) {
+  torch::manual_seed(1);
+  const std::vector<at::Tensor> params = {torch::randn({5, 3}), torch::randn({4})};
+  const std::vector<at::Tensor> gradients = {torch::randn({5, 3}), torch::randn({4})};
+  const std::vector<at::Tensor> before = {params[0].clone(), params[1].clone()};
+  const void* address = params[0].data_ptr();
+  {
+    Perturbation at(params, gradients, 0.25);
+    const double norm = std::sqrt(gradients[0].square().sum().item<double>() + gradients[1].square().sum().item<double>());
+    for (size_t i = 0; i < 2; ++i)
+      EXPECT_TRUE(at::allclose(params[i], before[i] + gradients[i] * (0.25 / norm), 1e-6, 1e-7));
+    EXPECT_NEAR(at.result().perturbation_norm.item<double>(), 0.25, 1e-6);
+  }
+  EXPECT_TRUE(params[0].equal(before[0]) && params[1].equal(before[1]));
+  EXPECT_EQ(params[0].data_ptr(), address);
+}
+
+TEST(Perturbation, RestoresNegativeZeroInfinityAndNaNBitForBit) {
+  for (const auto dtype : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16}) {
+    const double inf = std::numeric_limits<double>::infinity();
+    const at::Tensor w = torch::tensor({-0.0, inf, -inf, std::nan(""), 1.0, 1e-7}, at::kDouble).to(dtype);
+    const at::Tensor before = w.clone();
+    { const Perturbation at({w}, {torch::ones({6}).to(dtype)}, 0.5); }
+    EXPECT_EQ(std::memcmp(w.data_ptr(), before.data_ptr(), w.nbytes()), 0) << dtype;
+  }
+}
+
+TEST(Perturbation, TakesAnyAscent) {
+  const at::Tensor w = torch::zeros({2, 4}, at::kDouble);
+  const at::Tensor g = torch::tensor({{1.0, 2.0, 3.0, 40.0}, {1.0, 2.0, 3.0, 2.0}}, at::kDouble);
+  const Perturbation at({w}, {g}, 1.0, ascent::ZScoreFilter().percentile(0.5));
+  EXPECT_EQ((w != 0).sum().item<int64_t>(), 3);  // 40 and both ones; the twos tie with the threshold
+  EXPECT_GT(w[0][3].item<double>(), 0.99);
+}
+
+TEST(Perturbation, UndefinedGradientsAreLeftAlone) {
+  const at::Tensor a = torch::ones({3}), b = torch::ones({3});
+  const Perturbation at({a, b}, {at::Tensor(), torch::ones({3})}, 1.0);
+  EXPECT_TRUE(a.equal(torch::ones({3})));
+  EXPECT_FALSE(b.equal(torch::ones({3})));
+}
+
+TEST(Perturbation, ParametersThatShareMemoryComeBackExactly) {
+  const at::Tensor storage = torch::rand({6});
+  const at::Tensor before = storage.clone();
+  {
+    const Perturbation at({storage.slice(0, 0, 4), storage.slice(0, 2, 6)}, {torch::ones({4}), torch::ones({4})}, 0.1);
+    EXPECT_FALSE(storage.equal(before));
+  }
+  EXPECT_TRUE(storage.equal(before));
+}
+
+TEST(Perturbation, RestoresWhenTheAscentItselfThrows) {
+  const at::Tensor w = torch::ones({2, 3}, at::kComplexFloat);
+  const at::Tensor before = w.clone();
+  EXPECT_ANY_THROW(Perturbation({w}, {w * 2}, 0.1, ascent::ZScoreFilter().z_score(ZScore::Robust)));
+  EXPECT_TRUE(w.equal(before));
+}
+
+TEST(Perturbation, BadInputIsNamed) {
+  const at::Tensor w = torch::ones({3});
+  EXPECT_NE(message_of([&] { Perturbation({w}, {}, 0.1); }).find("1 parameters and 0 gradients"), std::string::npos);
+  EXPECT_NE(message_of([&] { Perturbation({w}, {w}, -0.1); }).find("got -0.1"), std::string::npos);
+  EXPECT_NE(message_of([&] { Perturbation({w}, {torch::ones({4})}, 0.1); }).find("does not fit"), std::string::npos);
+  EXPECT_NE(message_of([&] { Perturbation({w}, {w}, 0.1, ascent::ZScoreFilter().percentile(1.0)); }).find("[0, 1), got 1"),
+            std::string::npos);
+}
+
+TEST(WeightBuffers, AreKeptBetweenPerturbations) {
+  WeightBuffers buffers;
+  const at::Tensor w = torch::ones({3});
+  const void* first = buffers.of(w).data_ptr();
+  EXPECT_EQ(buffers.of(w).data_ptr(), first);
+  EXPECT_NE(first, w.data_ptr());
+}
+
+}  // namespace
+}  // namespace steppe

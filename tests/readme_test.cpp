@@ -1,0 +1,56 @@
+// The README's code, taken from its text when CMake configures, compiled and run.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/sgd.h>
+
+#include <steppe/steppe.hpp>
+
+#include <cstdio>
+#include <functional>
+#include <vector>
+
+namespace {
+
+/// What the README's snippets take for granted.
+class Readme : public testing::Test {
+ protected:
+  Readme() {
+    torch::manual_seed(1);
+    model = torch::nn::Sequential(torch::nn::Linear(4, 6), torch::nn::BatchNorm1d(6), torch::nn::Linear(6, 2));
+  }
+
+  torch::nn::Sequential model{nullptr};
+  const at::Tensor inputs = torch::ones({8, 4}) * torch::arange(8).view({8, 1});
+  int passes = 0;
+  std::function<at::Tensor()> closure = [this] {
+    ++passes;
+    at::Tensor loss = model->forward(inputs).square().mean();
+    loss.backward();
+    return loss;
+  };
+};
+
+TEST_F(Readme, CompositionsStep) {
+#include "readme/compositions.inc"
+  composed.step(closure);
+  own.step(closure);
+  EXPECT_EQ(passes, 4);
+}
+
+TEST_F(Readme, TheTrainingLoopRuns) {
+#include "readme/training_loop.inc"
+  EXPECT_EQ(passes, 2);  // both steps come before from_step(100)
+  EXPECT_EQ(sam.steps(), 2);
+  EXPECT_TRUE(loss.isfinite().item<bool>());
+}
+
+TEST_F(Readme, AnExistingOptimizerIsPerturbed) {
+  torch::optim::SGD existing(model->parameters(), torch::optim::SGDOptions(0.1));
+#include "readme/perturbation.inc"
+  EXPECT_EQ(passes, 2);
+}
+
+}  // namespace

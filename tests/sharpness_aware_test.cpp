@@ -1,0 +1,463 @@
+// What the shell adds: constructors, groups, schedules, exclusion, hooks, checkpoints.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/optimizers.hpp>
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/schedulers/step_lr.h>
+#include <torch/optim/sgd.h>
+
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace steppe {
+namespace {
+
+using torch::optim::OptimizerParamGroup;
+using torch::optim::SGD;
+using torch::optim::SGDOptions;
+
+at::Tensor vector_of(double value, int64_t size = 3) {
+  return torch::full({size}, value, at::kDouble).requires_grad_();
+}
+
+/// The closure of a quadratic bowl over the given tensors.
+TwoPass::Closure bowl(const std::vector<at::Tensor>& params) {
+  return [params] {
+    at::Tensor loss = torch::zeros({}, at::kDouble);
+    for (const at::Tensor& param : params) loss = loss + param.square().sum();
+    loss.backward();
+    return loss;
+  };
+}
+
+TEST(SharpnessAware, ConstructorNamesWhatIsWrong) {
+  const at::Tensor w = vector_of(1.0);
+  const auto says = [](const std::vector<at::Tensor>& params, const Options& options) {
+    return message_of([&] { SAM<SGD>(params, SGDOptions(0.1), options); });
+  };
+  EXPECT_NE(says({w}, Options().rho(-0.5)).find("rho must be finite and at least 0, got -0.5"), std::string::npos);
+  EXPECT_NE(says({w}, Options().rho(std::nan(""))).find("got nan"), std::string::npos);
+  EXPECT_NE(says({w}, Options().p(1.0)).find("got 1"), std::string::npos);
+  EXPECT_NE(says({}, Options()).find("parameter list is empty"), std::string::npos);
+  EXPECT_NE(says({w, w}, Options()).find("appears twice"), std::string::npos);
+  EXPECT_NE(says({w * 2}, Options()).find("not a leaf"), std::string::npos);
+  EXPECT_NE(says({at::Tensor()}, Options()).find("undefined"), std::string::npos);
+  EXPECT_NE(says({torch::ones({2}, at::kLong)}, Options()).find("floating-point or complex"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              ZSharp<SGD>(std::vector<at::Tensor>{w}, SGDOptions(0.1), Options(), ascent::ZScoreFilter().percentile(1.5));
+            }).find("percentile must be in [0, 1), got 1.5"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              GCSAM<SGD>(std::vector<at::Tensor>{w}, SGDOptions(0.1), Options().p(3),
+                         ascent::Centralize().norm(Norm::Raw));
+            }).find("p = 3"),
+            std::string::npos);
+  const std::vector<OptimizerParamGroup> twice = {OptimizerParamGroup({w}), OptimizerParamGroup({w})};
+  EXPECT_NE(message_of([&] { SAM<SGD>(twice, SGDOptions(0.1)); }).find("appears twice"), std::string::npos);
+}
+
+TEST(SharpnessAware, EveryMethodHasItsOwnDefaultRho) {
+  const std::vector<at::Tensor> w = {vector_of(1.0)};
+  EXPECT_EQ(SAM<SGD>(w, SGDOptions(0.1)).options().rho(), 0.05);
+  EXPECT_EQ(ZSharp<SGD>(w, SGDOptions(0.1)).options().rho(), 0.05);
+  EXPECT_EQ(GCSAM<SGD>(w, SGDOptions(0.1)).options().rho(), 0.05);
+  EXPECT_EQ(ASAM<SGD>(w, SGDOptions(0.1)).options().rho(), 0.5);
+  EXPECT_EQ(ASAM<SGD>(w, SGDOptions(0.1), {}, ascent::AdaptiveScale::davda54()).options().rho(), 2.0);
+  EXPECT_EQ(ASAM<SGD>(w, SGDOptions(0.1), Options().rho(0.3)).options().rho(), 0.3);
+}
+
+TEST(SharpnessAware, AModuleGivesParametersBuffersAndGains) {
+  torch::manual_seed(1);
+  torch::nn::BatchNorm1d bn(4);
+  torch::nn::Sequential model(torch::nn::Linear(3, 4), bn);
+  ASAM<SGD> with_module(*model, SGDOptions(0.0), Options().rho(0.5));
+  const auto closure = [&] {
+    at::Tensor loss = model->forward(torch::ones({2, 3}) * torch::arange(2).view({2, 1})).square().sum();
+    loss.backward();
+    return loss;
+  };
+  with_module.step(closure);
+  EXPECT_EQ(bn->num_batches_tracked.item<int64_t>(), 1);
+
+  ASAM<SGD> without_module(model->parameters(), SGDOptions(0.0), Options().rho(0.5));
+  without_module.step(closure);
+  EXPECT_EQ(bn->num_batches_tracked.item<int64_t>(), 3);
+  without_module.attach(*model);
+  without_module.step(closure);
+  EXPECT_EQ(bn->num_batches_tracked.item<int64_t>(), 4);
+}
+
+TEST(SharpnessAware, NormGainsAreScaledOnceTheModelIsKnown) {
+  torch::nn::BatchNorm1d layer(2);
+  const auto gains = [&](bool attached) {
+    ASAM<SGD> asam(layer->parameters(), SGDOptions(0.0), Options().rho(1.0));
+    if (attached) asam.attach(*layer);
+    at::Tensor moved;
+    int pass = 0;
+    asam.step([&] {
+      if (++pass == 2) moved = layer->weight.detach().clone();
+      at::Tensor loss = (layer->weight * torch::tensor({3.0f, 4.0f})).sum();
+      loss.backward();
+      return loss;
+    });
+    return moved;
+  };
+  // With T = 1 the step is g / |g|; with T = |w| + 0.01 = 1.01 on every component it is 1.01 times that.
+  EXPECT_TRUE(at::allclose(gains(false), torch::tensor({1.6f, 1.8f})));
+  EXPECT_TRUE(at::allclose(gains(true), torch::tensor({1.606f, 1.808f})));
+}
+
+TEST(SharpnessAware, OneGlobalNormAndOneRhoPerGroup) {
+  const at::Tensor a = vector_of(3.0, 1), b = vector_of(2.0, 1);
+  SAM<SGD> sam(std::vector<OptimizerParamGroup>{OptimizerParamGroup({a}), OptimizerParamGroup({b})}, SGDOptions(0.0));
+  sam.options(0).rho(0.1);
+  sam.options(1).rho(0.5);
+  std::vector<double> seen;
+  sam.step([&] {
+    seen = {a.item<double>(), b.item<double>()};
+    at::Tensor loss = (3 * a + 4 * b).sum();  // |g| = 5
+    loss.backward();
+    return loss;
+  });
+  EXPECT_NEAR(seen[0], 3.0 + 0.1 * 0.6, 1e-14);
+  EXPECT_NEAR(seen[1], 2.0 + 0.5 * 0.8, 1e-14);
+}
+
+TEST(SharpnessAware, AGroupWithRhoZeroCanBeLeftOutOfTheNorm) {
+  const at::Tensor a = vector_of(0.0, 1), b = vector_of(0.0, 1);
+  SAM<SGD> sam(std::vector<OptimizerParamGroup>{OptimizerParamGroup({a}), OptimizerParamGroup({b})}, SGDOptions(0.0),
+               Options().rho(0.5));
+  double seen = 0.0;
+  const auto closure = [&] {
+    seen = a.item<double>();
+    at::Tensor loss = (3 * a + 4 * b).sum();
+    loss.backward();
+    return loss;
+  };
+  sam.options(1).rho(0.0);
+  sam.step(closure);
+  EXPECT_NEAR(seen, 0.5 * 0.6, 1e-14);
+  sam.options(1).in_norm(false);
+  sam.step(closure);
+  EXPECT_NEAR(seen, 0.5, 1e-14);
+}
+
+TEST(SharpnessAware, ExcludeAndOnlyPickParametersByRule) {
+  torch::manual_seed(1);
+  torch::nn::Sequential model(torch::nn::Linear(3, 4), torch::nn::BatchNorm1d(4), torch::nn::Linear(4, 2));
+  const auto moved_by = [&](auto&& choose) {
+    SAM<SGD> sam(*model, SGDOptions(0.0), Options().rho(0.5));
+    choose(sam);
+    std::vector<at::Tensor> before;
+    std::vector<bool> moved;
+    double squared = 0.0;
+    int pass = 0;
+    sam.step([&] {
+      ++pass;
+      for (size_t i = 0; i < model->parameters().size(); ++i) {
+        const at::Tensor now = model->parameters()[i].detach().clone();
+        if (pass == 1) before.push_back(now);
+        if (pass == 2) moved.push_back(!now.equal(before[i]));
+        if (pass == 2) squared += (now - before[i]).square().sum().item<double>();
+      }
+      at::Tensor loss = (model->forward(torch::randn({8, 3})) - 1).square().sum();
+      loss.backward();
+      return loss;
+    });
+    EXPECT_NEAR(squared, 0.25, 1e-5);
+    return moved;
+  };
+  EXPECT_EQ(moved_by([&](auto& sam) { sam.exclude(biases_and_norms(*model)); }),
+            (std::vector<bool>{true, false, false, false, true, false}));
+  EXPECT_EQ(moved_by([&](auto& sam) { sam.only(norms(*model)); }),
+            (std::vector<bool>{false, false, true, true, false, false}));
+  SAM<SGD> sam(*model, SGDOptions(0.1));
+  EXPECT_NE(message_of([&] { sam.exclude({vector_of(1.0)}); }).find("not a parameter of this optimizer"), std::string::npos);
+}
+
+TEST(SharpnessAware, LibTorchsSchedulersMoveTheLearningRate) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
+  torch::optim::StepLR scheduler(sam, 1, 0.5);
+  for (int epoch = 0; epoch < 2; ++epoch) {  // LibTorch's first call changes nothing
+    sam.step(bowl({w}));
+    scheduler.step();
+  }
+  EXPECT_EQ(sam.param_groups()[0].options().get_lr(), 0.5);
+}
+
+TEST(SharpnessAware, RhoFollowsItsScheduleAndTheLearningRate) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.01));
+  const auto radius = [&] {
+    sam.step(bowl({w}));
+    return sam.report().perturbation_norm.item<double>();
+  };
+  sam.rho_schedule(schedule::linear(0.1, 0.3, 2));
+  EXPECT_NEAR(radius(), 0.1, 1e-12);
+  EXPECT_NEAR(radius(), 0.2, 1e-12);
+  EXPECT_NEAR(radius(), 0.3, 1e-12);
+  EXPECT_NEAR(radius(), 0.3, 1e-12);
+  sam.rho_schedule(schedule::proportional_to_lr(0.0, 0.4, 0.0, 0.02));
+  EXPECT_NEAR(radius(), 0.2, 1e-12);
+  sam.param_groups()[0].options().set_lr(0.02);
+  EXPECT_NEAR(radius(), 0.4, 1e-12);
+  sam.rho_schedule(schedule::custom([](int64_t) { return -1.0; }));
+  EXPECT_NE(message_of(radius).find("gave -1 at step 6"), std::string::npos);
+}
+
+TEST(SharpnessAware, HyperParametersMayChangeInMidTraining) {
+  const at::Tensor w = torch::randn({4, 5}, at::kDouble).requires_grad_();
+  ZSharp<SGD> zsharp(std::vector<at::Tensor>{w}, SGDOptions(0.01));
+  zsharp.ascent().percentile(0.5);
+  zsharp.step(bowl({w}));
+  EXPECT_NEAR(zsharp.report().kept_share.item<double>(), 0.5, 0.01);
+  zsharp.ascent().percentile(0.75);
+  zsharp.options().rho(0.2);
+  zsharp.step(bowl({w}));
+  EXPECT_NEAR(zsharp.report().kept_share.item<double>(), 0.25, 0.01);
+  EXPECT_NEAR(zsharp.report().perturbation_norm.item<double>(), 0.2, 1e-12);
+}
+
+TEST(SharpnessAware, AGroupMayBeAddedWithOptionsOfItsOwn) {
+  const at::Tensor a = vector_of(1.0), b = vector_of(2.0), c = vector_of(3.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{a}, SGDOptions(0.01), Options().rho(0.2));
+  sam.add_param_group(OptimizerParamGroup({b}), Options().rho(0.0));
+  sam.add_param_group(OptimizerParamGroup({c}));
+  EXPECT_EQ(sam.options(1).rho(), 0.0);
+  EXPECT_EQ(sam.options(2).rho(), 0.2);
+  EXPECT_NE(message_of([&] { sam.options(3); }).find("no parameter group 3; the optimizer has 3"), std::string::npos);
+  EXPECT_ANY_THROW(sam.add_param_group(OptimizerParamGroup({vector_of(1.0)}), Options().rho(-1.0)));
+  EXPECT_EQ(sam.param_groups().size(), 3u);
+}
+
+TEST(SharpnessAware, TheLatePhaseSwitchSavesTheSecondPass) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.01));
+  sam.last(0.25, 8);
+  int passes = 0;
+  for (int i = 0; i < 8; ++i)
+    sam.step([&] {
+      ++passes;
+      return bowl({w})();
+    });
+  EXPECT_EQ(passes, 10);
+}
+
+TEST(SharpnessAware, TheReportSaysWhatTheStepSaw) {
+  const at::Tensor w = vector_of(2.0);  // L = 12, |g| = 4 sqrt(3)
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0), Options().rho(0.3));
+  sam.step(bowl({w}));
+  const Report& seen = sam.report();
+  EXPECT_NEAR(seen.loss.item<double>(), 12.0, 1e-12);
+  EXPECT_NEAR(seen.gradient_norm.item<double>(), 4.0 * std::sqrt(3.0), 1e-12);
+  EXPECT_NEAR(seen.perturbation_norm.item<double>(), 0.3, 1e-12);
+  EXPECT_NEAR(seen.sharpness.item<double>(), 2 * 0.3 * 2 * std::sqrt(3.0) + 0.09, 1e-12);
+  EXPECT_EQ(seen.kept_share.item<double>(), 1.0);
+  ASSERT_EQ(seen.layers.size(), 1u);
+  EXPECT_TRUE(seen.layers[0].is_same(w));
+}
+
+TEST(SharpnessAware, AClosureMayLoopOverMicroBatches) {
+  torch::manual_seed(4);
+  const at::Tensor w = torch::randn({3}, at::kDouble).requires_grad_();
+  const at::Tensor v = w.detach().clone().requires_grad_();
+  const at::Tensor data = torch::randn({8, 3}, at::kDouble);
+  SAM<SGD> whole(std::vector<at::Tensor>{w}, SGDOptions(0.1)), parts(std::vector<at::Tensor>{v}, SGDOptions(0.1));
+  for (int i = 0; i < 5; ++i) {
+    whole.step([&] {
+      at::Tensor loss = data.matmul(w).square().mean();
+      loss.backward();
+      return loss;
+    });
+    parts.step([&] {
+      at::Tensor total = torch::zeros({}, at::kDouble);
+      for (const at::Tensor& batch : data.chunk(4)) {
+        at::Tensor loss = batch.matmul(v).square().mean() / 4;
+        loss.backward();
+        total += loss.detach();
+      }
+      return total;
+    });
+  }
+  EXPECT_TRUE(at::allclose(w, v, 1e-12, 1e-14));
+}
+
+TEST(SharpnessAware, ClippingBelongsBeforeTheDescent) {
+  const at::Tensor w = vector_of(10.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
+  sam.before_descent([](std::vector<at::Tensor>& gradients) {
+    for (at::Tensor& gradient : gradients) gradient.clamp_(-1, 1);
+  });
+  sam.step(bowl({w}));
+  EXPECT_TRUE(w.eq(9.0).all().item<bool>());
+}
+
+TEST(SharpnessAware, AHookThatLosesGradientsIsAnError) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
+  sam.after_pass_one([](std::vector<at::Tensor>& gradients) { gradients.clear(); });
+  EXPECT_NE(message_of([&] { sam.step(bowl({w})); }).find("must keep the number of gradients"), std::string::npos);
+}
+
+TEST(SharpnessAware, AnOptimizerDestroyedInMidStepPutsTheWeightsBack) {
+  const at::Tensor w = vector_of(1.0);
+  {
+    SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
+    bowl({w})();
+    ASSERT_TRUE(sam.ascend());
+    EXPECT_FALSE(w.eq(1.0).all().item<bool>());
+  }
+  EXPECT_TRUE(w.eq(1.0).all().item<bool>());
+}
+
+TEST(SharpnessAware, TwoPhaseLeftOutStepsDescendAlongTheFirstGradient) {
+  for (const bool second_pass_all_the_same : {false, true}) {
+    const at::Tensor w = vector_of(1.0);
+    SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.25));
+    sam.from_step(1);
+    bowl({w})();
+    EXPECT_FALSE(sam.ascend());
+    if (second_pass_all_the_same) bowl({w})();
+    sam.descend();
+    EXPECT_TRUE(w.eq(0.5).all().item<bool>()) << second_pass_all_the_same;
+  }
+}
+
+TEST(SharpnessAware, SteadyStateAllocatesNoNewWeightBuffers) {
+  const at::Tensor w = torch::ones({1000}, at::kDouble).requires_grad_();
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0));
+  sam.step(bowl({w}));
+  sam.release_memory();
+  sam.step(bowl({w}));
+  EXPECT_TRUE(w.eq(1.0).all().item<bool>());
+}
+
+TEST(SharpnessAware, ItMovesLikeAnyOptimizer) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> first(std::vector<at::Tensor>{w}, SGDOptions(0.25), Options().rho(0.0));
+  SAM<SGD> second(std::move(first));
+  second.step(bowl({w}));
+  EXPECT_TRUE(w.eq(0.5).all().item<bool>());
+}
+
+template <class Optimizer>
+std::string saved(const Optimizer& optimizer) {
+  std::stringstream file;
+  torch::save(optimizer, file);
+  return file.str();
+}
+
+template <class Optimizer>
+void restore(Optimizer& optimizer, const std::string& bytes) {
+  std::stringstream file(bytes);
+  torch::load(optimizer, file);
+}
+
+TEST(Checkpoint, HoldsHyperParametersSchedulesAndCounters) {
+  const at::Tensor w = torch::randn({4, 4}, at::kDouble).requires_grad_();
+  using Chained = SharpnessAware<SGD, ascent::Chain<ascent::Centralize, ascent::ZScoreFilter, ascent::AdaptiveScale>,
+                                 descent::Centralize>;
+  Chained first(std::vector<at::Tensor>{w}, SGDOptions(0.125), Options().rho(0.3).in_norm(false));
+  first.ascent().get<ascent::ZScoreFilter>().percentile(0.5).threshold(Threshold::Global);
+  first.ascent().get<ascent::AdaptiveScale>().eta(0.125);
+  first.descent().center_descent(true);
+  first.rho_schedule(schedule::cosine(0.1, 0.2, 50)).every(2).from_step(1);
+  first.step(bowl({w}));
+
+  Chained second(std::vector<at::Tensor>{w}, SGDOptions(0.5));
+  restore(second, saved(first));
+  EXPECT_EQ(second.steps(), 1);
+  EXPECT_EQ(second.options().rho(), 0.3);
+  EXPECT_FALSE(second.options().in_norm());
+  EXPECT_EQ(second.options().rho_schedule()(25), schedule::cosine(0.1, 0.2, 50)(25));
+  EXPECT_EQ(second.ascent().get<ascent::ZScoreFilter>().percentile(), 0.5);
+  EXPECT_EQ(second.ascent().get<ascent::ZScoreFilter>().threshold(), Threshold::Global);
+  EXPECT_EQ(second.ascent().get<ascent::AdaptiveScale>().eta(), 0.125);
+  EXPECT_TRUE(second.descent().center_descent());
+  EXPECT_EQ(second.param_groups()[0].options().get_lr(), 0.125);
+  int passes = 0;
+  for (int i = 0; i < 2; ++i)
+    second.step([&] {
+      ++passes;
+      return bowl({w})();
+    });
+  EXPECT_EQ(passes, 3);  // step 1 is left out by every(2), step 2 is not
+}
+
+TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
+  const at::Tensor w = torch::randn({4, 4}, at::kDouble).requires_grad_();
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), Options().rho(0.3));
+  sam.step(bowl({w}));
+  ZSharp<SGD> zsharp(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), {}, ascent::ZScoreFilter().percentile(0.5));
+  restore(zsharp, saved(sam));
+  EXPECT_EQ(zsharp.steps(), 1);
+  EXPECT_EQ(zsharp.ascent().percentile(), 0.5);
+  EXPECT_EQ(zsharp.state().size(), 1u);
+}
+
+TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
+  const at::Tensor w = vector_of(1.0), v = vector_of(2.0);
+  SAM<torch::optim::Adam> adam(std::vector<at::Tensor>{w}, torch::optim::AdamOptions(0.1));
+  adam.step(bowl({w}));
+  SAM<SGD> sgd(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9));
+  sgd.step(bowl({w}));
+  const std::string before = saved(sgd);
+  EXPECT_NE(message_of([&] { restore(sgd, saved(adam)); }).find("written over the base optimizer"), std::string::npos);
+  SAM<SGD> two(std::vector<OptimizerParamGroup>{OptimizerParamGroup({w}), OptimizerParamGroup({v})}, SGDOptions(0.1));
+  EXPECT_NE(message_of([&] { restore(sgd, saved(two)); }).find("2 parameter groups, the optimizer has 1"), std::string::npos);
+  SAM<SGD> more(std::vector<at::Tensor>{w, v}, SGDOptions(0.7).momentum(0.9));
+  more.step(bowl({w, v}));
+  EXPECT_ANY_THROW(restore(sgd, saved(more)));
+  EXPECT_EQ(sgd.param_groups()[0].options().get_lr(), 0.1);
+  EXPECT_EQ(sgd.steps(), 1);
+  EXPECT_EQ(sgd.state().size(), 1u);
+}
+
+/// A link with state of its own: an average of the gradients.
+class AverageOfGradients {
+ public:
+  void operator()(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>&) {
+    average_.resize(direction.size());
+    for (size_t i = 0; i < direction.size(); ++i) {
+      average_[i] = average_[i].defined() ? average_[i] * 0.9 + direction[i] * 0.1 : direction[i].clone();
+      direction[i] = average_[i].clone();
+    }
+  }
+  template <class Fields>
+  void fields(Fields& field) {
+    field("average", average_);
+  }
+  const std::vector<at::Tensor>& average() const { return average_; }
+
+ private:
+  std::vector<at::Tensor> average_;
+};
+
+TEST(Checkpoint, CarriesTheStateOfAUsersOwnLink) {
+  const at::Tensor w = vector_of(1.0);
+  using Averaged = SharpnessAware<SGD, AverageOfGradients>;
+  Averaged first(std::vector<at::Tensor>{w}, SGDOptions(0.1)), second(std::vector<at::Tensor>{w}, SGDOptions(0.1));
+  first.step(bowl({w}));
+  first.step(bowl({w}));
+  restore(second, saved(first));
+  ASSERT_EQ(second.ascent().average().size(), 1u);
+  EXPECT_TRUE(second.ascent().average()[0].equal(first.ascent().average()[0]));
+}
+
+TEST(Checkpoint, HoldsNoPerturbationBuffers) {
+  const at::Tensor w = torch::ones({1 << 16}, at::kDouble).requires_grad_();
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.1));
+  sam.step(bowl({w}));
+  EXPECT_LT(saved(sam).size(), 1u << 16);
+}
+
+}  // namespace
+}  // namespace steppe
