@@ -81,13 +81,5 @@ TEST(Perturbation, BadInputIsNamed) {
             std::string::npos);
 }
 
-TEST(WeightBuffers, AreKeptBetweenPerturbations) {
-  WeightBuffers buffers;
-  const at::Tensor w = torch::ones({3});
-  const void* first = buffers.of(w).data_ptr();
-  EXPECT_EQ(buffers.of(w).data_ptr(), first);
-  EXPECT_NE(first, w.data_ptr());
-}
-
 }  // namespace
 }  // namespace steppe

@@ -21,7 +21,7 @@ using torch::optim::SGDOptions;
 
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.detach().cpu().contiguous(), y = b.detach().cpu().contiguous();
-  return x.sizes() == y.sizes() && std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
+  return x.sizes() == y.sizes() && (x.numel() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0);
 }
 
 /// One SAM, ZSharp, GCSAM and ASAM step with lr 0: every parameter moves in pass 2 and is w again after it.

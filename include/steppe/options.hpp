@@ -8,6 +8,7 @@
 #include <cmath>
 #include <optional>
 
+#include <steppe/placement.hpp>
 #include <steppe/schedule.hpp>
 
 namespace steppe {
@@ -33,6 +34,11 @@ class Options {
   TORCH_ARG(double, p) = 2.0;
   /// With rho 0: whether the group's gradients count in the global norm all the same.
   TORCH_ARG(bool, in_norm) = true;
+  /// false: the ascent is computed by its definition in ATen operations instead of the fused kernels; slower, the same
+  /// up to rounding. Not part of a checkpoint, like `placement`.
+  TORCH_ARG(bool, fused) = true;
+  /// Where the perturbed weights live; what is not safe for a tensor gives way to what is.
+  TORCH_ARG(Placement, placement) = Placement::Auto;
 
  public:
   /// The radius at a step (from 0) under a learning rate.

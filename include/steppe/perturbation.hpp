@@ -3,80 +3,78 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
 #include <cstdint>
 #include <exception>
-#include <unordered_map>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/placement.hpp>
 
 namespace steppe {
-
-/// Buffers for the weights' original values, kept between perturbations so that none is allocated per step.
-class WeightBuffers {
- public:
-  /// A buffer of the parameter's shape, dtype and device.
-  at::Tensor& of(const at::Tensor& param) {
-    at::Tensor& buffer = buffers_[param.unsafeGetTensorImpl()];
-    const bool fits = buffer.defined() && buffer.sizes() == param.sizes() && buffer.dtype() == param.dtype() &&
-                      buffer.device() == param.device();
-    if (!fits) buffer = at::empty_like(param.detach());
-    return buffer;
-  }
-  void release() { buffers_.clear(); }
-
- private:
-  std::unordered_map<const c10::TensorImpl*, at::Tensor> buffers_;
-};
 
 /// One parameter group's part of an ascent.
 struct AscentGroup {
   std::vector<at::Tensor> params;
   std::vector<at::Tensor> gradients;  ///< beside params; undefined ones are skipped
   std::vector<bool> norm_gains;       ///< beside params, or empty for none
+  std::vector<bool> spare;            ///< beside params, or empty for none: the gradient may be overwritten
   Direction direction;
   double rho = 0.0;
   bool in_norm = true;
+  bool fused = true;
+  Placement placement = Placement::Auto;
+};
+
+/// What is kept from one perturbation to the next, so that none allocates when nothing has changed.
+class PerturbationMemory {
+ public:
+  /// Buffers of weights and of the kernels.
+  int64_t bytes() const { return placed_.bytes() + workspace_.bytes(); }
+  /// Frees them; not while a perturbation lives.
+  void release() {
+    placed_.release();
+    workspace_.release();
+  }
+  Placement placement(const at::Tensor& param) const { return placed_.placement(param); }
+
+ private:
+  friend class Perturbation;
+
+  PlacedParameters placed_;
+  kernels::Workspace workspace_;
+  std::vector<AscentTask> tasks_;
 };
 
 namespace detail {
 
-/// Appends the group's tasks: gradients made dense, custom links run. Nothing of the group is changed.
-inline void append_tasks(const AscentGroup& group, std::vector<AscentTask>& tasks) {
-  if (group.rho == 0.0 && !group.in_norm) return;
-  std::vector<at::Tensor> params, directions;
-  std::vector<bool> gains;
-  for (size_t i = 0; i < group.params.size(); ++i) {
-    const at::Tensor& g = group.gradients[i];
-    if (!g.defined()) continue;
-    TORCH_CHECK(g.sizes() == group.params[i].sizes(), "steppe: a gradient of shape ", g.sizes(),
-                " does not fit its parameter of shape ", group.params[i].sizes());
-    params.push_back(group.params[i]);
-    directions.push_back(g.layout() == at::kStrided ? g.detach() : g.detach().to_dense());
-    gains.push_back(!group.norm_gains.empty() && group.norm_gains[i]);
+/// The directions of a group before the fused part: gradients made dense, custom links run. Nothing is changed.
+inline std::vector<at::Tensor> directions_of(const AscentGroup& group, const std::vector<at::Tensor>& params,
+                                             const std::vector<at::Tensor>& gradients) {
+  std::vector<at::Tensor> directions;
+  for (const at::Tensor& g : gradients) {
+    at::Tensor dense = g.layout() == at::kStrided ? g : g.detach().to_dense();
+    directions.push_back(dense.requires_grad() ? dense.detach() : dense);
   }
-  if (params.empty()) return;
-  if (!group.direction.links.empty())
-    for (at::Tensor& direction : directions) direction = direction.clone();
+  if (group.direction.links.empty()) return directions;
+  for (at::Tensor& direction : directions) direction = direction.clone();
   for (const CustomLink& link : group.direction.links) {
     link(directions, params);
     TORCH_CHECK(directions.size() == params.size(), "steppe: an ascent link returned ", directions.size(),
                 " directions for ", params.size(), " parameters; it must keep their number");
   }
-  for (size_t i = 0; i < params.size(); ++i) {
+  for (size_t i = 0; i < params.size(); ++i)
     TORCH_CHECK(directions[i].defined() && directions[i].sizes() == params[i].sizes(),
                 "steppe: an ascent link must return directions of their parameters' shapes; number ", i, " has ",
                 directions[i].defined() ? "another shape" : "none");
-    tasks.push_back({params[i], directions[i], group.direction.recipe, group.rho, group.in_norm, gains[i]});
-  }
+  return directions;
 }
 
 }  // namespace detail
@@ -84,73 +82,117 @@ inline void append_tasks(const AscentGroup& group, std::vector<AscentTask>& task
 /// While it lives the parameters are w + e with e = rho * d / |d|; at the end of its scope, whatever ended it, they are
 /// again w bit for bit, at the same addresses (arXiv 2010.01412).
 ///
-/// Serves an optimizer that already exists, and measurements. Cost: one ascent and one restoring copy; memory: one copy
-/// of the perturbed parameters. If |d| is zero or not finite the parameters do not move.
+/// Serves an optimizer that already exists, and measurements. Cost: one ascent; memory: one copy of the perturbed
+/// parameters, or none where the gradients' own memory may be used. Inside, data_ptr() is another one unless the
+/// parameter shares its memory. If |d| is zero or not finite the parameters do not move.
 ///
 ///     loss.backward();
 ///     { steppe::Perturbation at(parameters, gradients, 0.05); /* weights are w + e here */ }
 class Perturbation {
  public:
-  /// Errors: sizes that differ, rho that is negative or not finite, shapes that do not fit.
+  /// The gradients are left as they are. Errors: sizes that differ, rho that is negative or not finite, shapes that do
+  /// not fit.
   template <class Ascent = ascent::Gradient>
   Perturbation(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho,
                Ascent ascent = Ascent())
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
-  /// Several groups under one global norm. `buffers`, where given, must outlive the perturbation.
-  explicit Perturbation(const std::vector<AscentGroup>& groups, WeightBuffers* buffers = nullptr) {
+  /// Several groups under one global norm. `memory`, where given, must outlive the perturbation.
+  explicit Perturbation(const std::vector<AscentGroup>& groups, PerturbationMemory* memory = nullptr)
+      : own_(memory == nullptr ? std::make_unique<PerturbationMemory>() : nullptr), weights_(memory ? *memory : *own_) {
     const c10::NoGradGuard no_grad;
-    std::vector<AscentTask> tasks;
-    for (const AscentGroup& group : groups) detail::append_tasks(group, tasks);
-    if (tasks.empty()) return;
-    // All originals are kept before anything moves: parameters may share memory.
-    originals_.keep(tasks, buffers);
-    result_ = kernels::ascend(tasks);
+    std::vector<AscentTask>& tasks = weights_.memory.tasks_;
+    tasks.clear();
+    for (const AscentGroup& group : groups) append_tasks(group);
+    if (!tasks.empty()) {
+      result_ = weights_.memory.workspace_.ascend(tasks);
+      weights_.enter();
+    }
+    tasks.clear();
   }
 
   Perturbation(const Perturbation&) = delete;
   Perturbation& operator=(const Perturbation&) = delete;
 
   /// Puts the weights back before the end of the scope; once.
-  void restore() { originals_.restore(); }
+  void restore() { weights_.leave(); }
 
   /// What the ascent saw; undefined tensors if no parameter had a gradient.
   const AscentResult& result() const { return result_; }
 
  private:
   /// A member, so that a constructor that throws half-way restores as well.
-  class Originals {
-   public:
-    Originals() = default;
-    Originals(const Originals&) = delete;
-    Originals& operator=(const Originals&) = delete;
+  struct Weights {
+    explicit Weights(PerturbationMemory& kept) : memory(kept) {}
+    Weights(const Weights&) = delete;
+    Weights& operator=(const Weights&) = delete;
 
-    ~Originals() {
+    ~Weights() {
       try {
-        restore();
+        leave();
       } catch (const std::exception& error) {
         TORCH_WARN("steppe: the weights could not be put back: ", error.what());
       }
     }
 
-    void keep(const std::vector<AscentTask>& tasks, WeightBuffers* buffers) {
-      for (const AscentTask& task : tasks) {
-        if (task.rho == 0.0) continue;
-        at::Tensor copy = buffers != nullptr ? buffers->of(task.param) : at::empty_like(task.param.detach());
-        copy.copy_(task.param);
-        kept_.emplace_back(task.param, std::move(copy));
+    /// Points the parameters at what the ascent wrote. Those in place are w + e already, or half-way there.
+    void enter() {
+      for (const AscentTask& task : memory.tasks_) {
+        PlacedWeights& placed = memory.placed_.of(task.param);
+        if (!task.moved || task.rho == 0.0 || placed.placement() == Placement::InPlace) continue;
+        entered.push_back(task.param);
+        placed.enter(task.param, task.destination);
       }
     }
 
-    void restore() {
+    void leave() {
       const c10::NoGradGuard no_grad;
-      for (auto& [param, original] : kept_) param.copy_(original);
-      kept_.clear();
+      for (const at::Tensor& param : entered) memory.placed_.of(param).leave(param);
+      entered.clear();
     }
 
-   private:
-    std::vector<std::pair<at::Tensor, at::Tensor>> kept_;
+    PerturbationMemory& memory;
+    std::vector<at::Tensor> entered;
   };
+
+  void append_tasks(const AscentGroup& group) {
+    if (group.rho == 0.0 && !group.in_norm) return;
+    std::vector<at::Tensor> params, gradients;
+    std::vector<size_t> index;
+    for (size_t i = 0; i < group.params.size(); ++i) {
+      const at::Tensor& g = group.gradients[i];
+      if (!g.defined()) continue;
+      TORCH_CHECK(g.sizes() == group.params[i].sizes(), "steppe: a gradient of shape ", g.sizes(),
+                  " does not fit its parameter of shape ", group.params[i].sizes());
+      params.push_back(group.params[i]);
+      gradients.push_back(g);
+      index.push_back(i);
+    }
+    std::vector<at::Tensor> directions = detail::directions_of(group, params, gradients);
+    for (size_t i = 0; i < params.size(); ++i) {
+      AscentTask task;
+      task.param = params[i];
+      task.direction = std::move(directions[i]);
+      task.recipe = group.direction.recipe;
+      task.rho = group.rho;
+      task.in_norm = group.in_norm;
+      task.norm_gain = !group.norm_gains.empty() && group.norm_gains[index[i]];
+      task.fused = group.fused;
+      const bool is_gradient = task.direction.is_same(gradients[i]);
+      gradients[i] = at::Tensor();
+      const bool spare = detail::has_memory_of_its_own(task.direction) &&
+                         (is_gradient ? !group.spare.empty() && group.spare[index[i]] : task.direction.use_count() == 1);
+      if (group.rho > 0.0) place(task, group.placement, spare);
+      weights_.memory.tasks_.push_back(std::move(task));
+    }
+  }
+
+  void place(AscentTask& task, Placement wish, bool spare) {
+    PlacedWeights& placed = weights_.memory.placed_.of(task.param);
+    const Placement chosen = placed.choose(task.param, wish, task.direction, spare);
+    task.destination = placed.prepare(task.param, task.direction);
+    if (chosen == Placement::InPlace) weights_.entered.push_back(task.param);
+  }
 
   template <class Ascent>
   static AscentGroup group_of(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho,
@@ -159,10 +201,16 @@ class Perturbation {
                 params.size(), " parameters and ", gradients.size(), " gradients");
     TORCH_CHECK(std::isfinite(rho) && rho >= 0.0, "steppe: rho must be finite and at least 0, got ", rho);
     detail::for_each_link(ascent, [](auto& link) { detail::validate(link); });
-    return {std::move(params), std::move(gradients), {}, direction_of(ascent), rho, true};
+    AscentGroup group;
+    group.params = std::move(params);
+    group.gradients = std::move(gradients);
+    group.direction = direction_of(ascent);
+    group.rho = rho;
+    return group;
   }
 
-  Originals originals_;
+  std::unique_ptr<PerturbationMemory> own_;
+  Weights weights_;
   AscentResult result_;
 };
 

@@ -197,8 +197,12 @@ class SharpnessAware : public Base {
   int64_t steps() const { return step_; }
   /// Steps whose gradient norm was not finite, so that nothing was perturbed. Reading it waits for the device.
   int64_t non_finite_steps() const { return two_pass_.non_finite_steps(); }
-  /// Frees the buffers that are kept between steps.
+  /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
+  int64_t memory_bytes() const { return two_pass_.memory().bytes(); }
+  /// Frees them; the next step makes them anew.
   void release_memory() { two_pass_.release_memory(); }
+  /// Where the perturbed values of a parameter were in the last step.
+  Placement placement(const at::Tensor& param) const { return two_pass_.memory().placement(param); }
 
   /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e.
   ///
@@ -362,6 +366,8 @@ class SharpnessAware : public Base {
       const bool follows_lr = group.options.rho_schedule().needs_lr() && group.options.rho() > 0.0;
       group_plan.rho = group.options.rho_at(step_, follows_lr ? base_group.options().get_lr() : 0.0);
       group_plan.in_norm = group.options.in_norm();
+      group_plan.fused = group.options.fused();
+      group_plan.placement = group.options.placement();
       if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient>) group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
     }

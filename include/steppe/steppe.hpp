@@ -5,6 +5,7 @@
 #include <steppe/optimizers.hpp>
 #include <steppe/parameter_roles.hpp>
 #include <steppe/perturbation.hpp>
+#include <steppe/placement.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/sharpness_aware.hpp>
 #include <steppe/two_pass.hpp>

@@ -35,6 +35,8 @@ struct GroupPlan {
   Direction direction;
   double rho = 0.05;
   bool in_norm = true;
+  bool fused = true;
+  Placement placement = Placement::Auto;
   /// (final, first): turns the gradients at w + e into what the base optimizer consumes; empty: leaves them.
   std::function<void(std::vector<at::Tensor>&, const std::vector<at::Tensor>&)> descent;
   bool needs_first_gradient = false;
@@ -77,8 +79,13 @@ class TwoPass {
     non_finite_before_ = count;
     non_finite_ = at::Tensor();
   }
-  /// Frees the weights' buffers; the next step makes them anew.
-  void release_memory() { weight_buffers_.release(); }
+  /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
+  const PerturbationMemory& memory() const { return memory_; }
+  /// Frees it; the next step makes it anew.
+  void release_memory() {
+    TORCH_CHECK(!ascended(), "steppe: release_memory() was called between ascend() and descend()");
+    memory_.release();
+  }
 
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
   ///
@@ -94,11 +101,11 @@ class TwoPass {
     run_hook(after_pass_one_, plan);
     report_ = Report();
     note_loss(loss);
-    std::vector<AscentGroup> groups = ascent_groups(plan);
+    std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
     std::vector<std::vector<at::Tensor>> first = first_gradients(plan);
     if (plan.perturb && moves(groups)) {
       const training::BuffersGuard after_pass_one(buffers_);
-      Perturbation perturbation(groups, &weight_buffers_);
+      Perturbation perturbation(groups, &memory_);
       note_ascent(perturbation.result(), groups);
       groups.clear();
       clear_gradients(plan);
@@ -125,12 +132,12 @@ class TwoPass {
     run_hook(after_pass_one_, plan);
     report_ = Report();
     note_loss(loss);
-    const std::vector<AscentGroup> groups = ascent_groups(plan);
+    const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
     pending->first = first_gradients(plan);
     pending->gradients = gradients(plan);
     if (plan.perturb && moves(groups)) {
       pending->after_pass_one = std::make_unique<training::BuffersGuard>(buffers_);
-      pending->perturbation = std::make_unique<Perturbation>(groups, &weight_buffers_);
+      pending->perturbation = std::make_unique<Perturbation>(groups, &memory_);
       note_ascent(pending->perturbation->result(), groups);
       pending->rng = std::move(remembered_rng_);
       if (pending->rng) pending->rng->replay();
@@ -262,7 +269,7 @@ class TwoPass {
     return first;
   }
 
-  std::vector<AscentGroup> ascent_groups(const StepPlan& plan) const {
+  std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
     std::vector<AscentGroup> groups;
     if (!plan.perturb) return groups;
     for (const GroupPlan& group : plan.groups) {
@@ -270,8 +277,12 @@ class TwoPass {
       out.direction = group.direction;
       out.rho = group.rho;
       out.in_norm = group.in_norm;
+      out.fused = group.fused;
+      out.placement = group.placement;
       for (const at::Tensor& param : group.params) {
         if (excluded_.count(param.unsafeGetTensorImpl()) != 0 || !param.grad().defined()) continue;
+        // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
+        out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
         out.params.push_back(param);
         out.gradients.push_back(param.grad());
         out.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
@@ -333,6 +344,10 @@ class TwoPass {
     for (const AscentGroup& group : groups)
       if (group.rho > 0.0 || group.in_norm)
         report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
+    if (seen.finite.device().is_cpu()) {
+      non_finite_before_ += *seen.finite.data_ptr<bool>() ? 0 : 1;
+      return;
+    }
     const at::Tensor missed = seen.finite.logical_not().to(at::kLong);
     non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
   }
@@ -341,7 +356,7 @@ class TwoPass {
   ImplSet norm_gains_, excluded_;
   bool replay_rng_ = true;
   GradientHook after_pass_one_, before_descent_;
-  WeightBuffers weight_buffers_;
+  PerturbationMemory memory_;
   std::unique_ptr<training::RngReplay> remembered_rng_;
   std::unique_ptr<Pending> pending_;
   Report report_;

@@ -11,7 +11,7 @@ set(floors
   "steppe/training/.*|steppe/(options|report|checkpoint|parameter_roles).hpp"
   "steppe/(ascent|descent)/.*"
   "steppe/direction.hpp"
-  "steppe/schedule.hpp|steppe/version.hpp"
+  "steppe/(schedule|placement|version).hpp"
   "steppe/kernels/dispatch.hpp"
   "steppe/kernels/reference.hpp"
   "steppe/kernels/.*")

@@ -135,18 +135,20 @@ TEST(Reference, NormsAreAccumulatedInDouble) {
 
 AscentTask task_of(const at::Tensor& w, const at::Tensor& g, const Recipe& recipe, double rho) {
   AscentTask task;
-  task.param = w;
+  task.param = task.destination = w;
   task.direction = g;
   task.recipe = recipe;
   task.rho = rho;
   return task;
 }
 
+AscentResult moved_by(std::vector<AscentTask> tasks) { return ascend(tasks); }
+
 TEST(Reference, TwoElementsAreNeverFiltered) {
   Recipe recipe;
   recipe.filter = at_level(0.5);
   const at::Tensor w = torch::zeros({1, 2}, at::kDouble), g = torch::tensor({{3.0, 4.0}}, at::kDouble);
-  ascend({task_of(w, g, recipe, 1.0)});
+  moved_by({task_of(w, g, recipe, 1.0)});
   EXPECT_TRUE(at::allclose(w, g / 5.0, 0, 1e-15));
 }
 
@@ -157,7 +159,7 @@ TEST(Reference, GlobalThresholdMasksOverAllTensorsTogether) {
   recipe.filter.threshold = Threshold::Global;
   const at::Tensor a = torch::randn({6, 7}, at::kDouble), b = torch::randn({5, 4}, at::kDouble) * 3 + 1;
   const at::Tensor wa = torch::zeros_like(a), wb = torch::zeros_like(b);
-  ascend({task_of(wa, a, recipe, 1.0), task_of(wb, b, recipe, 1.0)});
+  moved_by({task_of(wa, a, recipe, 1.0), task_of(wb, b, recipe, 1.0)});
   const auto score = [](const at::Tensor& g) { return ((g - g.mean()) / (g.std(true) + 1e-12)).abs(); };
   const at::Tensor joint = at::cat({score(a).flatten(), score(b).flatten()});
   const at::Tensor threshold = at::quantile(joint, 0.9);
@@ -171,7 +173,7 @@ TEST(Reference, AscentReportsWhatItDid) {
   filtered.filter = at_level(0.75);
   const at::Tensor g1 = torch::randn({4, 5}, at::kDouble), g2 = torch::randn({3}, at::kDouble);
   const at::Tensor w1 = torch::zeros_like(g1), w2 = torch::zeros_like(g2);
-  const AscentResult seen = ascend({task_of(w1, g1, filtered, 0.5), task_of(w2, g2, filtered, 0.5)});
+  const AscentResult seen = moved_by({task_of(w1, g1, filtered, 0.5), task_of(w2, g2, filtered, 0.5)});
   const double norm = std::sqrt(g1.square().sum().item<double>() + g2.square().sum().item<double>());
   EXPECT_NEAR(seen.gradient_norm.item<double>(), norm, 1e-12);
   EXPECT_NEAR(seen.perturbation_norm.item<double>(), 0.5, 1e-12);
@@ -189,7 +191,7 @@ TEST(Reference, PNormsGiveTheMaximizerOnTheirBall) {
     Recipe recipe;
     recipe.p = p;
     const at::Tensor w = torch::zeros_like(g);
-    ascend({task_of(w, g, recipe, 0.3)});
+    moved_by({task_of(w, g, recipe, 0.3)});
     const double q = p / (p - 1.0);
     EXPECT_NEAR(w.abs().pow(p).sum().pow(1.0 / p).item<double>(), 0.3, 1e-12) << "p " << p;
     // Hoelder's bound is met: <g, e> = rho |g|_q.
@@ -198,7 +200,7 @@ TEST(Reference, PNormsGiveTheMaximizerOnTheirBall) {
   Recipe sign;
   sign.p = std::numeric_limits<double>::infinity();
   const at::Tensor w = torch::zeros_like(g);
-  ascend({task_of(w, g, sign, 0.3)});
+  moved_by({task_of(w, g, sign, 0.3)});
   EXPECT_TRUE(w.equal(g.sign() * 0.3));
 }
 

@@ -2,14 +2,230 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/Parallel.h>
+#include <ATen/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
 #include <vector>
 
+#include <steppe/kernels/cpu/ascent.hpp>
 #include <steppe/kernels/reference.hpp>
 
 namespace steppe::kernels {
 
-/// w <- w + e for every task; see reference::ascend for the definition.
-inline AscentResult ascend(const std::vector<AscentTask>& tasks) { return reference::ascend(tasks); }
+namespace detail {
+
+/// LibTorch's own threads (at::set_num_threads). Without OpenMP in the compiler's flags at::parallel_for is serial.
+class AtenThreads {
+ public:
+  /// So little work is done before another thread has begun.
+  static constexpr int64_t kSerial = int64_t{1} << 15;
+
+  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : std::max(at::get_num_threads(), 1)) {}
+
+  int count() const { return count_; }
+
+  template <class Body>
+  void run(int64_t tasks, Body&& body) const {
+    const int64_t threads = std::min<int64_t>(count_, tasks);
+    if (threads <= 1) {
+      for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+      for (int64_t thread = first; thread < last; ++thread)
+        for (int64_t task = next++; task < tasks; task = next++) body(task, static_cast<int>(thread));
+    });
+  }
+
+ private:
+  int count_;
+};
+
+inline bool format_of(at::ScalarType dtype, cpu::Format& format) {
+  switch (dtype) {
+    case at::kFloat:
+      format = cpu::Format::Float32;
+      return true;
+    case at::kDouble:
+      format = cpu::Format::Float64;
+      return true;
+    case at::kBFloat16:
+      format = cpu::Format::BFloat16;
+      return true;
+    case at::kHalf:
+      format = cpu::Format::Half;
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// What the fused kernels cover; all else is computed by the definition.
+inline bool is_fused(const AscentTask& task) {
+  cpu::Format format;
+  const Recipe& recipe = task.recipe;
+  const bool plain_filter = !recipe.filter.on || (recipe.filter.selection == Selection::Percentile &&
+                                                  recipe.filter.z_score == ZScore::Standard &&
+                                                  recipe.filter.threshold == Threshold::PerTensor);
+  return task.fused && plain_filter && recipe.p == 2.0 && task.param.device().is_cpu() &&
+         task.direction.device().is_cpu() && format_of(task.param.scalar_type(), format) &&
+         task.direction.scalar_type() == task.param.scalar_type();
+}
+
+/// The rows of the first dimension lie one after the other.
+inline bool has_whole_rows(const at::Tensor& x) {
+  return x.dim() < 2 || x.size(0) <= 1 || x.stride(0) == x.numel() / x.size(0);
+}
+
+inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
+  return a.sizes() == b.sizes() && a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+}
+
+}  // namespace detail
+
+/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing.
+class Workspace {
+ public:
+  /// w + e of every task goes to its destination; see reference::ascend for the definition. Sets task.moved.
+  AscentResult ascend(std::vector<AscentTask>& tasks) {
+    if (!std::all_of(tasks.begin(), tasks.end(), detail::is_fused)) return reference::ascend(tasks);
+    const c10::NoGradGuard no_grad;
+    describe(tasks);
+    int64_t components = 0;
+    for (const cpu::Layer& layer : layers_) components += layer.size;
+    const detail::AtenThreads threads(components);
+    ascent_.measure(layers_, threads);
+    const Norms norms = norms_of(tasks);
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      factors_[i] = tasks[i].rho > 0.0 ? factor_of(tasks[i], ascent_.statistics(i), norms) : 0.0;
+      tasks[i].moved = factors_[i] != 0.0;
+    }
+    ascent_.ascend(layers_, factors_, threads);
+    for (const Detour& detour : detours_)
+      if (tasks[detour.task].moved) tasks[detour.task].destination.copy_(detour.out);
+    detours_.clear();
+    fill_result(tasks, norms);
+    return result_;
+  }
+
+  int64_t bytes() const { return ascent_.bytes(); }
+  void release() { *this = Workspace(); }
+
+ private:
+  struct Norms {
+    double direction = 0.0, raw = 0.0;
+    bool finite() const { return std::isfinite(direction) && std::isfinite(raw); }
+  };
+
+  /// Contiguous copies of a parameter whose own memory the kernels cannot walk through.
+  struct Detour {
+    size_t task;
+    at::Tensor weights, direction, out;
+  };
+
+  void describe(const std::vector<AscentTask>& tasks) {
+    layers_.resize(tasks.size());
+    factors_.resize(tasks.size());
+    detours_.clear();
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const AscentTask& task = tasks[i];
+      cpu::Layer& layer = layers_[i] = cpu::Layer();
+      detail::format_of(task.param.scalar_type(), layer.format);
+      layer.size = task.param.numel();
+      const auto& centralize = task.recipe.centralize;
+      if (centralize.on && task.direction.dim() >= std::max<int64_t>(centralize.min_dim, 2) && layer.size > 0)
+        layer.row = layer.size / task.direction.size(0);
+      layer.filtered = reference::is_filtered(task);
+      layer.quantile = task.recipe.filter.level;
+      layer.scaled = reference::is_scaled(task);
+      layer.eta = task.recipe.scale.convention == ScaleConvention::Paper ? task.recipe.scale.eta : 0.0;
+      locate(task, i, layer);
+    }
+  }
+
+  void locate(const AscentTask& task, size_t index, cpu::Layer& layer) {
+    const bool writes = task.rho > 0.0;
+    const bool direct = detail::same_memory_order(task.param, task.direction) &&
+                        (layer.row == 0 || detail::has_whole_rows(task.param)) &&
+                        (!writes || detail::same_memory_order(task.param, task.destination));
+    if (direct) {
+      layer.direction = task.direction.data_ptr();
+      layer.weights = task.param.data_ptr();
+      layer.out = writes ? task.destination.data_ptr() : nullptr;
+      return;
+    }
+    Detour detour{index, task.param.detach().contiguous(), task.direction.contiguous(), {}};
+    if (writes) detour.out = at::empty_like(detour.weights);
+    layer.direction = detour.direction.data_ptr();
+    layer.weights = detour.weights.data_ptr();
+    layer.out = writes ? detour.out.data_ptr() : nullptr;
+    detours_.push_back(std::move(detour));
+  }
+
+  Norms norms_of(const std::vector<AscentTask>& tasks) const {
+    double direction = 0.0, raw = 0.0;
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      if (!tasks[i].in_norm && tasks[i].rho == 0.0) continue;
+      direction += ascent_.statistics(i).measure;
+      raw += ascent_.statistics(i).gradient_squares;
+    }
+    return {std::sqrt(direction), std::sqrt(raw)};
+  }
+
+  /// rho / N, or 0 where nothing may move.
+  static double factor_of(const AscentTask& task, const cpu::Statistics& seen, const Norms& norms) {
+    double divisor = task.recipe.norm == Norm::Direction ? norms.direction : norms.raw;
+    if (task.recipe.norm == Norm::PerTensor && seen.tail_found) divisor = std::sqrt(seen.measure) + 1e-12;
+    const double factor = task.rho / divisor;
+    const bool moves = norms.finite() && divisor > 0.0 && factor <= reference::largest_factor(task.param.scalar_type());
+    return moves ? factor : 0.0;
+  }
+
+  /// A tensor of the last result, if nobody has kept it; else a new one.
+  static double* numbers(at::Tensor& tensor, at::IntArrayRef sizes) {
+    if (!tensor.defined() || tensor.use_count() != 1 || tensor.sizes() != sizes)
+      tensor = at::empty(sizes, at::TensorOptions().dtype(at::kDouble));
+    return tensor.data_ptr<double>();
+  }
+
+  void fill_result(const std::vector<AscentTask>& tasks, const Norms& norms) {
+    const auto count = static_cast<int64_t>(tasks.size());
+    double* gradient = numbers(result_.layer_gradient_norm, {count});
+    double* perturbation = numbers(result_.layer_perturbation_norm, {count});
+    double* share = numbers(result_.layer_kept_share, {count});
+    double squares = 0.0, kept = 0.0, looked_at = 0.0;
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const cpu::Statistics& seen = ascent_.statistics(i);
+      gradient[i] = std::sqrt(seen.gradient_squares);
+      perturbation[i] = factors_[i] == 0.0 ? 0.0 : std::sqrt(seen.length) * factors_[i];
+      squares += perturbation[i] * perturbation[i];
+      share[i] = layers_[i].filtered ? static_cast<double>(seen.kept) / static_cast<double>(layers_[i].size) : 1.0;
+      if (!layers_[i].filtered) continue;
+      kept += static_cast<double>(seen.kept);
+      looked_at += static_cast<double>(layers_[i].size);
+    }
+    *numbers(result_.gradient_norm, {}) = norms.raw;
+    *numbers(result_.perturbation_norm, {}) = std::sqrt(squares);
+    *numbers(result_.kept_share, {}) = looked_at > 0.0 ? kept / looked_at : 1.0;
+    if (!result_.finite.defined() || result_.finite.use_count() != 1)
+      result_.finite = at::empty({}, at::TensorOptions().dtype(at::kBool));
+    *result_.finite.data_ptr<bool>() = norms.finite();
+  }
+
+  cpu::Ascent ascent_;
+  std::vector<cpu::Layer> layers_;
+  std::vector<double> factors_;
+  std::vector<Detour> detours_;
+  AscentResult result_;
+};
 
 /// g minus its mean per output row, in place; for tensors of at least `min_dim` (and two) dimensions.
 inline void centralize_(at::Tensor& gradient, int64_t min_dim) {

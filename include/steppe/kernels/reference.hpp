@@ -4,6 +4,7 @@
 
 #include <ATen/Tensor.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones.h>
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <tuple>
 #include <vector>
@@ -25,12 +27,15 @@ namespace steppe {
 
 /// One parameter tensor of an ascent.
 struct AscentTask {
-  at::Tensor param;      ///< w; receives w + e in place
-  at::Tensor direction;  ///< what the recipe starts from: the gradient, dense, of the parameter's shape
+  at::Tensor param;        ///< w
+  at::Tensor direction;    ///< what the recipe starts from: the gradient, dense, of the parameter's shape
+  at::Tensor destination;  ///< receives w + e: the parameter itself, the direction's memory, or a buffer
   Recipe recipe;
   double rho = 0.0;        ///< 0: measured only, not perturbed
   bool in_norm = true;     ///< counts in the global norms
   bool norm_gain = false;  ///< the gain of a normalization layer
+  bool fused = true;       ///< false: by the definition, whatever the kernels could do
+  bool moved = false;      ///< set by the ascent: the destination holds w + e
 };
 
 /// What an ascent saw; every tensor is float64 and stays on the device until it is read.
@@ -275,18 +280,26 @@ inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<Asc
   return at::stack(share);
 }
 
-/// w <- w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
+/// The largest number by which a direction of the dtype can be multiplied. A norm so small that rho / N is beyond it
+/// counts as zero.
+inline double largest_factor(at::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kComplexDouble ? std::numeric_limits<double>::max()
+                                                             : static_cast<double>(std::numeric_limits<float>::max());
+}
+
+/// w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
 ///
 /// The decision is taken on the device, without a host synchronization. Tasks must not be empty.
-inline AscentResult ascend(const std::vector<AscentTask>& tasks) {
+inline AscentResult ascend(std::vector<AscentTask>& tasks) {
   const c10::NoGradGuard no_grad;
   const std::vector<Layer> layers = layers_of(tasks);
   const at::Tensor measure = gather(layers, &Layer::measure);
   const at::Tensor raw = gather(layers, &Layer::gradient_norm);
 
-  std::vector<double> rho, counted;
+  std::vector<double> rho, counted, largest;
   for (const AscentTask& task : tasks) {
     rho.push_back(task.rho);
+    largest.push_back(largest_factor(task.param.scalar_type()));
     counted.push_back(task.in_norm || task.rho > 0.0 ? 1.0 : 0.0);
   }
   const at::Tensor in_norm = beside(measure, counted) > 0;
@@ -298,16 +311,22 @@ inline AscentResult ascend(const std::vector<AscentTask>& tasks) {
   AscentResult result;
   result.finite = direction_norm.isfinite().logical_and(raw_norm.isfinite());
   const at::Tensor divisor = divisors(layers, tasks, measure, direction_norm, raw_norm);
-  const at::Tensor still = (divisor > 0).logical_and(result.finite).logical_not();
-  const at::Tensor scale = (beside(measure, rho) / divisor).masked_fill(still, 0);
+  const at::Tensor factor = beside(measure, rho) / divisor;
+  const at::Tensor still =
+      (divisor > 0).logical_and(result.finite).logical_and(factor <= beside(measure, largest)).logical_not();
+  const at::Tensor scale = factor.masked_fill(still, 0);
 
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (tasks[i].rho == 0.0) continue;
-    const at::Tensor& w = tasks[i].param;
+    const at::Tensor w = tasks[i].param.detach();
     const auto index = static_cast<int64_t>(i);
     at::Tensor e = layers[i].direction * scale[index].to(w.device());
     e.masked_fill_(still[index].to(w.device()), 0);  // 0 * Inf is NaN
-    w.add_(e);
+    if (tasks[i].destination.is_same(tasks[i].param))
+      w.add_(e);
+    else
+      at::add_out(tasks[i].destination, w, e);
+    tasks[i].moved = true;
   }
 
   result.gradient_norm = raw_norm;

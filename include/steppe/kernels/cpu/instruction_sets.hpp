@@ -1,0 +1,112 @@
+// Which instructions the passes use on this machine.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/kernels/cpu/simd/avx2.hpp>
+#include <steppe/kernels/cpu/simd/avx512.hpp>
+#include <steppe/kernels/cpu/simd/portable.hpp>
+#include <steppe/kernels/cpu/simd/sse2.hpp>
+#include <steppe/kernels/cpu/simd/target.hpp>
+
+#define STEPPE_INSTRUCTION_SET portable
+#include <steppe/kernels/cpu/passes.inl>
+#undef STEPPE_INSTRUCTION_SET
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define STEPPE_INSTRUCTION_SET sse2
+#include <steppe/kernels/cpu/passes.inl>
+#undef STEPPE_INSTRUCTION_SET
+
+STEPPE_TARGET_BEGIN("avx2,f16c,popcnt")
+#define STEPPE_INSTRUCTION_SET avx2
+#include <steppe/kernels/cpu/passes.inl>
+#undef STEPPE_INSTRUCTION_SET
+STEPPE_TARGET_END
+
+STEPPE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
+#define STEPPE_INSTRUCTION_SET avx512
+#include <steppe/kernels/cpu/passes.inl>
+#undef STEPPE_INSTRUCTION_SET
+STEPPE_TARGET_END
+#endif
+
+namespace steppe::kernels::cpu {
+
+enum class InstructionSet : int { Portable, Sse2, Avx2, Avx512 };
+
+inline const char* name_of(InstructionSet set) {
+  static constexpr const char* names[] = {"portable", "sse2", "avx2", "avx512"};
+  return names[static_cast<int>(set)];
+}
+
+/// Those that this machine has, the best one last.
+inline std::vector<InstructionSet> available_instruction_sets() {
+  std::vector<InstructionSet> found = {InstructionSet::Portable};
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  found.push_back(InstructionSet::Sse2);
+  if (__builtin_cpu_supports("avx2")) found.push_back(InstructionSet::Avx2);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    found.push_back(InstructionSet::Avx512);
+#endif
+  return found;
+}
+
+namespace detail {
+
+/// The environment variable STEPPE_CPU names one; else the best.
+inline InstructionSet first_instruction_set() {
+  const std::vector<InstructionSet> found = available_instruction_sets();
+  const char* wanted = std::getenv("STEPPE_CPU");
+  if (wanted == nullptr || *wanted == '\0') return found.back();
+  std::string names;
+  for (const InstructionSet set : found) {
+    if (wanted == std::string(name_of(set))) return set;
+    names += names.empty() ? name_of(set) : ", " + std::string(name_of(set));
+  }
+  throw std::invalid_argument("steppe: the environment variable STEPPE_CPU is '" + std::string(wanted) +
+                              "'; this machine has " + names);
+}
+
+inline std::atomic<InstructionSet>& current_instruction_set() {
+  static std::atomic<InstructionSet> current{first_instruction_set()};
+  return current;
+}
+
+}  // namespace detail
+
+inline InstructionSet instruction_set() { return detail::current_instruction_set().load(std::memory_order_relaxed); }
+
+/// For tests and benchmarks: from now on the passes use `set`, which the machine must have.
+inline void use(InstructionSet set) { detail::current_instruction_set().store(set, std::memory_order_relaxed); }
+
+/// The passes for a storage format. double is computed in plain C++ everywhere, 16-bit formats below AVX2.
+template <class T>
+const Passes<T>& passes() {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  if constexpr (sizeof(T) <= sizeof(float)) {
+    switch (instruction_set()) {
+      case InstructionSet::Sse2:
+        if constexpr (sizeof(T) == sizeof(float)) return sse2::passes<T>();
+        break;
+      case InstructionSet::Avx2:
+        return avx2::passes<T>();
+      case InstructionSet::Avx512:
+        return avx512::passes<T>();
+      case InstructionSet::Portable:
+        break;
+    }
+  }
+#endif
+  return portable::passes<T>();
+}
+
+}  // namespace steppe::kernels::cpu

@@ -1,0 +1,37 @@
+// Scratch memory that grows and is kept.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace steppe::kernels::cpu {
+
+/// Room for numbers of one type, aligned to 64 bytes. What was written is lost when it grows.
+class Memory {
+ public:
+  template <class N>
+  N* room_for(int64_t count) {
+    const size_t wanted = static_cast<size_t>(count) * sizeof(N);
+    if (wanted > bytes_) {
+      block_.reset();
+      block_.reset(::operator new(wanted, kAlignment));
+      bytes_ = wanted;
+    }
+    return static_cast<N*>(block_.get());
+  }
+  int64_t bytes() const { return static_cast<int64_t>(bytes_); }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(void* block) const { ::operator delete(block, kAlignment); }
+  };
+
+  std::unique_ptr<void, Free> block_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace steppe::kernels::cpu

@@ -1,0 +1,67 @@
+// The passes over memory that an ascent is made of, as functions to be chosen at run time.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <steppe/kernels/formats.hpp>
+
+namespace steppe::kernels::cpu {
+
+/// What becomes of the components of one run of memory: centralize, filter, scale; each where it is on.
+template <class T>
+struct Rule {
+  bool centralized = false, filtered = false, scaled = false;
+  Number<T> row_mean = 0;   ///< subtracted from every component
+  Number<T> mean = 0;       ///< kept is what lies further than the threshold from it
+  Number<T> threshold = 0;
+  Number<T> eta = 0;        ///< scaled by |w| + eta
+};
+
+/// Sums over a direction.
+struct Measured {
+  double measure = 0.0;  ///< of (T d)^2
+  double length = 0.0;   ///< of (T T d)^2
+  int64_t kept = 0;      ///< components that the filter kept
+};
+
+/// Where the order statistic is looked for: low < |x - centre| <= high. One value may be counted instead of listed.
+template <class N>
+struct Window {
+  N centre = 0, low = 0, high = 0;
+  bool has_plateau = false;
+  N plateau = 0;
+};
+
+/// What a window pass saw.
+template <class N>
+struct Seen {
+  double sum = 0.0, squares = 0.0, above_squares = 0.0;  ///< of x, x^2, and x^2 above the window
+  int64_t above = 0, plateau = 0;                        ///< components above the window; equal to the plateau
+  N* list = nullptr;                                     ///< end of the list of the components inside
+};
+
+/// All of it for one storage format; pointers to runs of `n` elements. The bits of every result are the same for every
+/// instruction set.
+template <class T>
+struct Passes {
+  using N = Number<T>;
+
+  double (*squares)(const T* g, int64_t n);
+  void (*sums)(const T* g, int64_t n, double& sum, double& squares);
+  /// Appends to seen.list, which needs room for n + 16 numbers.
+  void (*window)(const T* g, int64_t n, const Rule<T>& rule, const Window<N>& window, Seen<N>& seen);
+  /// |x - mean| of the centralized components.
+  void (*distances)(const T* g, int64_t n, const Rule<T>& rule, N* to);
+  void (*measure)(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured);
+  /// out = w + factor * u; `out` may be g or w. Past the cache where asked and possible.
+  void (*ascend)(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, N factor, bool past_cache);
+
+  int64_t (*count_above)(const N* x, int64_t n, N bound);
+  /// Writes low < x <= high to `to`, which needs room for 16 more; returns how many there are.
+  int64_t (*between)(const N* x, int64_t n, N low, N high, N* to);
+  /// The sum of x^2 over |x - mean| > threshold, and their number.
+  double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
+};
+
+}  // namespace steppe::kernels::cpu

@@ -1,0 +1,196 @@
+// Sixteen floats at a time in two AVX2 registers.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+#include <steppe/kernels/cpu/simd/portable.hpp>
+#include <steppe/kernels/cpu/simd/target.hpp>
+
+namespace steppe::kernels::cpu::avx2 {
+
+/// For every choice among eight lanes, the lanes that are chosen, first to last.
+struct CompressTable {
+  alignas(32) uint32_t lanes[256][8];
+};
+constexpr CompressTable make_compress_table() {
+  CompressTable table{};
+  for (unsigned mask = 0; mask < 256; ++mask) {
+    unsigned n = 0;
+    for (unsigned lane = 0; lane < 8; ++lane)
+      if ((mask >> lane & 1u) != 0) table.lanes[mask][n++] = lane;
+  }
+  return table;
+}
+inline constexpr CompressTable kCompressTable = make_compress_table();
+
+}  // namespace steppe::kernels::cpu::avx2
+
+// Without "fma": products are then never fused with additions. Every processor with AVX2 has F16C.
+STEPPE_TARGET_BEGIN("avx2,f16c,popcnt")
+namespace steppe::kernels::cpu::avx2 {
+
+constexpr int kLanes = 16;
+
+struct Floats {
+  __m256 a, b;
+};
+/// All bits of a lane are set where it is chosen.
+struct Mask {
+  __m256 a, b;
+};
+template <class T>
+using Pack = Floats;
+
+inline __m256i lanes_below(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Mask first_lanes(int count) {
+  return {_mm256_castsi256_ps(lanes_below(count)), _mm256_castsi256_ps(lanes_below(count - 8))};
+}
+
+inline Floats load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+inline Floats load(const float* from, int count) {
+  return {_mm256_maskload_ps(from, lanes_below(count)), _mm256_maskload_ps(from + 8, lanes_below(count - 8))};
+}
+inline void store(float* to, Floats x) {
+  _mm256_storeu_ps(to, x.a);
+  _mm256_storeu_ps(to + 8, x.b);
+}
+inline void store(float* to, Floats x, int count) {
+  _mm256_maskstore_ps(to, lanes_below(count), x.a);
+  _mm256_maskstore_ps(to + 8, lanes_below(count - 8), x.b);
+}
+/// Past the cache; `to` must be aligned to 32 bytes.
+inline void stream(float* to, Floats x) {
+  _mm256_stream_ps(to, x.a);
+  _mm256_stream_ps(to + 8, x.b);
+}
+inline void fence() { _mm_sfence(); }
+
+inline __m128i bits_at(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+inline void put_bits(void* to, __m128i bits) { _mm_storeu_si128(static_cast<__m128i*>(to), bits); }
+
+inline __m256 from_bf16(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }
+inline __m128i to_bf16(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i chosen = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet, nan), 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
+}
+inline Floats load(const BFloat16* from) { return {from_bf16(bits_at(from)), from_bf16(bits_at(from + 8))}; }
+inline void store(BFloat16* to, Floats x) {
+  put_bits(to, to_bf16(x.a));
+  put_bits(to + 8, to_bf16(x.b));
+}
+inline Floats load(const Half* from) { return {_mm256_cvtph_ps(bits_at(from)), _mm256_cvtph_ps(bits_at(from + 8))}; }
+inline __m128i to_half(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline void store(Half* to, Floats x) {
+  put_bits(to, to_half(x.a));
+  put_bits(to + 8, to_half(x.b));
+}
+template <class T>
+inline Floats load(const T* from, int count) {
+  T part[kLanes] = {};
+  for (int i = 0; i < count; ++i) part[i] = from[i];
+  return load(part);
+}
+template <class T>
+inline void store(T* to, Floats x, int count) {
+  T part[kLanes];
+  store(part, x);
+  for (int i = 0; i < count; ++i) to[i] = part[i];
+}
+template <class T>
+inline void stream(T* to, Floats x) {
+  store(to, x);
+}
+
+template <class T>
+inline Floats all(float value) {
+  return {_mm256_set1_ps(value), _mm256_set1_ps(value)};
+}
+inline Floats plus(Floats x, Floats y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+inline Floats minus(Floats x, Floats y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+/// Rounded by itself, in a file that is compiled with FMA too.
+inline Floats times(Floats x, Floats y) {
+  __m256 a = _mm256_mul_ps(x.a, y.a), b = _mm256_mul_ps(x.b, y.b);
+  __asm__("" : "+x"(a), "+x"(b));
+  return {a, b};
+}
+inline __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+inline Floats absolute(Floats x) { return {absolute(x.a), absolute(x.b)}; }
+template <class T>
+inline Floats rounded(Floats x) {
+  if constexpr (sizeof(T) == 4) return x;
+  if constexpr (std::is_same_v<T, BFloat16>) return {from_bf16(to_bf16(x.a)), from_bf16(to_bf16(x.b))};
+  if constexpr (std::is_same_v<T, Half>) return {_mm256_cvtph_ps(to_half(x.a)), _mm256_cvtph_ps(to_half(x.b))};
+}
+
+inline Mask above(Floats x, Floats y) {
+  return {_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)};
+}
+inline Mask equal(Floats x, Floats y) {
+  return {_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)};
+}
+inline Mask both(Mask x, Mask y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
+inline Mask without(Mask x, Mask y) { return {_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)}; }
+inline unsigned bits(__m256 lanes) { return static_cast<unsigned>(_mm256_movemask_ps(lanes)); }
+inline bool any(Mask m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
+inline int count(Mask m) { return static_cast<int>(_mm_popcnt_u32(bits(m.a) | bits(m.b) << 8)); }
+inline Floats choose(Mask m, Floats yes, Floats no) {
+  return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
+}
+inline int compress_half(float* to, __m256 x, unsigned chosen) {
+  const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompressTable.lanes[chosen]));
+  _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(x, lanes));
+  return static_cast<int>(_mm_popcnt_u32(chosen));
+}
+inline int compress(float* to, Floats x, Mask m) {
+  const int n = compress_half(to, x.a, bits(m.a));
+  return n + compress_half(to + n, x.b, bits(m.b));
+}
+
+class Sums {
+ public:
+  Sums() {
+    for (__m256d& v : v_) v = _mm256_setzero_pd();
+  }
+
+  void add(Floats x) {
+    const __m256d parts[4] = {low(x.a), high(x.a), low(x.b), high(x.b)};
+    for (int i = 0; i < 4; ++i) v_[i] = _mm256_add_pd(v_[i], parts[i]);
+  }
+  void add_squares(Floats x) {
+    const __m256d parts[4] = {low(x.a), high(x.a), low(x.b), high(x.b)};
+    for (int i = 0; i < 4; ++i) v_[i] = _mm256_add_pd(v_[i], _mm256_mul_pd(parts[i], parts[i]));
+  }
+  double total() const {
+    double v[kLanes];
+    for (int i = 0; i < 4; ++i) _mm256_storeu_pd(v + 4 * i, v_[i]);
+    return portable::Sums<float>::in_order(v);
+  }
+
+ private:
+  static __m256d low(__m256 x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
+  static __m256d high(__m256 x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+
+  __m256d v_[4];
+};
+
+template <class T>
+inline Sums make_sums() {
+  return {};
+}
+
+}  // namespace steppe::kernels::cpu::avx2
+STEPPE_TARGET_END
+#endif

@@ -1,0 +1,166 @@
+// Sixteen floats at a time in four SSE2 registers, which every x86-64 processor has. Only float32 is worth it there.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <emmintrin.h>
+
+#include <cstdint>
+
+#include <steppe/kernels/cpu/simd/portable.hpp>
+
+namespace steppe::kernels::cpu::sse2 {
+
+constexpr int kLanes = 16;
+
+struct Floats {
+  __m128 v[4];
+};
+/// All bits of a lane are set where it is chosen.
+struct Mask {
+  __m128 v[4];
+};
+template <class T>
+using Pack = Floats;
+
+inline Mask first_lanes(int count) {
+  const __m128i lanes = _mm_setr_epi32(0, 1, 2, 3);
+  Mask m;
+  for (int i = 0; i < 4; ++i) m.v[i] = _mm_castsi128_ps(_mm_cmpgt_epi32(_mm_set1_epi32(count - 4 * i), lanes));
+  return m;
+}
+
+inline Floats load(const float* from) {
+  return {{_mm_loadu_ps(from), _mm_loadu_ps(from + 4), _mm_loadu_ps(from + 8), _mm_loadu_ps(from + 12)}};
+}
+inline void store(float* to, Floats x) {
+  for (int i = 0; i < 4; ++i) _mm_storeu_ps(to + 4 * i, x.v[i]);
+}
+/// Past the cache; `to` must be aligned to 16 bytes.
+inline void stream(float* to, Floats x) {
+  for (int i = 0; i < 4; ++i) _mm_stream_ps(to + 4 * i, x.v[i]);
+}
+inline void fence() { _mm_sfence(); }
+inline Floats load(const float* from, int count) {
+  float part[kLanes] = {};
+  for (int i = 0; i < count; ++i) part[i] = from[i];
+  return load(static_cast<const float*>(part));
+}
+inline void store(float* to, Floats x, int count) {
+  float part[kLanes];
+  store(static_cast<float*>(part), x);
+  for (int i = 0; i < count; ++i) to[i] = part[i];
+}
+
+template <class T>
+inline Floats all(float value) {
+  const __m128 v = _mm_set1_ps(value);
+  return {{v, v, v, v}};
+}
+inline Floats plus(Floats x, Floats y) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_add_ps(x.v[i], y.v[i]);
+  return x;
+}
+inline Floats minus(Floats x, Floats y) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_sub_ps(x.v[i], y.v[i]);
+  return x;
+}
+/// Rounded by itself, in a file that is compiled with FMA too.
+inline Floats times(Floats x, Floats y) {
+  for (int i = 0; i < 4; ++i) {
+    x.v[i] = _mm_mul_ps(x.v[i], y.v[i]);
+    __asm__("" : "+x"(x.v[i]));
+  }
+  return x;
+}
+inline Floats absolute(Floats x) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_andnot_ps(_mm_set1_ps(-0.0f), x.v[i]);
+  return x;
+}
+template <class T>
+inline Floats rounded(Floats x) {
+  return x;
+}
+
+inline Mask above(Floats x, Floats y) {
+  Mask m;
+  for (int i = 0; i < 4; ++i) m.v[i] = _mm_cmpgt_ps(x.v[i], y.v[i]);
+  return m;
+}
+inline Mask equal(Floats x, Floats y) {
+  Mask m;
+  for (int i = 0; i < 4; ++i) m.v[i] = _mm_cmpeq_ps(x.v[i], y.v[i]);
+  return m;
+}
+inline Mask both(Mask x, Mask y) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_and_ps(x.v[i], y.v[i]);
+  return x;
+}
+inline Mask without(Mask x, Mask y) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_andnot_ps(y.v[i], x.v[i]);
+  return x;
+}
+inline bool any(Mask m) {
+  return _mm_movemask_ps(_mm_or_ps(_mm_or_ps(m.v[0], m.v[1]), _mm_or_ps(m.v[2], m.v[3]))) != 0;
+}
+inline unsigned bits(Mask m) {
+  unsigned all_bits = 0;
+  for (int i = 0; i < 4; ++i) all_bits |= static_cast<unsigned>(_mm_movemask_ps(m.v[i])) << 4 * i;
+  return all_bits;
+}
+inline int count(Mask m) {
+  __m128i sum = _mm_setzero_si128();
+  for (int i = 0; i < 4; ++i) sum = _mm_sub_epi32(sum, _mm_castps_si128(m.v[i]));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+inline Floats choose(Mask m, Floats yes, Floats no) {
+  for (int i = 0; i < 4; ++i) no.v[i] = _mm_or_ps(_mm_and_ps(m.v[i], yes.v[i]), _mm_andnot_ps(m.v[i], no.v[i]));
+  return no;
+}
+inline int compress(float* to, Floats x, Mask m) {
+  alignas(16) float lanes[kLanes];
+  store(static_cast<float*>(lanes), x);
+  int n = 0;
+  for (unsigned chosen = bits(m); chosen != 0; chosen &= chosen - 1) to[n++] = lanes[__builtin_ctz(chosen)];
+  return n;
+}
+
+class Sums {
+ public:
+  Sums() {
+    for (__m128d& v : v_) v = _mm_setzero_pd();
+  }
+
+  void add(Floats x) {
+    for (int i = 0; i < 4; ++i) {
+      v_[2 * i] = _mm_add_pd(v_[2 * i], low(x.v[i]));
+      v_[2 * i + 1] = _mm_add_pd(v_[2 * i + 1], high(x.v[i]));
+    }
+  }
+  void add_squares(Floats x) {
+    for (int i = 0; i < 4; ++i) {
+      v_[2 * i] = _mm_add_pd(v_[2 * i], _mm_mul_pd(low(x.v[i]), low(x.v[i])));
+      v_[2 * i + 1] = _mm_add_pd(v_[2 * i + 1], _mm_mul_pd(high(x.v[i]), high(x.v[i])));
+    }
+  }
+  double total() const {
+    double v[kLanes];
+    for (int i = 0; i < 8; ++i) _mm_storeu_pd(v + 2 * i, v_[i]);
+    return portable::Sums<float>::in_order(v);
+  }
+
+ private:
+  static __m128d low(__m128 x) { return _mm_cvtps_pd(x); }
+  static __m128d high(__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
+
+  __m128d v_[8];
+};
+
+template <class T>
+inline Sums make_sums() {
+  return {};
+}
+
+}  // namespace steppe::kernels::cpu::sse2
+#endif

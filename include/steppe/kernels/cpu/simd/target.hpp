@@ -1,0 +1,18 @@
+// Compiling a region for more instructions than the rest of the file.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#define STEPPE_PRAGMA(words) _Pragma(#words)
+
+// Everything that a region uses must be included before it: what is defined inside is compiled for its processors only.
+#if defined(__clang__)
+#define STEPPE_TARGET_BEGIN(features) \
+  STEPPE_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define STEPPE_TARGET_END STEPPE_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define STEPPE_TARGET_BEGIN(features) STEPPE_PRAGMA(GCC push_options) STEPPE_PRAGMA(GCC target(features))
+#define STEPPE_TARGET_END STEPPE_PRAGMA(GCC pop_options)
+#else
+#define STEPPE_TARGET_BEGIN(features)
+#define STEPPE_TARGET_END
+#endif

@@ -1,0 +1,95 @@
+// The 16-bit floating-point formats as plain bits, and their conversions.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace steppe::kernels {
+
+/// 1 sign, 8 exponent, 7 mantissa bits.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+/// IEEE binary16: 1 sign, 5 exponent, 10 mantissa bits.
+struct Half {
+  uint16_t bits;
+};
+
+namespace detail {
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+inline float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+}  // namespace detail
+
+inline float widen(BFloat16 x) { return detail::float_of(uint32_t{x.bits} << 16); }
+
+/// To nearest, ties to even; NaN stays NaN.
+inline void narrow(float value, BFloat16& to) {
+  const uint32_t bits = detail::bits_of(value);
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  to.bits = static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+inline float widen(Half x) {
+  const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
+  const uint32_t rest = x.bits & 0x7fffu;
+  if (rest >= 0x7c00u) return detail::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
+  // Scaling by 2^112 moves the exponent's bias and makes subnormal numbers normal.
+  const float value = detail::float_of(rest << 13) * detail::float_of(0x77800000u);
+  return detail::float_of(sign | detail::bits_of(value));
+}
+
+/// To nearest, ties to even; beyond the range it is infinity; NaN stays NaN.
+inline void narrow(float value, Half& to) {
+  const uint32_t bits = detail::bits_of(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
+  uint32_t result;
+  if (size > 0x7f800000u) {
+    result = 0x7e00u;
+  } else if (size >= 0x477ff000u) {  // 65520 and above round to infinity
+    result = 0x7c00u;
+  } else if (size < 0x38800000u) {  // below 2^-14: the sum with 1/2 rounds where a subnormal number ends
+    result = detail::bits_of(detail::float_of(size) + 0.5f) - detail::bits_of(0.5f);
+  } else {
+    result = (size + 0xfffu + ((size >> 13) & 1u) - 0x38000000u) >> 13;
+  }
+  to.bits = static_cast<uint16_t>(sign | result);
+}
+
+/// The type in which numbers of a storage format are computed.
+template <class T>
+struct Compute {
+  using Number = float;
+};
+template <>
+struct Compute<double> {
+  using Number = double;
+};
+template <class T>
+using Number = typename Compute<T>::Number;
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline void narrow(float value, float& to) { to = value; }
+inline void narrow(double value, double& to) { to = value; }
+
+/// A number of the compute type rounded to the storage format.
+template <class T>
+Number<T> rounded_to(Number<T> value) {
+  T stored;
+  narrow(value, stored);
+  return widen(stored);
+}
+
+}  // namespace steppe::kernels
