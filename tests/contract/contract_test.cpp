@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -42,11 +43,21 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
+/// The suite runs on the fused kernels; with CONTRACT_PATH set to reference, buffer or in_place on another way to w + e.
+void take_the_wanted_path(steppe::Options& options) {
+  const char* set = std::getenv("CONTRACT_PATH");
+  const std::string path = set == nullptr ? "fused" : set;
+  if (path == "reference") options.fused(false);
+  if (path == "buffer") options.placement(steppe::Placement::Buffer);
+  if (path == "in_place") options.placement(steppe::Placement::InPlace);
+}
+
 /// A model with its optimizer.
 struct Training {
   explicit Training(const Case& test, double rho = -1.0, double dropout = 0.5)
       : net(std::make_shared<Net>(test.dtype, dropout)), optimizer(test.method.make(one_group(*net))) {
     optimizer->attach(*net);
+    take_the_wanted_path(optimizer->options(0));
     if (rho >= 0.0) optimizer->options(0).rho(rho);
     torch::manual_seed(11);
   }

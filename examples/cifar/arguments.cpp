@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT
+#include "arguments.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+#include "models.hpp"
+#include "optimizer_name.hpp"
+
+namespace cifar {
+namespace {
+
+constexpr char kDescription[] =
+    "Trains CIFAR classifiers with the sharpness-aware optimizers of steppe, one or several against each other.\n"
+    "Without --data it uses a sample of CIFAR-10 that comes with the program, and settings that fit its size.\n";
+constexpr char kFooter[] =
+    "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method over sgd (sam, asam, zsharp, gcsam,\n"
+    "gczsharp), or both, as in adam+zsharp.\n\n"
+    "Examples:\n"
+    "  steppe-cifar --compare sgd,sam,zsharp,gcsam --seeds 3\n"
+    "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer zsharp --epochs 200 --device cuda\n"
+    "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 --out adam-results\n";
+
+/// What fits a data set, as far as the user leaves it open.
+struct Fitting {
+  const char* model;
+  int64_t epochs, batch_size, evaluate_every;
+  double label_noise, warm_up;
+  bool augment;
+};
+constexpr Fitting kSample = {"small", 20, 64, 2, 0.4, 0.0, false};
+constexpr Fitting kFull = {"resnet20", 30, 128, 1, 0.0, 1.0, true};
+constexpr int64_t kQuickEpochs = 2, kQuickImages = 256;
+
+/// The options as given.
+struct Given {
+  std::string data, optimizer, out = "cifar-results", checkpoint, resume;
+  std::vector<std::string> compare, learning_rates, rhos;
+  std::optional<std::string> model;
+  std::optional<int64_t> train_size, test_size, epochs, batch_size, evaluate_every;
+  std::optional<double> label_noise, warm_up;
+  bool augment = false, no_augment = false, quick = false;
+  uint64_t seed = 0;
+  int seeds = 1;
+};
+
+/// The type after the name, the default after the description, nothing else.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_type_size() == 0 ? "" : " " + option->get_type_name();
+  }
+  std::string make_option_desc(const CLI::Option* option) const override {
+    const std::string otherwise = option->get_default_str();
+    return option->get_description() + (otherwise.empty() ? "" : " (default: " + otherwise + ")");
+  }
+};
+
+/// low <= value <= high (or < high); NaN is none of them.
+CLI::Validator number(double low, double high, const std::string& range) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        const double value = std::strtod(text.c_str(), nullptr);
+        return value >= low && value <= high ? std::string() : "must be " + range + ", not " + text;
+      },
+      "");
+}
+
+CLI::Validator count() { return number(1.0, 1e9, "a number from 1 on"); }
+CLI::Validator not_negative() { return number(0.0, 1e9, "0 or more"); }
+/// [0, 1)
+CLI::Validator share() { return number(0.0, std::nextafter(1.0, 0.0), "at least 0 and under 1"); }
+
+CLI::Validator one_of(const std::vector<std::string>& names) { return CLI::IsMember(names).description(""); }
+
+CLI::Option* documented(CLI::Option* option, const char* type, const char* group) {
+  return option->type_name(type)->group(group);
+}
+
+void add_data_options(CLI::App& app, Given& given) {
+  const char* group = "Data";
+  documented(
+      app.add_option("--data", given.data,
+                     "Folder that is or contains cifar-10-batches-bin or cifar-100-binary (default: the sample)"),
+      "DIR", group);
+  documented(app.add_option("--train-size", given.train_size, "Only the first N training images"), "N", group)
+      ->check(count());
+  documented(app.add_option("--test-size", given.test_size, "Only the first N test images"), "N", group)
+      ->check(count());
+  documented(app.add_option("--label-noise", given.label_noise,
+                            "Share of the training labels made wrong (default: sample 0.4, else 0)"),
+             "SHARE", group)
+      ->check(share());
+  app.add_flag("--augment", given.augment, "Random crops and flips (default with --data)")->group(group);
+  app.add_flag("--no-augment", given.no_augment, "Images as they are (default for the sample)")
+      ->group(group)
+      ->excludes("--augment");
+}
+
+void add_training_options(CLI::App& app, Given& given, Arguments& arguments) {
+  const char* group = "Training";
+  documented(
+      app.add_option("--model", given.model, "small, resnet20 or resnet18 (default: sample small, else resnet20)"),
+      "MODEL", group)
+      ->check(one_of(model_names()));
+  documented(app.add_option("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)"),
+             "N", group)
+      ->check(count());
+  documented(app.add_option("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)"), "N",
+             group)
+      ->check(count());
+  documented(
+      app.add_option("--schedule", arguments.settings.schedule, "Of the learning rate: cosine, step or constant"),
+      "KIND", group)
+      ->check(one_of({"cosine", "step", "constant"}))
+      ->capture_default_str();
+  documented(
+      app.add_option("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)"),
+      "EPOCHS", group)
+      ->check(not_negative());
+  documented(app.add_option("--seed", given.seed, "Draws the initial weights, the order of the data, the noise"), "S",
+             group)
+      ->check(number(0.0, 1e15, "a whole number from 0 on"))
+      ->capture_default_str();
+  documented(app.add_option("--seeds", given.seeds, "Number of seeds, from --seed on; the table shows mean and spread"),
+             "N", group)
+      ->check(number(1, 1000, "from 1 to 1000"));
+  app.add_flag("--quick", given.quick, "Two epochs on 256 images, to see it work")->group(group);
+}
+
+void add_optimizer_options(CLI::App& app, Given& given, Arguments& arguments) {
+  const char* group = "Optimizer";
+  RunSettings& run = arguments.settings;
+  CLI::Option* one =
+      documented(app.add_option("--optimizer", given.optimizer, "The one to train with (default: sgd)"), "NAME", group);
+  documented(app.add_option("--compare", given.compare,
+                            "Several, each from the same weights and data order (default list: sgd,sam,zsharp,gcsam)"),
+             "NAME,NAME...", group)
+      ->delimiter(',')
+      ->expected(0, -1)
+      ->excludes(one);
+  documented(app.add_option("--lr", given.learning_rates,
+                            "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)"),
+             "X", group);
+  documented(app.add_option("--momentum", run.momentum, "Of sgd and rmsprop"), "X", group)
+      ->check(share())
+      ->capture_default_str();
+  documented(app.add_option("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none"),
+             "X", group)
+      ->check(not_negative());
+  documented(app.add_option("--rho", given.rhos,
+                            "Radius of the perturbation, for all or as NAME=X (default: by method and data)"),
+             "X", group);
+  documented(app.add_option("--percentile", run.percentile, "Quantile above which zsharp keeps components"), "Q", group)
+      ->check(share())
+      ->capture_default_str();
+}
+
+void add_running_options(CLI::App& app, Given& given, Arguments& arguments) {
+  const char* group = "Running and results";
+  documented(app.add_option("--device", arguments.device, "cpu or cuda"), "DEVICE", group)
+      ->check(one_of({"cpu", "cuda"}))
+      ->capture_default_str();
+  documented(app.add_option("--threads", arguments.threads, "Of the CPU (default: LibTorch's choice)"), "N", group)
+      ->check(number(1, 1024, "from 1 to 1024"));
+  documented(app.add_option("--out", given.out, "Folder of results.csv and curves.svg"), "DIR", group)
+      ->capture_default_str();
+  documented(
+      app.add_option("--evaluate-every", given.evaluate_every, "Epochs between tests (default: sample 2, else 1)"), "N",
+      group)
+      ->check(count());
+  documented(app.add_option("--sharpness-rho", arguments.settings.sharpness_rho,
+                            "Radius at which the sharpness in the table is measured"),
+             "X", group)
+      ->check(not_negative())
+      ->capture_default_str();
+  CLI::Option* checkpoint = documented(
+      app.add_option("--checkpoint", given.checkpoint,
+                     "File (with --compare folder) written after every epoch and on Ctrl-C (default: in --out)"),
+      "PATH", group);
+  documented(
+      app.add_option("--resume", given.resume, "Continue bit for bit from such a checkpoint, with the same options"),
+      "PATH", group)
+      ->excludes(checkpoint);
+}
+
+/// "0.1" for all, "sam=0.1" for one of `optimizers`.
+std::map<std::string, double> numbers_by_optimizer(const std::string& option, const std::vector<std::string>& texts,
+                                                   const std::vector<std::string>& optimizers, double lowest) {
+  std::map<std::string, double> numbers;
+  for (const std::string& text : texts) {
+    const size_t equals = text.rfind('=');
+    const std::string name = equals == std::string::npos ? "" : text.substr(0, equals);
+    const std::string digits = equals == std::string::npos ? text : text.substr(equals + 1);
+    char* end = nullptr;
+    const double value = std::strtod(digits.c_str(), &end);
+    if (digits.empty() || *end != '\0' || !std::isfinite(value) || value < lowest)
+      throw CLI::ValidationError(option,
+                                 "'" + digits + "' must be a number of at least " + CLI::detail::to_string(lowest));
+    if (!name.empty() && std::find(optimizers.begin(), optimizers.end(), name) == optimizers.end())
+      throw CLI::ValidationError(option, "'" + name + "' in '" + text + "' is not among the optimizers of this run");
+    numbers[name] = value;
+  }
+  return numbers;
+}
+
+std::vector<std::string> chosen_optimizers(const Given& given, bool compare) {
+  std::vector<std::string> names = {given.optimizer.empty() ? "sgd" : given.optimizer};
+  if (compare) names = given.compare;
+  if (names == std::vector<std::string>{""}) names = {"sgd", "sam", "zsharp", "gcsam"};
+  for (size_t i = 0; i < names.size(); ++i) {
+    OptimizerName::parse(names[i]);
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i))
+      throw std::runtime_error("--compare: '" + names[i] + "' is listed twice");
+  }
+  return names;
+}
+
+void resolve_training(const Given& given, Arguments& arguments) {
+  const Fitting& fitting = arguments.sample ? kSample : kFull;
+  RunSettings& run = arguments.settings;
+  run.model = given.model.value_or(fitting.model);
+  run.train_size = given.train_size.value_or(given.quick ? kQuickImages : 0);
+  run.test_size = given.test_size.value_or(given.quick ? kQuickImages : 0);
+  run.label_noise = given.label_noise.value_or(fitting.label_noise);
+  run.augment = given.augment || (fitting.augment && !given.no_augment);
+  run.epochs = given.epochs.value_or(given.quick ? kQuickEpochs : fitting.epochs);
+  run.batch_size = given.batch_size.value_or(fitting.batch_size);
+  run.warm_up = given.warm_up.value_or(given.quick ? 0.0 : fitting.warm_up);
+  run.evaluate_every = given.evaluate_every.value_or(given.quick ? 1 : fitting.evaluate_every);
+  if (run.warm_up > static_cast<double>(run.epochs))
+    throw CLI::ValidationError("--warm-up", "is longer than the training of " + std::to_string(run.epochs) + " epochs");
+}
+
+void resolve_checkpoint(const Given& given, Arguments& arguments) {
+  arguments.out = given.out;
+  arguments.resume = !given.resume.empty();
+  const bool asked_for = arguments.resume || !given.checkpoint.empty();
+  for (const std::string& optimizer : arguments.optimizers)
+    if (asked_for && OptimizerName::parse(optimizer).base == "lbfgs")
+      throw std::runtime_error(
+          "LibTorch cannot save its lbfgs optimizer at every time: leave out --checkpoint and --resume");
+  arguments.checkpoint = arguments.out / (arguments.compare ? "checkpoints" : "checkpoint.pt");
+  if (!given.checkpoint.empty()) arguments.checkpoint = given.checkpoint;
+  if (arguments.resume) arguments.checkpoint = given.resume;
+  if (arguments.resume && !std::filesystem::exists(arguments.checkpoint))
+    throw std::runtime_error("--resume " + given.resume + ": there is no such " +
+                             (arguments.compare ? "folder" : "file"));
+}
+
+void resolve(const Given& given, bool compare, Arguments& arguments) {
+  arguments.sample = given.data.empty();
+  if (!arguments.sample) arguments.data = given.data;
+  arguments.compare = compare;
+  arguments.optimizers = chosen_optimizers(given, compare);
+  arguments.learning_rates = numbers_by_optimizer("--lr", given.learning_rates, arguments.optimizers, 0.0);
+  arguments.rhos = numbers_by_optimizer("--rho", given.rhos, arguments.optimizers, 0.0);
+  for (int i = 0; i < given.seeds; ++i) arguments.seeds.push_back(given.seed + static_cast<uint64_t>(i));
+  if (!compare && given.seeds > 1) throw CLI::ValidationError("--seeds", "goes with --compare");
+  resolve_training(given, arguments);
+  resolve_checkpoint(given, arguments);
+}
+
+double default_learning_rate(const std::string& base) {
+  if (base == "sgd" || base == "lbfgs") return 0.1;
+  return base == "adagrad" ? 0.01 : 0.001;
+}
+
+/// The sample's wrong labels call for larger ones than usual.
+double default_rho(const std::string& method, bool sample) {
+  if (method == "asam") return 0.5;
+  if (!sample) return 0.1;
+  return method == "zsharp" || method == "gczsharp" ? 0.35 : 0.2;
+}
+
+}  // namespace
+
+RunSettings Arguments::run(const std::string& optimizer, uint64_t seed) const {
+  const auto of = [&](const std::map<std::string, double>& numbers, double otherwise) {
+    for (const std::string& name : {optimizer, std::string()})
+      if (const auto found = numbers.find(name); found != numbers.end()) return found->second;
+    return otherwise;
+  };
+  const OptimizerName name = OptimizerName::parse(optimizer);
+  RunSettings run = settings;
+  run.optimizer = optimizer;
+  run.seed = seed;
+  run.learning_rate = of(learning_rates, default_learning_rate(name.base));
+  run.rho = of(rhos, default_rho(name.method, sample));
+  run.weight_decay = weight_decay.value_or(name.base == "adamw" ? 0.01 : 5e-4);
+  return run;
+}
+
+std::filesystem::path Arguments::checkpoint_of(const RunSettings& run) const {
+  if (OptimizerName::parse(run.optimizer).base == "lbfgs") return {};
+  return compare ? checkpoint / (run.optimizer + "-seed" + std::to_string(run.seed) + ".pt") : checkpoint;
+}
+
+std::optional<int> parse_arguments(int argc, const char* const* argv, Arguments& arguments) {
+  CLI::App app(kDescription, "steppe-cifar");
+  app.footer(kFooter);
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.set_help_flag("-h,--help", "This text");
+  Given given;
+  add_data_options(app, given);
+  add_training_options(app, given, arguments);
+  add_optimizer_options(app, given, arguments);
+  add_running_options(app, given, arguments);
+  try {
+    app.parse(argc, argv);
+    resolve(given, app.count("--compare") > 0, arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  return std::nullopt;
+}
+
+}  // namespace cifar

@@ -1,0 +1,131 @@
+// Run::save and Run::load.
+// SPDX-License-Identifier: MIT
+#include <ATen/ATen.h>
+#include <torch/serialize/archive.h>
+
+#include <stdexcept>
+#include <system_error>
+
+#include "training.hpp"
+
+namespace cifar {
+namespace {
+
+namespace fs = std::filesystem;
+using torch::serialize::InputArchive;
+using torch::serialize::OutputArchive;
+
+constexpr char kFormat[] = "steppe-cifar 1";
+
+constexpr double EpochRecord::*kColumns[] = {&EpochRecord::learning_rate,  &EpochRecord::train_loss,
+                                             &EpochRecord::train_accuracy, &EpochRecord::seen_sharpness,
+                                             &EpochRecord::test_loss,      &EpochRecord::test_accuracy,
+                                             &EpochRecord::seconds};
+constexpr auto kColumnCount = static_cast<int64_t>(std::size(kColumns));
+
+at::Tensor table_of(const std::vector<EpochRecord>& history) {
+  at::Tensor table = at::empty({static_cast<int64_t>(history.size()), kColumnCount}, at::kDouble);
+  auto cell = table.data_ptr<double>();
+  for (const EpochRecord& record : history)
+    for (const auto column : kColumns) *cell++ = record.*column;
+  return table;
+}
+
+std::vector<EpochRecord> history_of(const at::Tensor& table) {
+  std::vector<EpochRecord> history(static_cast<size_t>(table.size(0)));
+  auto cell = table.data_ptr<double>();
+  for (size_t i = 0; i < history.size(); ++i) {
+    history[i].epoch = static_cast<int64_t>(i) + 1;
+    for (const auto column : kColumns) history[i].*column = *cell++;
+  }
+  return history;
+}
+
+std::string text_at(InputArchive& archive, const std::string& key) {
+  c10::IValue value;
+  archive.read(key, value);
+  return value.toStringRef();
+}
+
+at::Tensor tensor_at(InputArchive& archive, const std::string& key) {
+  c10::IValue value;
+  archive.read(key, value);
+  return value.toTensor();
+}
+
+InputArchive archive_at(InputArchive& archive, const std::string& key) {
+  InputArchive inner;
+  archive.read(key, inner);
+  return inner;
+}
+
+/// The first line of what LibTorch says; the rest is a stack trace.
+std::string reason(const std::exception& error) {
+  const std::string what = error.what();
+  return what.substr(0, what.find('\n'));
+}
+
+}  // namespace
+
+void Run::save(const fs::path& file) const {
+  OutputArchive archive, model, optimizer;
+  model_->save(model);
+  optimizer_.optimizer->save(optimizer);
+  archive.write("format", c10::IValue(kFormat));
+  for (const auto& [name, value] : settings_.fields()) archive.write("settings/" + name, c10::IValue(value));
+  archive.write("model", model);
+  archive.write("optimizer", optimizer);
+  archive.write("random", random_.get_state());
+  archive.write("order", order_);
+  archive.write("position", at::tensor({epoch_, batch_}, at::kLong));
+  archive.write("sums", sums_);
+  archive.write("seconds", at::tensor({seconds_}, at::kDouble));
+  archive.write("history", table_of(history_));
+
+  // Written beside and renamed: the old checkpoint is good until the new one is.
+  const fs::path part = file.string() + ".part";
+  std::error_code failed;
+  try {
+    archive.save_to(part.string());
+    fs::rename(part, file);
+  } catch (const std::exception& error) {
+    fs::remove(part, failed);
+    throw std::runtime_error("cannot write the checkpoint " + file.string() + ": " + reason(error));
+  }
+}
+
+void Run::load(const fs::path& file) {
+  if (!fs::is_regular_file(file)) throw std::runtime_error("there is no checkpoint " + file.string());
+  InputArchive archive;
+  std::vector<std::pair<std::string, std::string>> saved = settings_.fields();
+  try {
+    archive.load_from(file.string(), labels_.device());
+    if (text_at(archive, "format") != kFormat) throw std::runtime_error("it has another format");
+    for (auto& [name, value] : saved) value = text_at(archive, "settings/" + name);
+  } catch (const std::exception& error) {
+    throw std::runtime_error(file.string() +
+                             " is not a checkpoint of steppe-cifar, or it is damaged: " + reason(error));
+  }
+  const auto here = settings_.fields();
+  for (size_t i = 0; i < here.size(); ++i)
+    if (saved[i] != here[i])
+      throw std::runtime_error(file.string() + " was written with " + saved[i].first + " " + saved[i].second +
+                               ", this run has " + here[i].second + "; resume with the options it was started with");
+  try {
+    InputArchive model = archive_at(archive, "model"), optimizer = archive_at(archive, "optimizer");
+    model_->load(model);
+    optimizer_.optimizer->load(optimizer);
+    random_.set_state(tensor_at(archive, "random").cpu());
+    order_ = tensor_at(archive, "order").cpu();
+    const at::Tensor position = tensor_at(archive, "position").cpu();
+    epoch_ = position[0].item<int64_t>();
+    batch_ = position[1].item<int64_t>();
+    sums_ = tensor_at(archive, "sums");
+    seconds_ = tensor_at(archive, "seconds").item<double>();
+    history_ = history_of(tensor_at(archive, "history").cpu());
+  } catch (const std::exception& error) {
+    throw std::runtime_error("the checkpoint " + file.string() + " is damaged: " + reason(error));
+  }
+}
+
+}  // namespace cifar

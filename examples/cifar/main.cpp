@@ -1,0 +1,123 @@
+// steppe-cifar: trains on CIFAR with any base optimizer and any sharpness-aware method, or compares them.
+// SPDX-License-Identifier: MIT
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
+
+#include <cstdio>
+#include <exception>
+#include <stdexcept>
+#include <string>
+
+#include "arguments.hpp"
+#include "comparison.hpp"
+#include "dataset.hpp"
+#include "interrupt.hpp"
+#include "optimizer_name.hpp"
+#include "report.hpp"
+
+namespace {
+
+using cifar::Arguments;
+using cifar::Comparison;
+using cifar::Dataset;
+using cifar::Outcome;
+using cifar::RunSettings;
+
+constexpr int kInterrupted = 130;
+
+/// The data set, cut to the sizes asked for, on the device; the sizes go into the settings.
+Dataset load(Arguments& arguments) {
+  if (arguments.device == "cuda" && !torch::cuda::is_available())
+    throw std::runtime_error("--device cuda: this LibTorch sees no CUDA device; use --device cpu");
+  Dataset data = cifar::load_dataset(arguments.sample ? STEPPE_CIFAR_SAMPLE : arguments.data);
+  RunSettings& settings = arguments.settings;
+  settings.dataset = data.name;
+  if (settings.train_size == 0) settings.train_size = data.train.labels.size(0);
+  if (settings.test_size == 0) settings.test_size = data.test.labels.size(0);
+  data.train = cifar::first_images(data.train, settings.train_size, "--train-size");
+  data.test = cifar::first_images(data.test, settings.test_size, "--test-size");
+  const at::Device device(arguments.device == "cuda" ? at::kCUDA : at::kCPU);
+  for (at::Tensor* tensor : {&data.train.images, &data.train.labels, &data.test.images, &data.test.labels})
+    *tensor = tensor->to(device);
+  return data;
+}
+
+Comparison plan(const Arguments& arguments) {
+  Comparison comparison;
+  comparison.out = arguments.out;
+  comparison.resume = arguments.resume;
+  for (const uint64_t seed : arguments.seeds)
+    for (const std::string& optimizer : arguments.optimizers) {
+      comparison.runs.push_back(arguments.run(optimizer, seed));
+      comparison.checkpoints.push_back(arguments.checkpoint_of(comparison.runs.back()));
+    }
+  return comparison;
+}
+
+void introduce(const Arguments& arguments) {
+  const RunSettings& settings = arguments.settings;
+  std::printf("%s%s: %lld training and %lld test images, %g %% of the training labels wrong, %s\n",
+              settings.dataset.c_str(), arguments.sample ? " (bundled sample)" : "",
+              static_cast<long long>(settings.train_size), static_cast<long long>(settings.test_size),
+              100.0 * settings.label_noise, settings.augment ? "random crops and flips" : "no augmentation");
+  std::printf("model %s, batches of %lld, %lld epochs, %s schedule, %s, %d threads\n", settings.model.c_str(),
+              static_cast<long long>(settings.batch_size), static_cast<long long>(settings.epochs),
+              settings.schedule.c_str(), arguments.device.c_str(), at::get_num_threads());
+  for (const std::string& optimizer : arguments.optimizers) {
+    const RunSettings run = arguments.run(optimizer, 0);
+    std::printf("  %-10s lr %g", optimizer.c_str(), run.learning_rate);
+    if (!cifar::OptimizerName::parse(optimizer).method.empty()) std::printf(", rho %g", run.rho);
+    std::printf("\n");
+  }
+  std::printf("\n");
+}
+
+/// For the bundled sample: a few minutes must not be read as more than they are.
+void demo_note(const RunSettings& settings) {
+  if (settings.label_noise > 0.0)
+    std::printf(
+        "What this shows: %g %% of the training labels are wrong, and the train columns count them as they are.\n"
+        "Near 100 %% there, wrong labels have been learnt by heart; the test images show what that costs.\n",
+        100.0 * settings.label_noise);
+  std::printf(
+      "What it is too small to show: which method is best. These are %lld images, a small network, few epochs.\n"
+      "The radii were chosen for this sample (with other seeds), the learning rate was not: sgd gains from a\n"
+      "larger one (--lr sgd=0.4). For figures that mean more use a full data set: --data.\n\n",
+      static_cast<long long>(settings.train_size));
+}
+
+void close(const Arguments& arguments, const Comparison& comparison, const Outcome& outcome) {
+  std::printf("\n%s\n", cifar::table(outcome.results).c_str());
+  std::printf("%s\n", cifar::conclusions(outcome.results).c_str());
+  if (arguments.sample && arguments.compare) demo_note(arguments.settings);
+  std::printf("%s and %s\n", (comparison.out / "results.csv").c_str(), (comparison.out / "curves.svg").c_str());
+  if (!outcome.finished)
+    std::printf("Interrupted. Continue with the same options and --resume %s\n", arguments.checkpoint.c_str());
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  if (const auto code = cifar::parse_arguments(argc, argv, arguments)) return *code;
+  if (arguments.threads > 0) at::set_num_threads(arguments.threads);
+  const Dataset data = load(arguments);
+  const Comparison comparison = plan(arguments);
+  cifar::prepare(comparison, data);
+  introduce(arguments);
+  cifar::catch_interrupts();
+  const Outcome outcome = cifar::carry_out(comparison, data);
+  close(arguments, comparison, outcome);
+  return outcome.finished ? 0 : kInterrupted;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    // LibTorch's errors go on with a stack trace.
+    const std::string what = error.what();
+    std::fprintf(stderr, "steppe-cifar: %s\n", what.substr(0, what.find('\n')).c_str());
+    return 1;
+  }
+}

@@ -1,0 +1,51 @@
+// Progress of long work: a bar on a terminal, now and then a plain line elsewhere.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+namespace cifar {
+
+/// "59 s", "12:05 min", "3:07 h".
+std::string duration(double seconds);
+
+struct ProgressState {
+  std::string label;  ///< "sam, seed 1"
+  int64_t epoch = 0, epochs = 0;
+  double share = 0.0;  ///< of this run
+  double loss = 0.0, accuracy = 0.0;
+  double images_per_second = 0.0, seconds_left = 0.0;
+};
+
+/// One line of at most `width` characters; with a bar where there is room for one.
+std::string progress_line(const ProgressState& state, size_t width, bool with_bar);
+
+class Progress {
+ public:
+  /// `work` is the whole of what is to be done, in units of the caller.
+  Progress(std::FILE* out, double work);
+
+  void advance(double work) { done_ += work; }
+  /// Work that is not going to be made, or was made before.
+  void skip(double work) { work_ -= work; }
+  double seconds_left() const;
+  /// Whether enough time has passed to show something.
+  bool due() const;
+  void show(const ProgressState& state);
+  /// A line that stays, above the bar.
+  void say(const std::string& line);
+  /// Removes the bar.
+  void clear();
+
+ private:
+  size_t width() const;
+
+  std::FILE* out_;
+  bool terminal_;
+  double work_, done_ = 0.0;
+  double start_, shown_;
+};
+
+}  // namespace cifar

@@ -1,0 +1,54 @@
+// What a run is asked for and what it leaves behind: plain numbers, for tables, files and pictures.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace cifar {
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+/// Everything that decides the result of a run.
+struct RunSettings {
+  std::string dataset = "CIFAR-10", model = "small", optimizer = "sgd", schedule = "cosine";
+  int64_t train_size = 0, test_size = 0;  ///< images in use
+  double label_noise = 0.0;
+  bool augment = false;
+  int64_t epochs = 1, batch_size = 64;
+  double warm_up = 0.0;  ///< epochs
+  double learning_rate = 0.1, momentum = 0.9, weight_decay = 5e-4, rho = 0.05, percentile = 0.95;
+  uint64_t seed = 0;
+  int64_t evaluate_every = 1;   ///< epochs; the last one is always evaluated
+  double sharpness_rho = 0.05;  ///< of the measurement at the end
+
+  /// Of one epoch, a short last one included.
+  int64_t batches() const { return (train_size + batch_size - 1) / batch_size; }
+  /// (name, value) of every field, as in the command line.
+  std::vector<std::pair<std::string, std::string>> fields() const;
+};
+
+/// One epoch. Loss and accuracy of training are running means over its batches, with augmentation and noisy labels.
+struct EpochRecord {
+  int64_t epoch = 0;  ///< from 1
+  double learning_rate = kUnknown, train_loss = kUnknown, train_accuracy = kUnknown;
+  double seen_sharpness = kUnknown;  ///< mean of L(w + e) - L(w) over the steps of a sharpness-aware optimizer
+  double test_loss = kUnknown, test_accuracy = kUnknown;
+  double seconds = kUnknown;  ///< of training, since the start of the run
+};
+
+/// The state at the end of a run, on a fixed part of the training images in evaluation mode.
+struct Measurement {
+  double loss = kUnknown, accuracy = kUnknown, sharpness = kUnknown;
+};
+
+struct RunResult {
+  RunSettings settings;
+  std::vector<EpochRecord> history;
+  Measurement measured;  ///< unknown if the run was stopped early
+};
+
+}  // namespace cifar

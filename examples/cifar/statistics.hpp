@@ -1,0 +1,43 @@
+// Mean, spread and interval over the seeds of a comparison.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "records.hpp"
+
+namespace cifar {
+
+struct Spread {
+  size_t count = 0;
+  double mean = kUnknown, deviation = kUnknown;  ///< sample standard deviation, unknown below two values
+  double lowest = kUnknown, highest = kUnknown;
+};
+
+Spread spread_of(const std::vector<double>& values);
+
+/// Half the width of the 95 % interval of the mean (Student's t); unknown below two values.
+double half_interval(const Spread& spread);
+
+/// The optimizers of the results, in the order in which they appear first.
+std::vector<std::string> optimizers_of(const std::vector<RunResult>& results);
+
+/// `value` of every run of an optimizer, where it is known.
+std::vector<double> values_of(const std::vector<RunResult>& results, const std::string& optimizer,
+                              const std::function<double(const RunResult&)>& value);
+
+/// The base optimizer of `optimizer` if it was run too, else empty.
+std::string base_among(const std::vector<RunResult>& results, const std::string& optimizer);
+
+/// `value` minus that of the base optimizer's run with the same seed, where both are known.
+std::vector<double> differences_to_base(const std::vector<RunResult>& results, const std::string& optimizer,
+                                        const std::function<double(const RunResult&)>& value);
+
+/// At the end of a run; unknown for one that was stopped before.
+double test_accuracy(const RunResult& run);
+double training_seconds(const RunResult& run);
+
+}  // namespace cifar

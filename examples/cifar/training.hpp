@@ -1,0 +1,81 @@
+// One run: a model, an optimizer, the data in a reproducible order, and its checkpoint.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "dataset.hpp"
+#include "models.hpp"
+#include "optimizers.hpp"
+#include "records.hpp"
+
+namespace cifar {
+
+/// The learning rate's factor at a step of `total`: rises linearly over `warm_up` steps, then "cosine" falls to 0,
+/// "step" is divided by 10 at half and at three quarters, "constant" stays.
+double schedule_factor(const std::string& schedule, int64_t step, int64_t warm_up, int64_t total);
+
+/// How the present epoch stands.
+struct Moment {
+  int64_t epoch, epochs, images;  ///< images seen in it
+  double loss, accuracy;          ///< means over them
+};
+
+class Run {
+ public:
+  /// The data set must lie on `device` and is shared between runs.
+  Run(const Dataset& data, const RunSettings& settings);
+
+  /// Trains until the end or until go_on(), asked after every batch, is false. Returns whether it is the end.
+  bool train(const std::function<bool()>& go_on, const std::function<void(const EpochRecord&)>& after_epoch);
+
+  /// On a GPU this waits for it.
+  Moment moment() const;
+
+  /// Loss, accuracy and SAM sharpness L(w + rho g/|g|) - L(w), in evaluation mode, on the first 2,000 training images
+  /// at most, not augmented, with the labels of training: the same for every optimizer.
+  Measurement measure();
+
+  /// Everything that the rest of the run depends on, in the middle of an epoch too; replaces the file at once or not at
+  /// all. Errors: a file that cannot be written.
+  void save(const std::filesystem::path& file) const;
+  /// Continues bit for bit where save() was called. Errors: foreign or damaged files, other settings.
+  void load(const std::filesystem::path& file);
+
+  const RunSettings& settings() const { return settings_; }
+  const std::vector<EpochRecord>& history() const { return history_; }
+  const ResNet& model() const { return model_; }
+
+ private:
+  struct Evaluation {
+    double loss, accuracy;
+  };
+
+  at::Tensor inputs(const at::Tensor& images) const;
+  void train_batch();
+  void finish_epoch();
+  Evaluation evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients);
+  double learning_rate(int64_t batch) const;
+
+  const Dataset& data_;
+  RunSettings settings_;
+  at::Tensor labels_;  ///< of training, noise included
+  ResNet model_;
+  AnyOptimizer optimizer_;
+
+  at::Generator random_;           ///< order of the data and augmentation
+  at::Tensor order_;               ///< of this epoch's images
+  int64_t epoch_ = 0, batch_ = 0;  ///< finished ones
+  at::Tensor sums_;                ///< of this epoch: loss, hits, images, sharpness, steps that know it
+  double seconds_ = 0.0;           ///< of training alone
+  std::vector<EpochRecord> history_;
+};
+
+}  // namespace cifar

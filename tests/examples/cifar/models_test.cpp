@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#include "models.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "../../errors.hpp"
+#include "optimizers.hpp"
+
+namespace cifar {
+namespace {
+
+int64_t parameters_of(const ResNet& model) {
+  int64_t count = 0;
+  for (const at::Tensor& parameter : model->parameters()) count += parameter.numel();
+  return count;
+}
+
+TEST(CifarModels, HaveThePublishedNumbersOfParameters) {
+  EXPECT_EQ(parameters_of(make_model("resnet20", 10, 0)), 269722);
+  EXPECT_EQ(parameters_of(make_model("resnet20", 100, 0)), 269722 + 90 * 65);
+  EXPECT_EQ(parameters_of(make_model("resnet18", 10, 0)), 11173962);
+}
+
+TEST(CifarModels, MapImagesToOneNumberPerClass) {
+  const at::NoGradGuard no_grad;
+  for (const std::string& name : model_names()) {
+    ResNet model = make_model(name, 100, 0);
+    const at::Tensor out = model(at::randn({2, 3, 32, 32}));
+    EXPECT_EQ(out.sizes(), (std::vector<int64_t>{2, 100})) << name;
+    EXPECT_TRUE(out.isfinite().all().item<bool>()) << name;
+  }
+}
+
+TEST(CifarModels, StartFromTheWeightsThatTheSeedDraws) {
+  const auto first = make_model("small", 10, 1)->parameters(), again = make_model("small", 10, 1)->parameters(),
+             other = make_model("small", 10, 2)->parameters();
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], again[i]));
+  EXPECT_FALSE(at::equal(first[0], other[0]));
+}
+
+TEST(CifarModels, AnUnknownNameIsAnErrorThatListsThem) {
+  EXPECT_EQ(message_of([] { make_model("vgg", 10, 0); }),
+            "there is no model 'vgg'; choose small, resnet20 or resnet18");
+}
+
+TEST(CifarOptimizerName, IsABaseOrAMethodOrBoth) {
+  const auto parsed = [](const std::string& text) {
+    const OptimizerName name = OptimizerName::parse(text);
+    return name.base + "/" + name.method;
+  };
+  EXPECT_EQ(parsed("adam"), "adam/");
+  EXPECT_EQ(parsed("gcsam"), "sgd/gcsam");
+  EXPECT_EQ(parsed("adam+zsharp"), "adam/zsharp");
+  EXPECT_EQ(parsed("sgd+sam"), "sgd/sam");
+}
+
+TEST(CifarOptimizerName, AnythingElseIsAnErrorThatListsTheNames) {
+  for (const char* text : {"", "foo", "SGD", "sam+adam", "adam+", "+sam", "adam+sam+sam", "adam+adam"}) {
+    const std::string error = message_of([&] { OptimizerName::parse(text); });
+    EXPECT_EQ(error.rfind("there is no optimizer '" + std::string(text) + "'", 0), 0U) << error;
+    EXPECT_NE(error.find("lbfgs"), std::string::npos);
+    EXPECT_NE(error.find("gczsharp"), std::string::npos);
+  }
+}
+
+TEST(CifarOptimizers, EveryBaseWithEveryMethodTakesAStep) {
+  const at::Tensor images = at::randn({4, 3, 32, 32}), labels = at::tensor({0, 3, 5, 9}, at::kLong);
+  std::vector<std::string> methods = method_names();
+  methods.insert(methods.begin(), "");
+  for (const std::string& base : base_names())
+    for (const std::string& method : methods) {
+      SCOPED_TRACE(base + "+" + method);
+      ResNet model = make_model("small", 10, 0);
+      OptimizerSettings settings;
+      settings.learning_rate = 0.01;
+      AnyOptimizer any = make_optimizer({base, method}, *model, settings);
+      const at::Tensor before = model->parameters().front().detach().clone();
+      any.optimizer->step([&] {
+        any.optimizer->zero_grad();
+        at::Tensor loss = at::cross_entropy_loss(model(images), labels);
+        loss.backward();
+        return loss;
+      });
+      const at::Tensor after = model->parameters().front().detach();
+      EXPECT_FALSE(at::equal(before, after));
+      EXPECT_TRUE(after.isfinite().all().item<bool>());
+      EXPECT_EQ(static_cast<bool>(any.sharpness), !method.empty());
+      if (any.sharpness) {
+        EXPECT_TRUE(any.sharpness().isfinite().item<bool>());
+      }
+    }
+}
+
+TEST(CifarOptimizers, TheHyperParametersReachTheMethod) {
+  const auto sharpness = [](const std::string& method, double rho, double percentile) {
+    at::manual_seed(0);
+    const at::Tensor images = at::randn({8, 3, 32, 32}), labels = at::arange(0, 8, at::kLong);
+    ResNet model = make_model("small", 10, 0);
+    AnyOptimizer any = make_optimizer({"sgd", method}, *model, {0.0, 0.0, 0.0, rho, percentile});
+    any.optimizer->step([&] {
+      any.optimizer->zero_grad();
+      at::Tensor loss = at::cross_entropy_loss(model(images), labels);
+      loss.backward();
+      return loss;
+    });
+    return any.sharpness().item<double>();
+  };
+  EXPECT_GT(sharpness("sam", 0.05, 0.95), sharpness("sam", 0.01, 0.95));
+  EXPECT_NE(sharpness("zsharp", 0.05, 0.95), sharpness("zsharp", 0.05, 0.5));
+  EXPECT_NE(sharpness("gczsharp", 0.05, 0.95), sharpness("gczsharp", 0.05, 0.5));
+  EXPECT_NE(sharpness("gcsam", 0.05, 0.95), sharpness("sam", 0.05, 0.95));
+}
+
+TEST(CifarOptimizers, TheLossUphillIsTakenAtRhoAndTheWeightsComeBack) {
+  at::Tensor w = at::tensor({3.0, 4.0}, at::kDouble).set_requires_grad(true);
+  (w * w).sum().backward();  // g = 2 w, |w| = 5
+  const double loss = loss_uphill({w}, 0.5, [&] { return (w * w).sum().item<double>(); });
+  EXPECT_NEAR(loss, 5.5 * 5.5, 1e-12);
+  EXPECT_TRUE(at::equal(w.detach(), at::tensor({3.0, 4.0}, at::kDouble)));
+}
+
+}  // namespace
+}  // namespace cifar

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+#include "report.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "chart.hpp"
+#include "progress.hpp"
+#include "statistics.hpp"
+
+namespace cifar {
+namespace {
+
+/// A run of two epochs, of which the first has no test.
+RunResult result(const std::string& optimizer, uint64_t seed, double test_accuracy, double seconds = 10.0) {
+  RunResult run;
+  run.settings.optimizer = optimizer;
+  run.settings.seed = seed;
+  run.settings.epochs = 2;
+  run.history.resize(2);
+  for (int i = 0; i < 2; ++i) {
+    EpochRecord& epoch = run.history[static_cast<size_t>(i)];
+    epoch.epoch = i + 1;
+    epoch.learning_rate = 0.1;
+    epoch.train_loss = 2.0 - i;
+    epoch.train_accuracy = 0.2 + 0.3 * i;
+    epoch.seconds = seconds * (i + 1) / 2.0;
+  }
+  run.history[1].test_loss = 1.5;
+  run.history[1].test_accuracy = test_accuracy;
+  run.measured = {0.25, 0.75, 0.125};
+  return run;
+}
+
+RunResult stopped(RunResult run) {
+  run.history.pop_back();
+  run.history.back().test_accuracy = 0.9;
+  run.measured = {};
+  return run;
+}
+
+std::vector<RunResult> three_seeds() {
+  return {result("sgd", 0, 0.30), result("sam", 0, 0.35, 20.0),  result("gcsam", 0, 0.31, 20.0),
+          result("sgd", 1, 0.31), result("sam", 1, 0.365, 20.0), result("gcsam", 1, 0.30, 20.0),
+          result("sgd", 2, 0.32), result("sam", 2, 0.37, 20.0),  result("gcsam", 2, 0.325, 20.0)};
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+TEST(CifarStatistics, SpreadIsMeanSampleDeviationAndRange) {
+  const Spread spread = spread_of({1.0, 2.0, 6.0});
+  EXPECT_EQ(spread.count, 3U);
+  EXPECT_DOUBLE_EQ(spread.mean, 3.0);
+  EXPECT_DOUBLE_EQ(spread.deviation, std::sqrt(7.0));
+  EXPECT_DOUBLE_EQ(spread.lowest, 1.0);
+  EXPECT_DOUBLE_EQ(spread.highest, 6.0);
+  EXPECT_NEAR(half_interval(spread), 4.303 * std::sqrt(7.0 / 3.0), 0.01);
+}
+
+TEST(CifarStatistics, OneValueHasNoDeviationAndNoneHasNoMean) {
+  EXPECT_DOUBLE_EQ(spread_of({4.0}).mean, 4.0);
+  EXPECT_TRUE(std::isnan(spread_of({4.0}).deviation));
+  EXPECT_TRUE(std::isnan(half_interval(spread_of({4.0}))));
+  EXPECT_TRUE(std::isnan(spread_of({}).mean));
+}
+
+TEST(CifarStatistics, DifferencesPairTheSeeds) {
+  std::vector<RunResult> results = three_seeds();
+  std::reverse(results.begin(), results.end());
+  results.push_back(result("sam", 7, 0.99));  // no sgd with this seed
+  const std::vector<double> differences = differences_to_base(results, "sam", test_accuracy);
+  ASSERT_EQ(differences.size(), 3U);
+  EXPECT_NEAR(differences[0], 0.05, 1e-12);
+  EXPECT_NEAR(differences[1], 0.055, 1e-12);
+  EXPECT_EQ(base_among(results, "sam"), "sgd");
+  EXPECT_EQ(base_among(results, "adam+sam"), "");
+  EXPECT_EQ(base_among(results, "sgd"), "");
+}
+
+TEST(CifarStatistics, ARunThatWasStoppedHasNoEnd) {
+  EXPECT_DOUBLE_EQ(test_accuracy(result("sgd", 0, 0.3)), 0.3);
+  EXPECT_TRUE(std::isnan(test_accuracy(stopped(result("sgd", 0, 0.3)))));
+  EXPECT_TRUE(std::isnan(training_seconds(stopped(result("sgd", 0, 0.3)))));
+  EXPECT_TRUE(std::isnan(test_accuracy(RunResult())));
+}
+
+TEST(CifarReport, TheTableHasARowPerOptimizerInAlignedColumns) {
+  const std::vector<std::string> lines = lines_of(table(three_seeds()));
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_TRUE(contains(lines[0], "test accuracy"));
+  EXPECT_TRUE(contains(lines[1], "rho 0.05"));
+  EXPECT_TRUE(contains(lines[2], "31.0 ± 1.0")) << lines[2];
+  EXPECT_TRUE(contains(lines[3], "36.2 ± 1.0")) << lines[3];
+  EXPECT_TRUE(contains(lines[3], "20.0 ± 0.0        2.00")) << lines[3];
+  EXPECT_TRUE(contains(lines[4], "75.0 ± 0.0")) << lines[4];
+  const auto characters = [](const std::string& line) {
+    return std::count_if(line.begin(), line.end(), [](char c) { return (c & 0xC0) != 0x80; });
+  };
+  for (const std::string& line : lines) EXPECT_EQ(characters(line), characters(lines[0])) << line;
+}
+
+TEST(CifarReport, OneSeedHasNoSpreadAndAStoppedRunNoNumbers) {
+  const std::vector<RunResult> results = {result("sgd", 0, 0.3), stopped(result("sam", 0, 0.4))};
+  const std::vector<std::string> lines = lines_of(table(results));
+  EXPECT_FALSE(contains(table(results), "±"));
+  EXPECT_TRUE(contains(lines[2], "30.0"));
+  EXPECT_FALSE(contains(lines[3], "90")) << lines[3];
+  EXPECT_FALSE(contains(table(results), "nan"));
+  EXPECT_EQ(conclusions(results), "");
+}
+
+TEST(CifarReport, TheConclusionsSayWhatTheSeedsAllow) {
+  const std::vector<std::string> lines = lines_of(conclusions(three_seeds()));
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_TRUE(contains(lines[0], "sam: +5.2 points of test accuracy against sgd, ahead on 3 of 3 seeds")) << lines[0];
+  EXPECT_TRUE(contains(lines[0], "better here")) << lines[0];
+  EXPECT_TRUE(contains(lines[1], "no difference shown")) << lines[1];
+  const std::string worse =
+      conclusions({result("sgd", 0, 0.5), result("sam", 0, 0.3), result("sgd", 1, 0.51), result("sam", 1, 0.312)});
+  EXPECT_TRUE(contains(worse, "worse here")) << worse;
+  const std::string one = conclusions({result("sgd", 0, 0.30), result("sam", 0, 0.35)});
+  EXPECT_TRUE(contains(one, "+5.0 points")) << one;
+  EXPECT_TRUE(contains(one, "One seed: this cannot be told from chance.")) << one;
+}
+
+TEST(CifarReport, TheCsvHasALinePerEpochAndLeavesTheUnknownEmpty) {
+  const std::vector<std::string> lines = lines_of(csv({result("sgd", 4, 0.3)}));
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[0].rfind("optimizer,seed,epoch,", 0), 0U);
+  EXPECT_EQ(lines[1], "sgd,4,1,0.1,2,0.2,,,,5,,,");
+  EXPECT_EQ(lines[2], "sgd,4,2,0.1,1,0.5,,1.5,0.3,10,0.25,0.75,0.125");
+  for (const std::string& line : lines) EXPECT_EQ(std::count(line.begin(), line.end(), ','), 12);
+}
+
+/// Empty if every tag is closed in its order, every attribute quoted and every & part of an entity.
+std::string flaw_of(const std::string& xml) {
+  std::vector<std::string> open;
+  for (size_t i = 0; i < xml.size(); ++i) {
+    if (xml[i] == '&' && xml.compare(i, 4, "&lt;") != 0 && xml.compare(i, 4, "&gt;") != 0 &&
+        xml.compare(i, 5, "&amp;") != 0)
+      return "& at " + std::to_string(i);
+    if (xml[i] != '<') continue;
+    const size_t end = xml.find('>', i);
+    const std::string tag = xml.substr(i + 1, end - i - 1), name = tag.substr(0, tag.find_first_of(" /", 1));
+    if (end == std::string::npos || tag.find('<') != std::string::npos) return "< at " + std::to_string(i);
+    if (std::count(tag.begin(), tag.end(), '"') != 2 * std::count(tag.begin(), tag.end(), '=')) return tag;
+    if (tag[0] == '/') {
+      if (open.empty() || "/" + open.back() != tag) return tag + " closes nothing";
+      open.pop_back();
+    } else if (tag.back() != '/') {
+      open.push_back(name);
+    }
+    i = end;
+  }
+  return open.empty() ? "" : open.back() + " stays open";
+}
+
+TEST(CifarChart, IsWellFormedAndNamesItsAxesAndCurves) {
+  const std::string svg = chart(three_seeds());
+  EXPECT_EQ(flaw_of(svg), "");
+  EXPECT_EQ(svg.rfind("<svg xmlns=", 0), 0U);
+  for (const char* words :
+       {">sgd<", ">sam<", ">gcsam<", "Test accuracy (%)", "Accuracy on the training labels (%)", ">epoch<", "3 seeds"})
+    EXPECT_TRUE(contains(svg, words)) << words;
+  EXPECT_FALSE(contains(svg, "nan"));
+}
+
+TEST(CifarChart, EscapesWords) {
+  std::vector<RunResult> results = {result("sgd", 0, 0.3)};
+  results[0].settings.dataset = "A<B & C>";
+  const std::string svg = chart(results);
+  EXPECT_EQ(flaw_of(svg), "");
+  EXPECT_TRUE(contains(svg, "A&lt;B &amp; C&gt;"));
+}
+
+TEST(CifarChart, DrawsWhatThereIsOfAnInterruptedComparison) {
+  RunResult nothing = result("sam", 0, 0.3);
+  nothing.history.clear();
+  for (const std::vector<RunResult>& results :
+       {std::vector<RunResult>{nothing}, std::vector<RunResult>{stopped(result("sgd", 0, 0.3)), nothing}}) {
+    const std::string svg = chart(results);
+    EXPECT_EQ(flaw_of(svg), "");
+    EXPECT_FALSE(contains(svg, "nan"));
+    EXPECT_TRUE(contains(svg, "1 seed")) << svg;
+  }
+}
+
+TEST(CifarProgress, DurationsHaveTheUnitThatFits) {
+  EXPECT_EQ(duration(-3.0), "0 s");
+  EXPECT_EQ(duration(59.4), "59 s");
+  EXPECT_EQ(duration(59.6), "1:00 min");
+  EXPECT_EQ(duration(725.0), "12:05 min");
+  EXPECT_EQ(duration(3 * 3600 + 7 * 60 + 5), "3:07 h");
+}
+
+TEST(CifarProgress, TheLineFitsAnyWidthAndHasABarWhereThereIsRoom) {
+  ProgressState state{"adam+zsharp, seed 1", 3, 30, 0.5, 1.234, 0.456, 789.0, 65.0};
+  for (size_t width = 1; width <= 250; ++width) EXPECT_LE(progress_line(state, width, true).size(), width);
+  const std::string wide = progress_line(state, 150, true);
+  EXPECT_TRUE(contains(wide, "adam+zsharp, seed 1  epoch 3/30  [===============               ]  loss 1.234")) << wide;
+  EXPECT_TRUE(contains(wide, "acc 45.6 %  789 img/s  1:05 min left")) << wide;
+  EXPECT_FALSE(contains(progress_line(state, 150, false), "["));
+  EXPECT_FALSE(contains(progress_line(state, 80, true), "["));
+  for (const double share : {-1.0, 0.0, 1.0, 2.0}) {
+    state.share = share;
+    EXPECT_EQ(progress_line(state, 150, true).size(), wide.size());
+  }
+}
+
+}  // namespace
+}  // namespace cifar

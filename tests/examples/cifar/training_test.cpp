@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+#include "training.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/serialize/archive.h>
+
+#include <cmath>
+
+#include "../../errors.hpp"
+#include "comparison.hpp"
+#include "temporary_folder.hpp"
+
+namespace cifar {
+namespace {
+
+namespace fs = std::filesystem;
+using TrainingRun = Run;  // testing::Test has a Run of its own
+
+constexpr int64_t kTrain = 72, kBatch = 32;  // three batches an epoch, the last one short
+
+const Dataset& tiny_data() {
+  static const Dataset data = [] {
+    at::manual_seed(1);
+    const auto split = [](int64_t count) {
+      return Split{at::randint(0, 256, {count, 3, 32, 32}, at::kByte), at::randint(0, 10, {count}, at::kLong)};
+    };
+    return Dataset{"CIFAR-10", 10, {0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}, split(kTrain), split(20)};
+  }();
+  return data;
+}
+
+RunSettings settings_of(const std::string& optimizer, uint64_t seed = 0) {
+  RunSettings run;
+  run.optimizer = optimizer;
+  run.seed = seed;
+  run.train_size = kTrain;
+  run.test_size = 20;
+  run.label_noise = 0.25;
+  run.augment = true;
+  run.epochs = 3;
+  run.batch_size = kBatch;
+  run.warm_up = 0.5;
+  run.learning_rate = optimizer.rfind("adam", 0) == 0 ? 0.001 : 0.05;
+  return run;
+}
+
+/// Trains for `batches` batches at most.
+bool train(Run& run, int batches = 1000) {
+  return run.train([&] { return --batches > 0; }, [](const EpochRecord&) {});
+}
+
+bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+/// Weights, buffers and records, but for the time they took.
+void expect_identical(const Run& a, const Run& b) {
+  const auto pairs = [](const Run& run) {
+    std::vector<at::Tensor> tensors = run.model()->parameters();
+    for (const at::Tensor& buffer : run.model()->buffers()) tensors.push_back(buffer);
+    return tensors;
+  };
+  const std::vector<at::Tensor> of_a = pairs(a), of_b = pairs(b);
+  for (size_t i = 0; i < of_a.size(); ++i) EXPECT_TRUE(at::equal(of_a[i], of_b[i])) << "tensor " << i;
+  ASSERT_EQ(a.history().size(), b.history().size());
+  for (size_t i = 0; i < a.history().size(); ++i) {
+    const EpochRecord &x = a.history()[i], &y = b.history()[i];
+    EXPECT_EQ(x.epoch, y.epoch);
+    for (const auto column : {&EpochRecord::learning_rate, &EpochRecord::train_loss, &EpochRecord::train_accuracy,
+                              &EpochRecord::seen_sharpness, &EpochRecord::test_loss, &EpochRecord::test_accuracy})
+      EXPECT_TRUE(same(x.*column, y.*column)) << "epoch " << x.epoch << ": " << x.*column << " and " << y.*column;
+  }
+}
+
+TEST(CifarSchedule, RisesAndThenFallsAsNamed) {
+  EXPECT_DOUBLE_EQ(schedule_factor("constant", 0, 4, 100), 0.25);
+  EXPECT_DOUBLE_EQ(schedule_factor("constant", 3, 4, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor("constant", 99, 4, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor("cosine", 0, 0, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor("cosine", 4, 4, 104), 1.0);
+  EXPECT_NEAR(schedule_factor("cosine", 54, 4, 104), 0.5, 1e-12);
+  EXPECT_GT(schedule_factor("cosine", 103, 4, 104), 0.0);
+  EXPECT_DOUBLE_EQ(schedule_factor("step", 49, 0, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor("step", 50, 0, 100), 0.1);
+  EXPECT_DOUBLE_EQ(schedule_factor("step", 75, 0, 100), 0.01);
+  EXPECT_DOUBLE_EQ(schedule_factor("cosine", 4, 5, 5), 1.0);  // warm-up to the end
+  EXPECT_NE(message_of([] { schedule_factor("linear", 0, 0, 1); }), "");
+}
+
+TEST(CifarTraining, OptimizersStartFromTheSameWeightsAndOtherSeedsFromOthers) {
+  const TrainingRun sgd(tiny_data(), settings_of("sgd")), other(tiny_data(), settings_of("sgd", 1));
+  for (const char* name : {"sam", "zsharp", "gcsam", "adam", "adam+asam"})
+    expect_identical(sgd, TrainingRun(tiny_data(), settings_of(name)));
+  EXPECT_FALSE(at::equal(sgd.model()->parameters().front(), other.model()->parameters().front()));
+}
+
+TEST(CifarTraining, TheSameSettingsGiveTheSameBits) {
+  for (const char* name : {"sgd", "gcsam"}) {
+    TrainingRun first(tiny_data(), settings_of(name)), second(tiny_data(), settings_of(name)),
+        other(tiny_data(), settings_of(name, 1));
+    EXPECT_TRUE(train(first) && train(second) && train(other));
+    expect_identical(first, second);
+    EXPECT_NE(first.history().back().train_loss, other.history().back().train_loss);
+    EXPECT_TRUE(same(first.measure().sharpness, second.measure().sharpness));
+  }
+}
+
+TEST(CifarTraining, RecordsEveryEpochAndTestsWhenAskedAndAtTheEnd) {
+  RunSettings settings = settings_of("sam");
+  settings.evaluate_every = 2;
+  TrainingRun run(tiny_data(), settings);
+  EXPECT_TRUE(train(run));
+  ASSERT_EQ(run.history().size(), 3U);
+  EXPECT_TRUE(std::isnan(run.history()[0].test_accuracy));
+  EXPECT_TRUE(std::isfinite(run.history()[1].test_accuracy));
+  EXPECT_TRUE(std::isfinite(run.history()[2].test_accuracy));
+  for (const EpochRecord& epoch : run.history()) {
+    EXPECT_TRUE(std::isfinite(epoch.train_loss) && std::isfinite(epoch.seen_sharpness));
+    EXPECT_LE(epoch.train_accuracy, 1.0);
+  }
+  EXPECT_LT(run.history()[0].seconds, run.history()[2].seconds);
+}
+
+TEST(CifarTraining, MeasuringLeavesTheModelAsItIs) {
+  TrainingRun run(tiny_data(), settings_of("sgd")), untouched(tiny_data(), settings_of("sgd"));
+  const Measurement measured = run.measure();
+  EXPECT_GT(measured.sharpness, 0.0);
+  EXPECT_NEAR(measured.loss, std::log(10.0), 2.0);
+  expect_identical(run, untouched);
+}
+
+TEST(CifarTraining, ADivergedTrainingIsAnErrorThatSaysSo) {
+  RunSettings settings = settings_of("sgd");
+  settings.learning_rate = 1e30;
+  TrainingRun run(tiny_data(), settings);
+  const std::string error = message_of([&] { train(run); });
+  EXPECT_NE(error.find("sgd diverged"), std::string::npos) << error;
+}
+
+class CifarResume : public testing::TestWithParam<std::string> {};
+
+TEST_P(CifarResume, GoesOnBitForBit) {
+  const TemporaryFolder folder;
+  TrainingRun whole(tiny_data(), settings_of(GetParam()));
+  EXPECT_TRUE(train(whole));
+  for (const int batches : {1, 3, 4, 8}) {  // in an epoch, at its end, in the next, before the last batch
+    SCOPED_TRACE(batches);
+    TrainingRun stopped(tiny_data(), settings_of(GetParam()));
+    EXPECT_FALSE(train(stopped, batches));
+    stopped.save(folder / "run.pt");
+    TrainingRun resumed(tiny_data(), settings_of(GetParam()));
+    at::manual_seed(99);
+    resumed.load(folder / "run.pt");
+    EXPECT_EQ(resumed.moment().epoch, stopped.moment().epoch);
+    EXPECT_EQ(resumed.moment().images, stopped.moment().images);
+    EXPECT_TRUE(train(resumed));
+    expect_identical(whole, resumed);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, CifarResume,
+                         testing::Values("sgd", "adam+zsharp", "gcsam", "adamw", "rmsprop+sam"), [](const auto& given) {
+                           std::string name = given.param;
+                           for (char& c : name)
+                             if (c == '+') c = '_';
+                           return name;
+                         });
+
+TEST(CifarCheckpoint, OfARunThatHasNotBegunOrIsOverIsOneToo) {
+  const TemporaryFolder folder;
+  TrainingRun whole(tiny_data(), settings_of("sam")), fresh(tiny_data(), settings_of("sam"));
+  fresh.save(folder / "fresh.pt");
+  EXPECT_TRUE(train(whole));
+  whole.save(folder / "whole.pt");
+  for (const char* file : {"fresh.pt", "whole.pt"}) {
+    TrainingRun run(tiny_data(), settings_of("sam"));
+    run.load(folder / file);
+    EXPECT_TRUE(train(run));
+    expect_identical(whole, run);
+  }
+}
+
+std::string load_error(const fs::path& file, const RunSettings& settings = settings_of("sam")) {
+  return message_of([&] { TrainingRun(tiny_data(), settings).load(file); });
+}
+
+TEST(CifarCheckpoint, ForeignAndDamagedFilesAreErrorsThatNameTheFile) {
+  const TemporaryFolder folder;
+  TrainingRun(tiny_data(), settings_of("sam")).save(folder / "good.pt");
+  const std::string good = read_file(folder / "good.pt");
+  write_file(folder / "text.pt", "a shopping list");
+  write_file(folder / "empty.pt", "");
+  write_file(folder / "half.pt", good.substr(0, good.size() / 2));
+  torch::serialize::OutputArchive other;
+  other.write("weights", at::ones({3}));
+  other.save_to((folder / "other.pt").string());
+  EXPECT_EQ(load_error(folder / "good.pt"), "");
+  for (const char* name : {"text.pt", "empty.pt", "half.pt", "other.pt"}) {
+    const std::string error = load_error(folder / name);
+    EXPECT_NE(error.find(name + std::string(" is not a checkpoint of steppe-cifar, or it is damaged")),
+              std::string::npos)
+        << name << ": " << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+  EXPECT_NE(load_error(folder / "none.pt").find("there is no checkpoint"), std::string::npos);
+  EXPECT_NE(load_error(folder.path()).find("there is no checkpoint"), std::string::npos);
+}
+
+TEST(CifarCheckpoint, OfOtherSettingsIsAnErrorThatNamesTheSetting) {
+  const TemporaryFolder folder;
+  RunSettings settings = settings_of("sam");
+  TrainingRun(tiny_data(), settings).save(folder / "run.pt");
+  settings.rho = 0.5;
+  const std::string error = load_error(folder / "run.pt", settings);
+  EXPECT_NE(error.find("run.pt was written with rho 0.05"), std::string::npos) << error;
+  EXPECT_NE(error.find("this run has 0.5"), std::string::npos) << error;
+  EXPECT_NE(load_error(folder / "run.pt", settings_of("sgd")).find("optimizer sam"), std::string::npos);
+  EXPECT_NE(load_error(folder / "run.pt", settings_of("sam", 1)).find("seed 0"), std::string::npos);
+}
+
+TEST(CifarCheckpoint, ThatCannotBeWrittenIsAnErrorAndLeavesTheOldOne) {
+  const TemporaryFolder folder;
+  write_file(folder / "file", "");
+  const TrainingRun run(tiny_data(), settings_of("sam"));
+  const std::string error = message_of([&] { run.save(folder / "file/run.pt"); });
+  EXPECT_NE(error.find("cannot write the checkpoint"), std::string::npos) << error;
+  run.save(folder / "run.pt");
+  fs::create_directories(folder / "run.pt.part");  // in the way of the new file
+  EXPECT_NE(message_of([&] { run.save(folder / "run.pt"); }), "");
+  EXPECT_EQ(load_error(folder / "run.pt"), "");
+}
+
+TEST(CifarComparison, AnUnwritableFolderIsAnErrorBeforeAnyTraining) {
+  const TemporaryFolder folder;
+  write_file(folder / "file", "");
+  Comparison comparison{{settings_of("sgd")}, folder / "file/results", {folder / "c.pt"}, false};
+  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; --out names another place"),
+            std::string::npos);
+  comparison.out = folder / "results";
+  comparison.checkpoints = {folder / "file/c.pt"};
+  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; --checkpoint names another"),
+            std::string::npos);
+  comparison.checkpoints = {folder / "c.pt"};
+  EXPECT_EQ(message_of([&] { prepare(comparison, tiny_data()); }), "");
+  EXPECT_TRUE(fs::is_empty(folder / "results"));
+}
+
+TEST(CifarComparison, AForeignCheckpointIsAnErrorBeforeAnyTraining) {
+  const TemporaryFolder folder;
+  write_file(folder / "c.pt", "a shopping list");
+  const Comparison comparison{{settings_of("sgd")}, folder / "results", {folder / "c.pt"}, true};
+  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("is not a checkpoint"), std::string::npos);
+}
+
+TEST(CifarComparison, CarriesOutEveryRunAndWritesTheResults) {
+  const TemporaryFolder folder;
+  Comparison comparison{{settings_of("sgd"), settings_of("sam")}, folder / "results", {"", folder / "sam.pt"}, false};
+  prepare(comparison, tiny_data());
+  testing::internal::CaptureStdout();
+  const Outcome outcome = carry_out(comparison, tiny_data());
+  const std::string said = testing::internal::GetCapturedStdout();
+  EXPECT_TRUE(outcome.finished);
+  ASSERT_EQ(outcome.results.size(), 2U);
+  EXPECT_EQ(outcome.results[1].settings.optimizer, "sam");
+  EXPECT_TRUE(std::isfinite(outcome.results[1].measured.sharpness));
+  EXPECT_TRUE(fs::exists(folder / "results/results.csv") && fs::exists(folder / "results/curves.svg"));
+  EXPECT_TRUE(fs::exists(folder / "sam.pt"));
+  EXPECT_NE(said.find("sam, seed 0  epoch 3/3"), std::string::npos) << said;
+  EXPECT_EQ(said.find('\r'), std::string::npos);  // no terminal, no bar
+}
+
+}  // namespace
+}  // namespace cifar
