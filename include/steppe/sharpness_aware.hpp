@@ -62,6 +62,9 @@ inline std::vector<torch::optim::OptimizerParamGroup> checked(std::vector<torch:
   return groups;
 }
 
+template <class BaseOptions>
+using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
+
 /// LBFGS and its like: step() has no default argument because one step needs several evaluations.
 template <class Base, class = void>
 struct StepsWithoutClosure : std::false_type {};
@@ -98,7 +101,7 @@ class SharpnessAware : public Base {
   using Closure = torch::optim::Optimizer::LossClosure;
 
   /// The module's parameters; its buffers are guarded in pass 2 and its normalization gains known, as by attach().
-  template <class BaseOptions>
+  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
   SharpnessAware(const torch::nn::Module& model, const BaseOptions& base_options, Options options = {},
                  Ascent ascent = {}, Descent descent = {})
       : SharpnessAware(model.parameters(), base_options, std::move(options), std::move(ascent), std::move(descent)) {
@@ -106,21 +109,27 @@ class SharpnessAware : public Base {
   }
 
   /// A list of parameters.
-  template <class BaseOptions>
+  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
   SharpnessAware(std::vector<at::Tensor> params, const BaseOptions& base_options, Options options = {},
                  Ascent ascent = {}, Descent descent = {})
       : Base(detail::checked(std::move(params)), base_options), defaults_of_groups_{options, ascent, descent} {
-    check_base_options<BaseOptions>();
     initialize();
   }
 
   /// Parameter groups; all start with the same options, which options(i) changes.
-  template <class BaseOptions>
+  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
   SharpnessAware(std::vector<torch::optim::OptimizerParamGroup> groups, const BaseOptions& base_options,
                  Options options = {}, Ascent ascent = {}, Descent descent = {})
       : Base(detail::checked(std::move(groups)), base_options), defaults_of_groups_{options, ascent, descent} {
-    check_base_options<BaseOptions>();
     initialize();
+  }
+
+  /// Never compiles; says what is wrong.
+  template <class Parameters, class... Others>
+  SharpnessAware(Parameters&&, const Options&, Others&&...) : SharpnessAware(Misused()) {
+    static_assert(!std::is_same_v<Parameters, Parameters>,
+                  "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
+                  "steppe::Options is the third");
   }
 
   /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2 and tells normalization
@@ -299,12 +308,8 @@ class SharpnessAware : public Base {
     Descent descent;
   };
 
-  template <class BaseOptions>
-  static constexpr void check_base_options() {
-    static_assert(!std::is_same_v<BaseOptions, Options>,
-                  "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
-                  "steppe::Options is the third");
-  }
+  struct Misused {};
+  explicit SharpnessAware(Misused);
 
   void initialize() {
     Group& defaults = defaults_of_groups_;
