@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <steppe/ascent/adaptive_scale.hpp>
 #include <steppe/ascent/z_score_filter.hpp>
 #include <steppe/perturbation.hpp>
 #include <torch/types.h>
@@ -65,6 +67,41 @@ TEST(Perturbation, ParametersThatShareMemoryComeBackExactly) {
   EXPECT_TRUE(storage.equal(before));
 }
 
+TEST(Perturbation, ParametersThatShareMemoryMoveAsByTheDefinition) {
+  torch::manual_seed(1);
+  const at::Tensor storage = torch::rand({3, 40000}) + 1;
+  const at::Tensor before = storage.clone();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  std::vector<at::Tensor> moved;
+  for (const bool fused : {true, false}) {
+    ascent::AdaptiveScale scale;
+    AscentGroup group;
+    group.params = {storage.slice(0, 0, 2), storage.slice(0, 1, 3)};
+    group.gradients = {torch::full({2, 40000}, 0.5), torch::full({2, 40000}, 0.25)};
+    group.direction = direction_of(scale);
+    group.rho = 5.0;
+    group.fused = fused;
+    const Perturbation at({group});
+    moved.push_back(storage.clone());
+  }
+  at::set_num_threads(threads);
+  EXPECT_TRUE(moved[0].equal(moved[1]));
+  EXPECT_FALSE(moved[0].equal(before));
+  EXPECT_TRUE(storage.equal(before));
+}
+
+TEST(Perturbation, NestsOverTheSameParameters) {
+  const at::Tensor w = torch::ones({50});
+  {
+    const Perturbation outer({w}, {torch::ones({50})}, 1.0);
+    const at::Tensor outside = w.clone();
+    { const Perturbation inner({w}, {torch::ones({50})}, 1.0); }
+    EXPECT_TRUE(w.equal(outside));
+  }
+  EXPECT_TRUE(w.equal(torch::ones({50})));
+}
+
 TEST(Perturbation, RestoresWhenTheAscentItselfThrows) {
   const at::Tensor w = torch::ones({2, 3}, at::kComplexFloat);
   const at::Tensor before = w.clone();
@@ -74,7 +111,8 @@ TEST(Perturbation, RestoresWhenTheAscentItselfThrows) {
 
 TEST(Perturbation, BadInputIsNamed) {
   const at::Tensor w = torch::ones({3});
-  EXPECT_NE(message_of([&] { Perturbation({w}, {}, 0.1); }).find("1 parameters and 0 gradients"), std::string::npos);
+  EXPECT_NE(message_of([&] { Perturbation({w}, {}, 0.1); }).find("1 parameters, 0 gradients"), std::string::npos);
+  EXPECT_NE(message_of([&] { Perturbation({w, w}, {w, w}, 0.1); }).find("appears twice"), std::string::npos);
   EXPECT_NE(message_of([&] { Perturbation({w}, {w}, -0.1); }).find("got -0.1"), std::string::npos);
   EXPECT_NE(message_of([&] { Perturbation({w}, {torch::ones({4})}, 0.1); }).find("does not fit"), std::string::npos);
   EXPECT_NE(message_of([&] { Perturbation({w}, {w}, 0.1, ascent::ZScoreFilter().percentile(1.0)); }).find("[0, 1), got 1"),

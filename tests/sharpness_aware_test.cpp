@@ -9,6 +9,9 @@
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -182,6 +185,110 @@ TEST(SharpnessAware, ExcludeAndOnlyPickParametersByRule) {
   EXPECT_NE(message_of([&] { sam.exclude({vector_of(1.0)}); }).find("not a parameter of this optimizer"), std::string::npos);
 }
 
+TEST(SharpnessAware, OnlyReplacesWhatWasExcludedBeforeAndCoversLaterGroups) {
+  const at::Tensor a = vector_of(1.0), b = vector_of(2.0), c = vector_of(3.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{a, b}, SGDOptions(0.0));
+  std::vector<bool> moved;
+  const auto closure = [&] {
+    moved = {!a.eq(1.0).all().item<bool>(), !b.eq(2.0).all().item<bool>(), !c.eq(3.0).all().item<bool>()};
+    return bowl({a, b, c})();
+  };
+  sam.only({a}).only({b});
+  sam.step(closure);
+  EXPECT_EQ(moved, (std::vector<bool>{false, true, false}));
+  sam.add_param_group(OptimizerParamGroup({c}));
+  sam.step(closure);
+  EXPECT_EQ(moved, (std::vector<bool>{false, true, false}));
+}
+
+TEST(SharpnessAware, AGroupWithoutARadiusOfItsOwnHasTheMethods) {
+  const at::Tensor a = torch::ones({2, 2}).requires_grad_(), b = torch::ones({2, 2}).requires_grad_();
+  ASAM<SGD> asam(std::vector<at::Tensor>{a}, SGDOptions(0.1));
+  asam.add_param_group(OptimizerParamGroup({b}), Options().in_norm(false));
+  EXPECT_EQ(asam.options(1).rho(), 0.5);
+  asam.options(0) = Options();
+  asam.step(bowl({a.to(at::kDouble), b.to(at::kDouble)}));
+  EXPECT_EQ(asam.options(0).rho(), 0.5);
+}
+
+TEST(SharpnessAware, AReportThatWasKeptIsNotOverwrittenByLaterSteps) {
+  const at::Tensor w = vector_of(2.0, 1);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.25), Options().rho(0.1));
+  std::vector<at::Tensor> history;
+  for (int i = 0; i < 3; ++i) {
+    sam.step(bowl({w}));
+    history.push_back(sam.report().gradient_norm.detach());
+    history.push_back(sam.report().layer_gradient_norm[0]);
+  }
+  EXPECT_EQ(history[0].item<double>(), 4.0);
+  EXPECT_EQ(history[1].item<double>(), 4.0);
+  EXPECT_NE(history[2].item<double>(), history[4].item<double>());
+}
+
+TEST(SharpnessAware, TheLossIsTheCleanOneThoughAClosureReusesItsTensor) {
+  const at::Tensor w = vector_of(2.0, 1);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0), Options().rho(1.0));
+  const at::Tensor total = torch::zeros({}, at::kDouble);
+  const at::Tensor loss = sam.step([&] {
+    at::Tensor value = w.square().sum();
+    value.backward();
+    return total.copy_(value.detach());
+  });
+  EXPECT_EQ(loss.item<double>(), 4.0);
+  EXPECT_EQ(sam.report().sharpness.item<double>(), 5.0);  // 3^2 - 2^2
+}
+
+TEST(SharpnessAware, MovesInMidStepWithItsPerturbation) {
+  const at::Tensor w = vector_of(1.0);
+  auto first = std::make_unique<SAM<SGD>>(std::vector<at::Tensor>{w}, SGDOptions(0.25), Options().rho(0.1));
+  bowl({w})();
+  ASSERT_TRUE(first->ascend());
+  SAM<SGD> second(std::move(*first));
+  first.reset();
+  bowl({w})();
+  second.descend();
+  const double expected = 1.0 - 0.25 * 2.0 * (1.0 + 0.1 / std::sqrt(3.0));
+  EXPECT_TRUE(at::allclose(w, torch::full({3}, expected, at::kDouble)));
+}
+
+TEST(SharpnessAware, CallsInsideTheClosureThatWouldLoseTheWeightsAreErrors) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0));
+  const auto says = [&](const std::function<void()>& call) {
+    return message_of([&] {
+      sam.step([&] {
+        call();
+        return bowl({w})();
+      });
+    });
+  };
+  std::stringstream file;
+  for (const std::function<void()>& call : std::vector<std::function<void()>>{
+           [&] { sam.release_memory(); }, [&] { sam.step(bowl({w})); }, [&] { sam.ascend(); }, [&] { torch::save(sam, file); }})
+    EXPECT_NE(says(call).find("inside the closure or a hook of step()"), std::string::npos);
+  EXPECT_TRUE(w.eq(1.0).all().item<bool>());
+  sam.step(bowl({w}));
+}
+
+TEST(SharpnessAware, DescendingWithoutASecondPassIsAnError) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.25));
+  bowl({w})();
+  ASSERT_TRUE(sam.ascend());
+  EXPECT_NE(message_of([&] { sam.descend(); }).find("make the second forward and backward pass"), std::string::npos);
+  bowl({w})();
+  sam.descend();
+  EXPECT_LT(w[0].item<double>(), 0.5);
+}
+
+TEST(SharpnessAware, AHookThatSpoilsAGradientIsAnError) {
+  const at::Tensor w = vector_of(1.0);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
+  sam.before_descent([](std::vector<at::Tensor>& gradients) { gradients[0] = torch::ones({4}, at::kDouble); });
+  EXPECT_NE(message_of([&] { sam.step(bowl({w})); }).find("number 0 does not fit its parameter of shape [3]"), std::string::npos);
+  EXPECT_TRUE(w.eq(1.0).all().item<bool>());
+}
+
 TEST(SharpnessAware, LibTorchsSchedulersMoveTheLearningRate) {
   const at::Tensor w = vector_of(1.0);
   SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
@@ -331,11 +438,24 @@ TEST(SharpnessAware, TwoPhaseLeftOutStepsDescendAlongTheFirstGradient) {
   }
 }
 
-TEST(SharpnessAware, SteadyStateAllocatesNoNewWeightBuffers) {
+TEST(SharpnessAware, SteadyStateKeepsItsMemory) {
   const at::Tensor w = torch::ones({1000}, at::kDouble).requires_grad_();
-  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0));
-  sam.step(bowl({w}));
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0), Options().placement(Placement::Buffer));
+  std::vector<void*> addresses;
+  int64_t bytes = 0;
+  for (int step = 0; step < 4; ++step) {
+    int pass = 0;
+    sam.step([&] {
+      if (++pass == 2) addresses.push_back(w.data_ptr());
+      return bowl({w})();
+    });
+    if (step == 0) bytes = sam.memory_bytes();
+  }
+  EXPECT_EQ(std::count(addresses.begin(), addresses.end(), addresses.front()), 4);
+  EXPECT_GE(bytes, 8000);
+  EXPECT_EQ(sam.memory_bytes(), bytes);
   sam.release_memory();
+  EXPECT_EQ(sam.memory_bytes(), 0);
   sam.step(bowl({w}));
   EXPECT_TRUE(w.eq(1.0).all().item<bool>());
 }
@@ -392,6 +512,21 @@ TEST(Checkpoint, HoldsHyperParametersSchedulesAndCounters) {
   EXPECT_EQ(passes, 3);  // step 1 is left out by every(2), step 2 is not
 }
 
+TEST(Checkpoint, KnowsWhichParametersAreExcluded) {
+  const at::Tensor a = vector_of(1.0), b = vector_of(2.0);
+  SAM<SGD> first(std::vector<at::Tensor>{a, b}, SGDOptions(0.0)), second(std::vector<at::Tensor>{a, b}, SGDOptions(0.0));
+  first.exclude({b});
+  restore(second, saved(first));
+  bool moved = true;
+  int pass = 0;
+  second.step([&] {
+    if (++pass == 2) moved = !b.eq(2.0).all().item<bool>();
+    return bowl({a, b})();
+  });
+  EXPECT_EQ(pass, 2);
+  EXPECT_FALSE(moved);
+}
+
 TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
   const at::Tensor w = torch::randn({4, 4}, at::kDouble).requires_grad_();
   SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), Options().rho(0.3));
@@ -400,6 +535,7 @@ TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
   restore(zsharp, saved(sam));
   EXPECT_EQ(zsharp.steps(), 1);
   EXPECT_EQ(zsharp.ascent().percentile(), 0.5);
+  EXPECT_EQ(zsharp.options().rho(), 0.05);
   EXPECT_EQ(zsharp.state().size(), 1u);
 }
 

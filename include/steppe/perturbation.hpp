@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -97,63 +99,98 @@ class Perturbation {
                Ascent ascent = Ascent())
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
-  /// Several groups under one global norm. `memory`, where given, must outlive the perturbation.
-  explicit Perturbation(const std::vector<AscentGroup>& groups, PerturbationMemory* memory = nullptr)
-      : own_(memory == nullptr ? std::make_unique<PerturbationMemory>() : nullptr), weights_(memory ? *memory : *own_) {
+  /// Several groups under one global norm. `memory` is kept from one perturbation to the next; it serves one at a time.
+  /// Errors: lists beside params of another length, shapes that do not fit, a parameter twice, rho that is negative or
+  /// not finite, groups of different norm orders.
+  explicit Perturbation(const std::vector<AscentGroup>& groups,
+                        std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>())
+      : memory_(std::move(memory)) {
     const c10::NoGradGuard no_grad;
-    std::vector<AscentTask>& tasks = weights_.memory.tasks_;
-    tasks.clear();
+    check(groups);
+    const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
-    if (!tasks.empty()) {
-      result_ = weights_.memory.workspace_.ascend(tasks);
-      weights_.enter();
+    if (tasks.all.empty()) return;
+    result_ = memory_->workspace_.ascend(tasks.all);
+    for (const AscentTask& task : tasks.all) {
+      if (!task.moved || task.destination.is_same(task.param)) continue;
+      weights_.add(task.param, task.param.variable_data(), false);
+      MovedWeights::point(task.param, task.destination);
     }
-    tasks.clear();
   }
 
   Perturbation(const Perturbation&) = delete;
   Perturbation& operator=(const Perturbation&) = delete;
 
   /// Puts the weights back before the end of the scope; once.
-  void restore() { weights_.leave(); }
+  void restore() { weights_.restore(); }
 
   /// What the ascent saw; undefined tensors if no parameter had a gradient.
   const AscentResult& result() const { return result_; }
 
  private:
+  /// The tasks of this ascent, whose tensors are let go when it is over, however it ends.
+  struct Tasks {
+    explicit Tasks(std::vector<AscentTask>& kept) : all(kept) { all.clear(); }
+    ~Tasks() { all.clear(); }
+    Tasks(const Tasks&) = delete;
+    Tasks& operator=(const Tasks&) = delete;
+    std::vector<AscentTask>& all;
+  };
+
   /// A member, so that a constructor that throws half-way restores as well.
-  struct Weights {
-    explicit Weights(PerturbationMemory& kept) : memory(kept) {}
+  class Weights {
+   public:
+    Weights() = default;
     Weights(const Weights&) = delete;
     Weights& operator=(const Weights&) = delete;
-
     ~Weights() {
       try {
-        leave();
+        restore();
       } catch (const std::exception& error) {
-        TORCH_WARN("steppe: the weights could not be put back: ", error.what());
+        TORCH_WARN(error.what());
       }
     }
 
-    /// Points the parameters at what the ascent wrote. Those in place are w + e already, or half-way there.
-    void enter() {
-      for (const AscentTask& task : memory.tasks_) {
-        PlacedWeights& placed = memory.placed_.of(task.param);
-        if (!task.moved || task.rho == 0.0 || placed.placement() == Placement::InPlace) continue;
-        entered.push_back(task.param);
-        placed.enter(task.param, task.destination);
-      }
+    void add(const at::Tensor& param, const at::Tensor& original, bool in_place) {
+      moved_.emplace_back(param, original, in_place);
     }
 
-    void leave() {
+    /// One that fails does not keep the others from their place.
+    void restore() {
       const c10::NoGradGuard no_grad;
-      for (const at::Tensor& param : entered) memory.placed_.of(param).leave(param);
-      entered.clear();
+      std::string failures;
+      for (const MovedWeights& each : moved_) try {
+          each.restore();
+        } catch (const std::exception& error) {
+          failures += error.what();
+        }
+      moved_.clear();
+      TORCH_CHECK(failures.empty(), "steppe: weights could not be put back: ", failures);
     }
 
-    PerturbationMemory& memory;
-    std::vector<at::Tensor> entered;
+   private:
+    std::vector<MovedWeights> moved_;
   };
+
+  static void check(const std::vector<AscentGroup>& groups) {
+    std::unordered_set<const c10::TensorImpl*> seen;
+    for (const AscentGroup& group : groups) {
+      const size_t count = group.params.size();
+      const auto fits = [count](size_t size) { return size == 0 || size == count; };
+      TORCH_CHECK(group.gradients.size() == count && fits(group.norm_gains.size()) && fits(group.spare.size()),
+                  "steppe: a Perturbation needs one gradient per parameter, got ", count, " parameters, ",
+                  group.gradients.size(), " gradients, ", group.norm_gains.size(), " norm_gains and ",
+                  group.spare.size(), " spare");
+      TORCH_CHECK(std::isfinite(group.rho) && group.rho >= 0.0, "steppe: rho must be finite and at least 0, got ",
+                  group.rho);
+      TORCH_CHECK(group.direction.recipe.p == groups.front().direction.recipe.p,
+                  "steppe: the groups of a Perturbation share one norm, but have p = ",
+                  groups.front().direction.recipe.p, " and p = ", group.direction.recipe.p);
+      for (const at::Tensor& param : group.params)
+        TORCH_CHECK(seen.insert(param.unsafeGetTensorImpl()).second, "steppe: a parameter of shape ", param.sizes(),
+                    " appears twice in a Perturbation; pass each tensor once");
+    }
+  }
 
   void append_tasks(const AscentGroup& group) {
     if (group.rho == 0.0 && !group.in_norm) return;
@@ -183,23 +220,20 @@ class Perturbation {
       const bool spare = detail::has_memory_of_its_own(task.direction) &&
                          (is_gradient ? !group.spare.empty() && group.spare[index[i]] : task.direction.use_count() == 1);
       if (group.rho > 0.0) place(task, group.placement, spare);
-      weights_.memory.tasks_.push_back(std::move(task));
+      memory_->tasks_.push_back(std::move(task));
     }
   }
 
   void place(AscentTask& task, Placement wish, bool spare) {
-    PlacedWeights& placed = weights_.memory.placed_.of(task.param);
+    PlacedWeights& placed = memory_->placed_.of(task.param);
     const Placement chosen = placed.choose(task.param, wish, task.direction, spare);
-    task.destination = placed.prepare(task.param, task.direction);
-    if (chosen == Placement::InPlace) weights_.entered.push_back(task.param);
+    task.destination = placed.destination(task.param, task.direction);
+    if (chosen == Placement::InPlace) weights_.add(task.param, placed.buffer(), true);
   }
 
   template <class Ascent>
   static AscentGroup group_of(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho,
                               Ascent& ascent) {
-    TORCH_CHECK(params.size() == gradients.size(), "steppe: a Perturbation needs one gradient per parameter, got ",
-                params.size(), " parameters and ", gradients.size(), " gradients");
-    TORCH_CHECK(std::isfinite(rho) && rho >= 0.0, "steppe: rho must be finite and at least 0, got ", rho);
     detail::for_each_link(ascent, [](auto& link) { detail::validate(link); });
     AscentGroup group;
     group.params = std::move(params);
@@ -209,7 +243,7 @@ class Perturbation {
     return group;
   }
 
-  std::unique_ptr<PerturbationMemory> own_;
+  std::shared_ptr<PerturbationMemory> memory_;
   Weights weights_;
   AscentResult result_;
 };

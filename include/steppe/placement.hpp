@@ -30,56 +30,19 @@ inline bool has_memory_of_its_own(const at::Tensor& tensor) {
 
 }  // namespace detail
 
-/// One parameter with its memory and the buffer that it may need.
-class PlacedWeights {
+/// One parameter on its way to w + e and back.
+class MovedWeights {
  public:
-  /// Takes the parameter up as it is now and chooses: the wish, if it is safe, else the next one that is.
-  /// `spare`: the direction's memory may be overwritten.
-  Placement choose(const at::Tensor& param, Placement wish, const at::Tensor& direction, bool spare) {
-    if (!is_home_of(param)) home_ = param.variable_data();
-    // The parameter and its home.
-    const bool shared = param.storage().use_count() != 2 || !param.is_non_overlapping_and_dense();
-    const bool fits = spare && direction.sizes() == param.sizes() && direction.strides() == param.strides() &&
-                      direction.dtype() == param.dtype() && direction.device() == param.device();
-    placement_ = wish == Placement::Auto ? Placement::Gradient : wish;
-    if (placement_ == Placement::Gradient && !fits) placement_ = Placement::Buffer;
-    if (shared) placement_ = Placement::InPlace;
-    return placement_;
-  }
-
-  /// Where w + e goes. What may be overwritten is copied here.
-  at::Tensor prepare(const at::Tensor& param, const at::Tensor& direction) {
-    if (placement_ == Placement::Gradient) return direction;
-    const bool usable = buffer_.defined() && buffer_.sizes() == param.sizes() && buffer_.dtype() == param.dtype() &&
-                        buffer_.device() == param.device() &&
-                        (placement_ == Placement::InPlace || buffer_.strides() == param.strides());
-    if (!usable) buffer_ = at::empty_like(home_);
-    if (placement_ == Placement::Buffer) return buffer_;
-    buffer_.copy_(home_);
-    return param;
-  }
-
-  /// After the ascent: the parameter is w + e.
-  void enter(const at::Tensor& param, const at::Tensor& destination) const {
-    if (placement_ != Placement::InPlace) point(param, destination);
-  }
+  /// What w was moved from: its own memory, or a copy of it.
+  MovedWeights(at::Tensor param, at::Tensor original, bool in_place)
+      : param_(std::move(param)), original_(std::move(original)), in_place_(in_place) {}
 
   /// The parameter is w again.
-  void leave(const at::Tensor& param) const {
-    if (placement_ == Placement::InPlace)
-      param.detach().copy_(buffer_);
+  void restore() const {
+    if (in_place_)
+      param_.detach().copy_(original_);
     else
-      point(param, home_);
-  }
-
-  Placement placement() const { return placement_; }
-  int64_t bytes() const { return buffer_.defined() ? static_cast<int64_t>(buffer_.nbytes()) : 0; }
-
- private:
-  bool is_home_of(const at::Tensor& param) const {
-    return home_.defined() && home_.storage().unsafeGetStorageImpl() == param.storage().unsafeGetStorageImpl() &&
-           home_.storage_offset() == param.storage_offset() && home_.sizes() == param.sizes() &&
-           home_.strides() == param.strides() && home_.dtype() == param.dtype();
+      point(param_, original_);
   }
 
   /// Graphs that were recorded over the old values notice, as they would if the values had been overwritten.
@@ -88,7 +51,43 @@ class PlacedWeights {
     param.unsafeGetTensorImpl()->bump_version();
   }
 
-  at::Tensor home_, buffer_;
+ private:
+  at::Tensor param_, original_;
+  bool in_place_;
+};
+
+/// The choice for one parameter, and the buffer that it may need.
+class PlacedWeights {
+ public:
+  /// The wish, if it is safe, else the next one that is. `spare`: the direction's memory may be overwritten.
+  Placement choose(const at::Tensor& param, Placement wish, const at::Tensor& direction, bool spare) {
+    const bool shared = param.storage().use_count() != 1 || !param.is_non_overlapping_and_dense();
+    const bool fits = spare && direction.sizes() == param.sizes() && direction.strides() == param.strides() &&
+                      direction.dtype() == param.dtype() && direction.device() == param.device();
+    placement_ = wish == Placement::Auto ? Placement::Gradient : wish;
+    if (placement_ == Placement::Gradient && !fits) placement_ = Placement::Buffer;
+    if (shared) placement_ = Placement::InPlace;
+    return placement_;
+  }
+
+  /// Where w + e goes. What will be overwritten is copied to the buffer.
+  at::Tensor destination(const at::Tensor& param, const at::Tensor& direction) {
+    if (placement_ == Placement::Gradient) return direction;
+    const bool usable = buffer_.defined() && buffer_.sizes() == param.sizes() && buffer_.dtype() == param.dtype() &&
+                        buffer_.device() == param.device() &&
+                        (placement_ == Placement::InPlace || buffer_.strides() == param.strides());
+    if (!usable) buffer_ = at::empty_like(param.detach());
+    if (placement_ == Placement::Buffer) return buffer_;
+    buffer_.copy_(param.detach());
+    return param;
+  }
+
+  Placement placement() const { return placement_; }
+  const at::Tensor& buffer() const { return buffer_; }
+  int64_t bytes() const { return buffer_.defined() ? static_cast<int64_t>(buffer_.nbytes()) : 0; }
+
+ private:
+  at::Tensor buffer_;
   Placement placement_ = Placement::Auto;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Type.h>
 #include <torch/nn/module.h>
@@ -78,8 +79,8 @@ struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step
 ///
 ///     e = rho * d / |d|,  d made from g by Ascent;  final gradient made from g+ (and g) by Descent
 ///
-/// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step;
-/// memory: one copy of the weights. Weight decay belongs to the base step at w; it is not part of the perturbation.
+/// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step.
+/// Memory: as a rule none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
 ///
 ///     steppe::SharpnessAware<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1), steppe::Options().rho(0.1));
 ///     auto loss = sam.step(closure);
@@ -143,6 +144,7 @@ class SharpnessAware : public Base {
   using Base::add_param_group;
   /// Adds a group with options of its own instead of the inherited ones.
   void add_param_group(const torch::optim::OptimizerParamGroup& group, Options options) {
+    if (!options.has_rho()) options.rho(default_rho_of(defaults_of_groups_.ascent));
     options.validate();
     sync_groups();
     Base::add_param_group(group);
@@ -180,16 +182,11 @@ class SharpnessAware : public Base {
     two_pass_.exclude(params);
     return *this;
   }
-  /// Perturbs these parameters only: sam.only(steppe::norms(*model)) is SAM-ON (arXiv 2306.04226).
+  /// Perturbs these parameters only, whatever was excluded before: sam.only(steppe::norms(*model)) is SAM-ON (arXiv
+  /// 2306.04226). Parameters that are added later are not perturbed.
   SharpnessAware& only(const std::vector<at::Tensor>& params) {
     check_members(params);
-    std::unordered_set<const c10::TensorImpl*> wanted;
-    for (const at::Tensor& param : params) wanted.insert(param.unsafeGetTensorImpl());
-    std::vector<at::Tensor> others;
-    for (const auto& group : this->param_groups())
-      for (const at::Tensor& param : group.params())
-        if (wanted.count(param.unsafeGetTensorImpl()) == 0) others.push_back(param);
-    two_pass_.exclude(others);
+    two_pass_.only(params);
     return *this;
   }
 
@@ -255,10 +252,10 @@ class SharpnessAware : public Base {
   void cancel() { two_pass_.cancel(); }
 
   /// The base's state, then one more sub-archive "steppe": counters, schedules and hyper-parameters of every group. No
-  /// perturbation is in it. A plain Base can load it.
+  /// perturbation is in it; which parameters are excluded is. Functions (hooks, custom schedules) are not. A plain Base
+  /// can load it.
   void save(torch::serialize::OutputArchive& archive) const override {
-    TORCH_CHECK(!two_pass_.ascended(), "steppe: save() was called between ascend() and descend(), where the weights are "
-                                       "perturbed; save after descend()");
+    two_pass_.check_between_steps("save()");
     Base::save(archive);
     torch::serialize::OutputArchive own(archive.compilation_unit());
     checkpoint::Writer write(own);
@@ -271,10 +268,11 @@ class SharpnessAware : public Base {
     while (groups.size() < this->param_groups().size()) groups.push_back(defaults_of_groups_);
     write("groups", static_cast<int64_t>(groups.size()));
     for (size_t k = 0; k < groups.size(); ++k)
-      visit_fields(groups[k], "group/" + std::to_string(k) + "/", [&](const std::string& name, auto& part) {
-        write(name + "/type", c10::demangle(typeid(part).name()));
+      visit_fields(groups[k], prefix_of(k), [&](const std::string& name, const std::string& type, auto& part) {
+        write(name + "/type", type);
         write(name, part);
       });
+    for (size_t k = 0; k < groups.size(); ++k) write(prefix_of(k) + "takes_part", taking_part(k));
     archive.write("steppe", own);
   }
 
@@ -283,19 +281,24 @@ class SharpnessAware : public Base {
   ///
   /// Errors leave everything as it was: another base, another number of groups or parameters, damaged archives.
   void load(torch::serialize::InputArchive& archive) override {
-    TORCH_CHECK(!two_pass_.ascended(), "steppe: load() was called between ascend() and descend(); finish the step first");
+    two_pass_.check_between_steps("load()");
     sync_groups();
     torch::serialize::InputArchive own;
     const bool is_ours = archive.try_read("steppe", own);
     std::vector<Group> groups = groups_;
     schedule::Steps steps = steps_;
     int64_t step = step_, missed = two_pass_.non_finite_steps();
-    if (is_ours) read_own(own, groups, steps, step, missed);
+    std::vector<at::Tensor> left_out;
+    if (is_ours) {
+      read_own(own, groups, steps, step, missed);
+      left_out = left_out_in(own);
+    }
     load_base(archive);
     groups_.swap(groups);
     steps_ = steps;
     step_ = step;
     two_pass_.non_finite_steps(missed);
+    if (is_ours) two_pass_.exclude_exactly(left_out);
   }
 
  private:
@@ -334,6 +337,7 @@ class SharpnessAware : public Base {
   }
 
   static void validate(Group& group) {
+    if (!group.options.has_rho()) group.options.rho(default_rho_of(group.ascent));
     group.options.validate();
     detail::for_each_link(group.ascent, [](auto& link) { detail::validate(link); });
     detail::validate(group.descent);
@@ -379,18 +383,52 @@ class SharpnessAware : public Base {
     return step_plan;
   }
 
-  /// Calls visit(name, part) for the group's options, links and descent, those that have fields.
+  static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
+
+  template <class Part>
+  static std::string name_of() {
+    return c10::demangle(typeid(Part).name());
+  }
+
+  /// Calls visit(name, type, part) for the group's options, links and descent, those that have fields. Options belong to
+  /// the method: another one has its own radius.
   template <class Visitor>
   static void visit_fields(Group& group, const std::string& prefix, Visitor&& visit) {
-    visit(prefix + "options", group.options);
+    visit(prefix + "options", name_of<Ascent>(), group.options);
     int64_t index = 0;
     detail::for_each_link(group.ascent, [&](auto& link) {
       using Link = std::remove_reference_t<decltype(link)>;
       if constexpr (checkpoint::HasFields<Link, checkpoint::Writer>::value)
-        visit(prefix + "ascent/" + std::to_string(index), link);
+        visit(prefix + "ascent/" + std::to_string(index), name_of<Link>(), link);
       ++index;
     });
-    if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value) visit(prefix + "descent", group.descent);
+    if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value)
+      visit(prefix + "descent", name_of<Descent>(), group.descent);
+  }
+
+  /// For each parameter of a group whether it is perturbed at all.
+  at::Tensor taking_part(size_t group) const {
+    const auto& params = this->param_groups()[group].params();
+    at::Tensor flags = at::empty({static_cast<int64_t>(params.size())}, at::TensorOptions().dtype(at::kBool));
+    for (size_t i = 0; i < params.size(); ++i) flags.data_ptr<bool>()[i] = two_pass_.takes_part(params[i]);
+    return flags;
+  }
+
+  /// The parameters that the checkpoint's optimizer did not perturb.
+  std::vector<at::Tensor> left_out_in(torch::serialize::InputArchive& own) const {
+    std::vector<at::Tensor> left_out;
+    for (size_t k = 0; k < this->param_groups().size(); ++k) {
+      const auto& params = this->param_groups()[k].params();
+      at::Tensor flags;
+      checkpoint::Reader read(own);
+      read(prefix_of(k) + "takes_part", flags);
+      TORCH_CHECK(flags.defined() && flags.numel() == static_cast<int64_t>(params.size()) && flags.scalar_type() == at::kBool,
+                  "steppe: the checkpoint does not fit parameter group ", k, ", which has ", params.size(), " parameters");
+      const at::Tensor on_host = flags.cpu();
+      for (size_t i = 0; i < params.size(); ++i)
+        if (!on_host.data_ptr<bool>()[i]) left_out.push_back(params[i]);
+    }
+    return left_out;
   }
 
   void read_own(torch::serialize::InputArchive& own, std::vector<Group>& groups, schedule::Steps& steps, int64_t& step,
@@ -410,11 +448,9 @@ class SharpnessAware : public Base {
     read("non_finite_steps", missed);
     read("steps", steps);
     for (size_t k = 0; k < groups.size(); ++k) {
-      visit_fields(groups[k], "group/" + std::to_string(k) + "/", [&](const std::string& name, auto& part) {
-        c10::IValue type;
-        const bool same = own.try_read(name + "/type", type) && type.isString() &&
-                          type.toStringRef() == c10::demangle(typeid(part).name());
-        if (same) read(name, part);
+      visit_fields(groups[k], prefix_of(k), [&](const std::string& name, const std::string& type, auto& part) {
+        c10::IValue written;
+        if (own.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type) read(name, part);
       });
       validate(groups[k]);
     }

@@ -62,9 +62,23 @@ class TwoPass {
     norm_gains_ = impls(steppe::norm_gains(model));
   }
 
-  /// Parameters that are neither perturbed nor counted in the norm.
+  /// Parameters that are neither perturbed nor counted in the norm, beside those excluded before.
   void exclude(const std::vector<at::Tensor>& params) {
     for (const at::Tensor& param : params) excluded_.insert(param.unsafeGetTensorImpl());
+  }
+  /// Nothing but these is perturbed, whatever was excluded before; parameters added later are not.
+  void only(const std::vector<at::Tensor>& params) {
+    excluded_.clear();
+    only_ = impls(params);
+  }
+  /// Excludes these and no others, whatever was said before.
+  void exclude_exactly(const std::vector<at::Tensor>& params) {
+    only_.reset();
+    excluded_ = impls(params);
+  }
+  bool takes_part(const at::Tensor& param) const {
+    return excluded_.count(param.unsafeGetTensorImpl()) == 0 &&
+           (!only_ || only_->count(param.unsafeGetTensorImpl()) != 0);
   }
 
   void replay_rng(bool on) { replay_rng_ = on; }
@@ -80,18 +94,25 @@ class TwoPass {
     non_finite_ = at::Tensor();
   }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
-  const PerturbationMemory& memory() const { return memory_; }
+  const PerturbationMemory& memory() const { return *memory_; }
   /// Frees it; the next step makes it anew.
   void release_memory() {
-    TORCH_CHECK(!ascended(), "steppe: release_memory() was called between ascend() and descend()");
-    memory_.release();
+    check_between_steps("release_memory()");
+    memory_->release();
+  }
+  /// Throws inside a step: in its closure or hooks, or between ascend() and descend().
+  void check_between_steps(const char* call) const {
+    TORCH_CHECK(!evaluating_, "steppe: ", call, " was called inside the closure or a hook of step(); call it after the step");
+    TORCH_CHECK(!ascended(), "steppe: ", call, " was called between ascend() and descend(), where the weights are "
+                "perturbed; call descend() or cancel() first");
   }
 
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
   ///
   /// Returns the loss of pass 1. If the closure or a hook throws, weights, buffers and generators are put back.
   at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
-    TORCH_CHECK(!ascended(), "steppe: step() was called between ascend() and descend(); call descend() or cancel() first");
+    check_between_steps("step()");
+    const Evaluating here(evaluating_);
     training::BuffersGuard roll_back(buffers_);
     std::optional<training::RngReplay> rng;
     if (plan.perturb && replay_rng_) rng.emplace(devices(plan));
@@ -100,27 +121,33 @@ class TwoPass {
     const at::Tensor loss = with_grad(closure);
     run_hook(after_pass_one_, plan);
     report_ = Report();
-    note_loss(loss);
+    // A closure may return one tensor of its own from both passes.
+    const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
+    bool overwritten = false;
+    note_loss(clean);
     std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
     std::vector<std::vector<at::Tensor>> first = first_gradients(plan);
     if (plan.perturb && moves(groups)) {
       const training::BuffersGuard after_pass_one(buffers_);
-      Perturbation perturbation(groups, &memory_);
+      Perturbation perturbation(groups, memory_);
       note_ascent(perturbation.result(), groups);
       groups.clear();
       clear_gradients(plan);
       if (rng) rng->replay();
-      note_perturbed_loss(with_grad(closure));
+      const at::Tensor second = with_grad(closure);
+      note_perturbed_loss(second);
+      overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
       perturbation.restore();
     }
     rng.reset();
     finish(plan, first);
     roll_back.dismiss();
-    return loss;
+    return overwritten ? clean : loss;
   }
 
   /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
   void remember_rng(const StepPlan& plan) {
+    check_between_steps("remember_rng()");
     remembered_rng_.reset();
     if (replay_rng_) remembered_rng_ = std::make_unique<training::RngReplay>(devices(plan));
   }
@@ -128,6 +155,7 @@ class TwoPass {
   /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
   bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
     TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
+    check_between_steps("ascend()");
     auto pending = std::make_unique<Pending>();
     run_hook(after_pass_one_, plan);
     report_ = Report();
@@ -137,14 +165,13 @@ class TwoPass {
     pending->gradients = gradients(plan);
     if (plan.perturb && moves(groups)) {
       pending->after_pass_one = std::make_unique<training::BuffersGuard>(buffers_);
-      pending->perturbation = std::make_unique<Perturbation>(groups, &memory_);
+      pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
       note_ascent(pending->perturbation->result(), groups);
       pending->rng = std::move(remembered_rng_);
       if (pending->rng) pending->rng->replay();
     }
     remembered_rng_.reset();
-    clear_gradients(plan);
-    if (!report_.perturbed) for_each_param(plan, [](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
+    for_each_param(plan, [](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
     return report_.perturbed;
@@ -154,18 +181,22 @@ class TwoPass {
 
   /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
   void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {}) {
-    TORCH_CHECK(ascended(), "steppe: descend() was called before ascend()");
+    TORCH_CHECK(ascended(), "steppe: descend() was called before ascend(); call ascend() after the first backward pass, or "
+                            "use step(closure)");
     bool same = params_now.size() == pending_->plan.groups.size();
     for (size_t k = 0; same && k < params_now.size(); ++k)
       same = impls(params_now[k]) == impls(pending_->plan.groups[k].params);
     TORCH_CHECK(same, "steppe: the optimizer's parameters changed between ascend() and descend(); "
                       "call cancel() and start the step again");
+    TORCH_CHECK(!report_.perturbed || any_gradient(pending_->plan),
+                "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
+                "ascend(), or call cancel()");
     if (report_.perturbed) note_perturbed_loss(perturbed_loss);
     const std::unique_ptr<Pending> pending = std::move(pending_);
     if (pending->perturbation) pending->perturbation->restore();
     if (pending->after_pass_one) pending->after_pass_one->restore();
     pending->rng.reset();
-    // A step without a second pass, or one in which the caller made none, descends along the first gradient.
+    // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
     if (!report_.perturbed && !any_gradient(pending->plan)) put_back(*pending);
     finish(pending->plan, pending->first);
   }
@@ -187,6 +218,18 @@ class TwoPass {
     std::unique_ptr<training::BuffersGuard> after_pass_one;
     std::unique_ptr<training::RngReplay> rng;
     std::unique_ptr<Perturbation> perturbation;
+  };
+
+  /// Marks the time in which a closure or a hook runs.
+  class Evaluating {
+   public:
+    explicit Evaluating(bool& flag) : flag_(flag) { flag_ = true; }
+    ~Evaluating() { flag_ = false; }
+    Evaluating(const Evaluating&) = delete;
+    Evaluating& operator=(const Evaluating&) = delete;
+
+   private:
+    bool& flag_;
   };
 
   static ImplSet impls(const std::vector<at::Tensor>& params) {
@@ -245,6 +288,11 @@ class TwoPass {
     TORCH_CHECK(gradients.size() == owners.size(), "steppe: a gradient hook must keep the number of gradients, got ",
                 gradients.size(), " for ", owners.size());
     for (size_t i = 0; i < owners.size(); ++i)
+      TORCH_CHECK(gradients[i].defined() && gradients[i].sizes() == owners[i].sizes() &&
+                      gradients[i].dtype() == owners[i].dtype() && gradients[i].device() == owners[i].device(),
+                  "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ", i,
+                  " does not fit its parameter of shape ", owners[i].sizes());
+    for (size_t i = 0; i < owners.size(); ++i)
       if (!gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = gradients[i];
   }
 
@@ -280,7 +328,7 @@ class TwoPass {
       out.fused = group.fused;
       out.placement = group.placement;
       for (const at::Tensor& param : group.params) {
-        if (excluded_.count(param.unsafeGetTensorImpl()) != 0 || !param.grad().defined()) continue;
+        if (!takes_part(param) || !param.grad().defined()) continue;
         // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
         out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
         out.params.push_back(param);
@@ -354,9 +402,11 @@ class TwoPass {
 
   std::vector<at::Tensor> buffers_;
   ImplSet norm_gains_, excluded_;
+  std::optional<ImplSet> only_;
+  bool evaluating_ = false;
   bool replay_rng_ = true;
   GradientHook after_pass_one_, before_descent_;
-  PerturbationMemory memory_;
+  std::shared_ptr<PerturbationMemory> memory_ = std::make_shared<PerturbationMemory>();
   std::unique_ptr<training::RngReplay> remembered_rng_;
   std::unique_ptr<Pending> pending_;
   Report report_;

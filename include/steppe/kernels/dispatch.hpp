@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <steppe/kernels/cpu/ascent.hpp>
@@ -94,9 +95,12 @@ inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
 /// What the kernels keep between ascents. An ascent over the same tensors allocates nothing.
 class Workspace {
  public:
+  /// Errors: STEPPE_CPU names instructions that the machine does not have.
+  Workspace() { cpu::instruction_set(); }
+
   /// w + e of every task goes to its destination; see reference::ascend for the definition. Sets task.moved.
   AscentResult ascend(std::vector<AscentTask>& tasks) {
-    if (!std::all_of(tasks.begin(), tasks.end(), detail::is_fused)) return reference::ascend(tasks);
+    if (!std::all_of(tasks.begin(), tasks.end(), detail::is_fused) || overlap(tasks)) return reference::ascend(tasks);
     const c10::NoGradGuard no_grad;
     describe(tasks);
     int64_t components = 0;
@@ -130,6 +134,22 @@ class Workspace {
     size_t task;
     at::Tensor weights, direction, out;
   };
+
+  /// Parameters that are written in place have memory in common. The kernels would read what they have moved already.
+  bool overlap(const std::vector<AscentTask>& tasks) {
+    ranges_.clear();
+    for (const AscentTask& task : tasks) {
+      if (task.rho == 0.0 || !task.destination.is_same(task.param) || task.param.numel() == 0) continue;
+      int64_t last = 0;
+      for (int64_t d = 0; d < task.param.dim(); ++d) last += (task.param.size(d) - 1) * task.param.stride(d);
+      const auto begin = reinterpret_cast<uintptr_t>(task.param.data_ptr());
+      ranges_.emplace_back(begin, begin + static_cast<uintptr_t>(last + 1) * task.param.element_size());
+    }
+    std::sort(ranges_.begin(), ranges_.end());
+    for (size_t i = 1; i < ranges_.size(); ++i)
+      if (ranges_[i].first < ranges_[i - 1].second) return true;
+    return false;
+  }
 
   void describe(const std::vector<AscentTask>& tasks) {
     layers_.resize(tasks.size());
@@ -189,9 +209,13 @@ class Workspace {
     return moves ? factor : 0.0;
   }
 
-  /// A tensor of the last result, if nobody has kept it; else a new one.
+  static bool is_ours_alone(const at::Tensor& tensor) {
+    return tensor.defined() && tensor.use_count() == 1 && tensor.storage().use_count() == 1;
+  }
+
+  /// A tensor of the last result, if nobody has kept it or a view of it; else a new one.
   static double* numbers(at::Tensor& tensor, at::IntArrayRef sizes) {
-    if (!tensor.defined() || tensor.use_count() != 1 || tensor.sizes() != sizes)
+    if (!is_ours_alone(tensor) || tensor.sizes() != sizes)
       tensor = at::empty(sizes, at::TensorOptions().dtype(at::kDouble));
     return tensor.data_ptr<double>();
   }
@@ -215,7 +239,7 @@ class Workspace {
     *numbers(result_.gradient_norm, {}) = norms.raw;
     *numbers(result_.perturbation_norm, {}) = std::sqrt(squares);
     *numbers(result_.kept_share, {}) = looked_at > 0.0 ? kept / looked_at : 1.0;
-    if (!result_.finite.defined() || result_.finite.use_count() != 1)
+    if (!is_ours_alone(result_.finite))
       result_.finite = at::empty({}, at::TensorOptions().dtype(at::kBool));
     *result_.finite.data_ptr<bool>() = norms.finite();
   }
@@ -224,6 +248,7 @@ class Workspace {
   std::vector<cpu::Layer> layers_;
   std::vector<double> factors_;
   std::vector<Detour> detours_;
+  std::vector<std::pair<uintptr_t, uintptr_t>> ranges_;
   AscentResult result_;
 };
 

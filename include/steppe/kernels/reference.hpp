@@ -237,9 +237,11 @@ inline at::Tensor gather(const std::vector<Layer>& layers, at::Tensor Layer::*fi
 
 /// A 1-D float64 tensor of host values beside the given one.
 inline at::Tensor beside(const at::Tensor& like, const std::vector<double>& values) {
-  at::Tensor host = at::ones({static_cast<int64_t>(values.size())}, at::TensorOptions().dtype(at::kDouble));
+  // From pinned memory the copy does not wait for the device.
+  at::Tensor host = at::ones({static_cast<int64_t>(values.size())},
+                             at::TensorOptions().dtype(at::kDouble).pinned_memory(like.is_cuda()));
   std::copy(values.begin(), values.end(), host.data_ptr<double>());
-  return host.to(like.device());
+  return host.to(like.options(), /*non_blocking=*/like.is_cuda());
 }
 
 /// The factor of every layer's direction, before the guard against norms that are zero or not finite.

@@ -5,7 +5,9 @@
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
+#include <exception>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -26,7 +28,11 @@ class RngReplay {
   RngReplay& operator=(const RngReplay&) = delete;
 
   ~RngReplay() {
-    for (size_t i = 0; i < after_.size(); ++i) set(generators_[i], after_[i]);
+    try {
+      for (size_t i = 0; i < after_.size(); ++i) set(generators_[i], after_[i]);
+    } catch (const std::exception& error) {
+      TORCH_WARN("steppe: the random number generators could not be set forward: ", error.what());
+    }
   }
 
   void replay() {

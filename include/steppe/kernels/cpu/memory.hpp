@@ -17,6 +17,7 @@ class Memory {
     const size_t wanted = static_cast<size_t>(count) * sizeof(N);
     if (wanted > bytes_) {
       block_.reset();
+      bytes_ = 0;
       block_.reset(::operator new(wanted, kAlignment));
       bytes_ = wanted;
     }

@@ -1,0 +1,210 @@
+// Where perturbed weights live: chosen tensor by tensor, never in memory that somebody else looks at.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/optimizers.hpp>
+#include <torch/optim/sgd.h>
+#include <torch/types.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace steppe {
+namespace {
+
+using torch::optim::SGD;
+using torch::optim::SGDOptions;
+
+at::Tensor parameter(at::Tensor value) { return value.detach().requires_grad_(); }
+
+/// The closure of sum(w^3) that notes the addresses and values of pass 2.
+struct Passes {
+  explicit Passes(at::Tensor w) : param(std::move(w)), before(param.detach().clone()), address(param.data_ptr()) {}
+
+  TwoPass::Closure closure() {
+    return [this] {
+      if (++count % 2 == 0) {
+        moved = !param.equal(before);
+        elsewhere = param.data_ptr() != address;
+      }
+      at::Tensor loss = param.pow(3).sum();
+      loss.backward();
+      return loss;
+    };
+  }
+  void expect_moved_and_back() const {
+    EXPECT_TRUE(moved);
+    EXPECT_TRUE(param.equal(before));
+    EXPECT_EQ(param.data_ptr(), address);
+  }
+
+  at::Tensor param, before;
+  void* address;
+  int count = 0;
+  bool moved = false, elsewhere = false;
+};
+
+SAM<SGD> sam_over(const std::vector<at::Tensor>& params, Placement placement = Placement::Auto) {
+  return SAM<SGD>(params, SGDOptions(0.0), Options().rho(0.5).placement(placement));
+}
+
+TEST(Placement, IsTheGradientsMemoryWhereNobodyElseHoldsIt) {
+  for (const bool fused : {true, false}) {
+    Passes passes(parameter(torch::rand({100, 100}) + 1));
+    SAM<SGD> sam(std::vector<at::Tensor>{passes.param}, SGDOptions(0.0), Options().rho(0.5).fused(fused));
+    for (int step = 0; step < 3; ++step) sam.step(passes.closure());
+    EXPECT_EQ(sam.placement(passes.param), Placement::Gradient);
+    EXPECT_TRUE(passes.elsewhere);
+    EXPECT_LT(sam.memory_bytes(), 10000);
+    passes.expect_moved_and_back();
+  }
+}
+
+TEST(Placement, AGradientThatAHookKeepsIsNeverOverwritten) {
+  Passes passes(parameter(torch::rand({50}) + 1));
+  SAM<SGD> sam = sam_over({passes.param});
+  at::Tensor held, value;
+  sam.after_pass_one([&](std::vector<at::Tensor>& gradients) {
+    held = gradients[0];
+    value = held.clone();
+  });
+  sam.step(passes.closure());
+  EXPECT_EQ(sam.placement(passes.param), Placement::Buffer);
+  EXPECT_TRUE(held.equal(value));
+  passes.expect_moved_and_back();
+}
+
+TEST(Placement, AGradientWhoseMemoryIsSharedIsNeverOverwritten) {
+  Passes passes(parameter(torch::rand({50}) + 1));
+  SAM<SGD> sam = sam_over({passes.param});
+  const at::Tensor bucket = torch::zeros({80});
+  sam.after_pass_one([&](std::vector<at::Tensor>& gradients) {
+    bucket.slice(0, 10, 60).copy_(gradients[0]);
+    gradients[0] = bucket.slice(0, 10, 60);
+  });
+  sam.step(passes.closure());
+  EXPECT_EQ(sam.placement(passes.param), Placement::Buffer);
+  EXPECT_TRUE(at::allclose(bucket.slice(0, 10, 60), passes.before.square() * 3));
+}
+
+TEST(Placement, AGradientInForeignMemoryIsNeverOverwritten) {
+  Passes passes(parameter(torch::rand({4}) + 1));
+  SAM<SGD> sam = sam_over({passes.param});
+  std::vector<float> foreign = {1.0f, 2.0f, 3.0f, 4.0f};
+  sam.after_pass_one([&](std::vector<at::Tensor>& gradients) { gradients[0] = torch::from_blob(foreign.data(), {4}); });
+  sam.step(passes.closure());
+  EXPECT_EQ(foreign, (std::vector<float>{1.0f, 2.0f, 3.0f, 4.0f}));
+  passes.expect_moved_and_back();
+}
+
+TEST(Placement, IsInPlaceWhereAParameterSharesItsMemory) {
+  const at::Tensor flat = torch::rand({60}) + 1;
+  Passes passes(parameter(flat.slice(0, 10, 50)));
+  SAM<SGD> sam = sam_over({passes.param});
+  sam.step(passes.closure());
+  EXPECT_EQ(sam.placement(passes.param), Placement::InPlace);
+  EXPECT_FALSE(passes.elsewhere);
+  passes.expect_moved_and_back();
+}
+
+TEST(Placement, IsABufferForAGradientOfAnotherLayout) {
+  Passes passes(parameter(torch::rand({6, 8}) + 1));
+  SAM<SGD> sam = sam_over({passes.param});
+  sam.after_pass_one([](std::vector<at::Tensor>& gradients) { gradients[0] = gradients[0].t().contiguous().t(); });
+  sam.step(passes.closure());
+  EXPECT_EQ(sam.placement(passes.param), Placement::Buffer);
+  passes.expect_moved_and_back();
+}
+
+struct Mixed {
+  static constexpr bool needs_first_gradient = true;
+  void operator()(std::vector<at::Tensor>& final, const std::vector<at::Tensor>& first) const {
+    for (size_t i = 0; i < final.size(); ++i) final[i] = first[i];
+  }
+};
+
+TEST(Placement, IsABufferWhereTheDescentNeedsTheFirstGradient) {
+  Passes passes(parameter(torch::full({3}, 2.0)));
+  SharpnessAware<SGD, ascent::Gradient, Mixed> mixed(std::vector<at::Tensor>{passes.param}, SGDOptions(0.0), Options().rho(0.5));
+  at::Tensor final;
+  mixed.before_descent([&](std::vector<at::Tensor>& gradients) { final = gradients[0].clone(); });
+  mixed.step(passes.closure());
+  EXPECT_EQ(mixed.placement(passes.param), Placement::Buffer);
+  EXPECT_TRUE(final.equal(torch::full({3}, 12.0)));
+}
+
+TEST(Placement, IsABufferInTwoPhaseUseSoThatCancelCanGiveTheGradientsBack) {
+  Passes passes(parameter(torch::rand({7}) + 1));
+  SAM<SGD> sam = sam_over({passes.param});
+  passes.closure()();
+  const at::Tensor gradient = passes.param.grad().clone();
+  ASSERT_TRUE(sam.ascend());
+  EXPECT_EQ(sam.placement(passes.param), Placement::Buffer);
+  EXPECT_FALSE(passes.param.equal(passes.before));
+  EXPECT_NE(message_of([&] { sam.release_memory(); }).find("between ascend() and descend()"), std::string::npos);
+  sam.cancel();
+  EXPECT_TRUE(passes.param.grad().equal(gradient));
+  EXPECT_TRUE(passes.param.equal(passes.before));
+}
+
+TEST(Placement, CanBeForced) {
+  for (const Placement wish : {Placement::Gradient, Placement::Buffer, Placement::InPlace}) {
+    Passes passes(parameter(torch::rand({1000}) + 1));
+    SAM<SGD> sam = sam_over({passes.param}, wish);
+    sam.step(passes.closure());
+    EXPECT_EQ(sam.placement(passes.param), wish);
+    EXPECT_EQ(passes.elsewhere, wish != Placement::InPlace);
+    EXPECT_EQ(sam.memory_bytes() >= 4000, wish != Placement::Gradient);
+    passes.expect_moved_and_back();
+    sam.release_memory();
+    EXPECT_EQ(sam.memory_bytes(), 0);
+    sam.step(passes.closure());
+    passes.expect_moved_and_back();
+  }
+}
+
+TEST(Placement, FollowsAParameterWhoseMemoryChanges) {
+  Passes passes(parameter(torch::rand({20}) + 1));
+  SAM<SGD> sam = sam_over({passes.param}, Placement::Buffer);
+  sam.step(passes.closure());
+  passes.param.set_data(torch::rand({20}) + 3);
+  passes.before = passes.param.detach().clone();
+  passes.address = passes.param.data_ptr();
+  sam.step(passes.closure());
+  passes.expect_moved_and_back();
+}
+
+TEST(Placement, AGraphOverTheOldWeightsIsAnErrorInPassTwo) {
+  const at::Tensor w = parameter(torch::rand({5}) + 1);
+  SAM<SGD> sam = sam_over({w});
+  at::Tensor kept;
+  int pass = 0;
+  const auto closure = [&] {
+    if (++pass == 1) kept = w.pow(3).sum();
+    if (pass == 2) kept.backward();  // its saved weights have changed
+    at::Tensor loss = w.pow(2).sum();
+    loss.backward();
+    return loss;
+  };
+  EXPECT_NE(message_of([&] { sam.step(closure); }).find("modified by an inplace operation"), std::string::npos);
+}
+
+TEST(Placement, PassTwoSeesTheMovedWeightsInEveryWayOfHoldingThem) {
+  const at::Tensor w = parameter(torch::full({4}, 2.0));
+  const at::Tensor same = w;
+  SAM<SGD> sam = sam_over({w});
+  int pass = 0;
+  sam.step([&] {
+    if (++pass == 2) {
+      EXPECT_TRUE(at::allclose(same, torch::full({4}, 2.25)));
+    }
+    at::Tensor loss = same.pow(2).sum();
+    loss.backward();
+    return loss;
+  });
+}
+
+}  // namespace
+}  // namespace steppe
