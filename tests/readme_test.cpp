@@ -4,10 +4,13 @@
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
+#include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
 
 #include <steppe/steppe.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <vector>
@@ -38,6 +41,17 @@ TEST_F(Readme, CompositionsStep) {
   composed.step(closure);
   own.step(closure);
   EXPECT_EQ(passes, 4);
+}
+
+TEST_F(Readme, OptionsReachTheirGroups) {
+  const std::vector<at::Tensor> parameters = model->parameters();
+  const std::vector<at::Tensor> weights(parameters.begin(), parameters.begin() + 2), others(parameters.begin() + 2, parameters.end());
+#include "readme/options.inc"
+  EXPECT_EQ(zsharp.ascent().percentile(), 0.8);
+  zsharp.step(closure);
+  gcsam.step(closure);
+  grouped.step(closure);
+  EXPECT_EQ(passes, 6);
 }
 
 TEST_F(Readme, TheTrainingLoopRuns) {
