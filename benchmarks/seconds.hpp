@@ -1,0 +1,13 @@
+// Seconds on a clock that only moves forward.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <chrono>
+
+namespace benchmarks {
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace benchmarks

@@ -1,0 +1,190 @@
+// Whole training steps: how much of one is neither the model's passes nor the base optimizer's step.
+// SPDX-License-Identifier: MIT
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <torch/optim/sgd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <steppe/optimizers.hpp>
+
+#include "command_line.hpp"
+#include "interval.hpp"
+#include "models.hpp"
+#include "rounds.hpp"
+#include "seconds.hpp"
+
+namespace {
+
+using namespace benchmarks;
+using torch::optim::SGD;
+using torch::optim::SGDOptions;
+
+struct Batch {
+  at::Tensor images, labels;
+};
+
+Batch random_batch(int64_t size) {
+  constexpr int64_t kClasses = 10, kSide = 32;
+  return {at::randn({size, 3, kSide, kSide}), at::randint(kClasses, {size}, at::TensorOptions().dtype(at::kLong))};
+}
+
+/// Seconds of one step, of the passes in it, and of the plain base step over the same parameters.
+struct Step {
+  double whole, passes, base;
+
+  double wrapper() const { return whole - passes - base; }
+  double share() const { return wrapper() / whole; }
+};
+
+/// A model with two optimizers over it: the base alone, and a sharpness-aware one over the same base.
+class Trainee {
+ public:
+  using MakeOptimizer = std::function<std::unique_ptr<torch::optim::Optimizer>(cifar::ResNet& model)>;
+
+  Trainee(const std::string& model, Batch batch, const MakeOptimizer& make)
+      : model_(cifar::make_model(model, 10, 1)),
+        batch_(std::move(batch)),
+        base_(model_->parameters(), options()),
+        optimizer_(make(model_)) {}
+
+  static SGDOptions options() { return SGDOptions(0.01).momentum(0.9); }
+
+  Step step() {
+    Step step{};
+    pass();
+    const double before_base = seconds_now();
+    base_.step();
+    step.base = seconds_now() - before_base;
+
+    const double before = seconds_now();
+    optimizer_->step([&] {
+      const double before_pass = seconds_now();
+      at::Tensor loss = pass();
+      step.passes += seconds_now() - before_pass;
+      return loss;
+    });
+    step.whole = seconds_now() - before;
+    return step;
+  }
+
+ private:
+  at::Tensor pass() {
+    model_->zero_grad();
+    at::Tensor loss = at::cross_entropy_loss(model_->forward(batch_.images), batch_.labels);
+    loss.backward();
+    return loss;
+  }
+
+  cifar::ResNet model_;
+  Batch batch_;
+  SGD base_;
+  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+};
+
+template <class Optimizer>
+std::unique_ptr<torch::optim::Optimizer> over_sgd(cifar::ResNet& model) {
+  return std::make_unique<Optimizer>(*model, Trainee::options());
+}
+
+struct Contestant {
+  std::string name;
+  double target;  ///< of the share
+  Trainee trainee;
+  std::vector<Step> steps;
+};
+
+std::vector<std::unique_ptr<Contestant>> contestants(const std::string& model, int64_t batch_size) {
+  const Batch batch = random_batch(batch_size);
+  const auto one = [&](const char* name, double target, const Trainee::MakeOptimizer& make) {
+    return std::unique_ptr<Contestant>(new Contestant{name, target, Trainee(model, batch, make), {}});
+  };
+  std::vector<std::unique_ptr<Contestant>> all;
+  all.push_back(one("sam", 0.005, over_sgd<steppe::SAM<SGD>>));
+  all.push_back(one("gcsam", 0.005, over_sgd<steppe::GCSAM<SGD>>));
+  all.push_back(one("zsharp", 0.01, over_sgd<steppe::ZSharp<SGD>>));
+  return all;
+}
+
+double median_of(const std::vector<Step>& steps, const std::function<double(const Step&)>& value) {
+  std::vector<double> values;
+  for (const Step& step : steps) values.push_back(value(step));
+  return benchmarks::median_of(values);
+}
+
+void print(const std::string& model, const std::vector<std::unique_ptr<Contestant>>& all) {
+  std::printf("\n%s: medians of %zu rounds, in ms\n  %-10s %10s %10s %10s %10s\n", model.c_str(),
+              all.front()->steps.size(), "method", "step", "passes", "base step", "the rest");
+  for (const auto& one : all)
+    std::printf("  %-10s %10.2f %10.2f %10.3f %10.3f\n", one->name.c_str(),
+                1e3 * median_of(one->steps, [](const Step& step) { return step.whole; }),
+                1e3 * median_of(one->steps, [](const Step& step) { return step.passes; }),
+                1e3 * median_of(one->steps, [](const Step& step) { return step.base; }),
+                1e3 * median_of(one->steps, [](const Step& step) { return step.wrapper(); }));
+  for (const auto& one : all) {
+    std::vector<double> shares;
+    for (const Step& step : one->steps) shares.push_back(step.share());
+    const Interval share = interval_of(shares);
+    if (model == "resnet18")
+      std::printf("  share of %s: %.3f %%, target <= %.1f %%, %s\n", one->name.c_str(), 1e2 * share.median,
+                  1e2 * one->target, share.median <= one->target ? "met" : "missed");
+    std::printf("share %s@%s %.6f %.6f %.6f\n", one->name.c_str(), model.c_str(), share.median, share.low, share.high);
+  }
+  std::fflush(stdout);
+}
+
+void run(const std::string& model, int64_t batch, const RoundLimits& limits) {
+  const std::vector<std::unique_ptr<Contestant>> all = contestants(model, batch);
+  std::fprintf(stderr, "%s: batches of %d images\n", model.c_str(), static_cast<int>(batch));
+  // Memory is made, momentum begins.
+  for (const auto& one : all) one->trainee.step();
+  for_rounds(all.size(), limits, [&](size_t i) { all[i]->steps.push_back(all[i]->trainee.step()); });
+  print(model, all);
+}
+
+void run(const Settings& settings, const std::vector<std::string>& models, int64_t batch) {
+  constexpr int kQuickRounds = 3;
+  constexpr double kQuickSeconds = 8.0;
+  if (settings.quick) std::printf("note             batches of %d: shares are too large\n", static_cast<int>(batch));
+  for (const std::string& model : models) {
+    RoundLimits limits;
+    limits.rounds = settings.quick ? std::min(settings.rounds, kQuickRounds) : settings.rounds;
+    if (settings.quick) limits.deadline = seconds_now() + kQuickSeconds;
+    run(model, batch, limits);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  constexpr int64_t kQuickBatch = 4;
+  Settings settings;
+  int64_t batch = 128;
+  std::vector<std::string> models = {"resnet20", "resnet18"};
+  CLI::App app("Times training steps on random images, base SGD with momentum.", "steppe-benchmark-step");
+  add_options(app, settings);
+  app.add_option("--batch", batch, "Images per step (default: 128, quick: 4)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--model", models, "resnet20, resnet18 (default: both)")
+      ->type_name("NAME ...")
+      ->check(CLI::IsMember({"resnet20", "resnet18"}).description(""));
+  CLI11_PARSE(app, argc, argv);
+  try {
+    if (!prepare(settings)) return 1;
+    if (settings.quick && app.count("--batch") == 0) batch = kQuickBatch;
+    run(settings, models, batch);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "steppe-benchmark-step: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
