@@ -57,6 +57,9 @@ inline at::ScalarType accumulation_type(const at::Tensor& x) {
 
 /// |x|_order over all elements, accumulated in double; 0-dim float64.
 inline at::Tensor vector_norm(const at::Tensor& x, double order) {
+  // LibTorch 1.13 rounds other orders to float, and adds up 16-bit numbers in less than double.
+  if (order != 1.0 && order != 2.0) return x.to(accumulation_type(x)).abs().pow(order).sum().pow(1.0 / order);
+  if (x.element_size() == 2) return at::linalg_vector_norm(x.to(at::kDouble), order);
   return at::linalg_vector_norm(x, order, at::OptionalIntArrayRef{}, false, accumulation_type(x));
 }
 
