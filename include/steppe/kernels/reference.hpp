@@ -325,7 +325,10 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
     if (tasks[i].rho == 0.0) continue;
     const at::Tensor w = tasks[i].param.detach();
     const auto index = static_cast<int64_t>(i);
-    at::Tensor e = layers[i].direction * scale[index].to(w.device());
+    const at::Tensor& u = layers[i].direction;
+    const at::Tensor by = scale[index].to(w.device());
+    // LibTorch 1.13 would round the factor to 16 bits too.
+    at::Tensor e = u.element_size() == 2 ? (u.to(at::kFloat) * by).to(u.scalar_type()) : u * by;
     e.masked_fill_(still[index].to(w.device()), 0);  // 0 * Inf is NaN
     if (tasks[i].destination.is_same(tasks[i].param))
       w.add_(e);
