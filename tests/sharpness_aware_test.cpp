@@ -557,6 +557,19 @@ TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
   EXPECT_EQ(sgd.state().size(), 1u);
 }
 
+TEST(Checkpoint, OfAPlainBaseThatFitsOnlyInPartChangesNothing) {
+  // LibTorch takes over group 0 before it meets group 1, which does not fit.
+  const at::Tensor a = vector_of(1.0), b = vector_of(2.0), c = vector_of(3.0);
+  using Groups = std::vector<OptimizerParamGroup>;
+  SGD plain(Groups{OptimizerParamGroup({a}), OptimizerParamGroup({b, c})}, SGDOptions(0.7).momentum(0.9));
+  bowl({a, b, c})();
+  plain.step();
+  SAM<SGD> sam(Groups{OptimizerParamGroup({a}), OptimizerParamGroup({b})}, SGDOptions(0.1).momentum(0.9));
+  EXPECT_ANY_THROW(restore(sam, saved(plain)));
+  EXPECT_EQ(sam.param_groups()[0].options().get_lr(), 0.1);
+  EXPECT_TRUE(sam.state().empty());
+}
+
 /// A link with state of its own: an average of the gradients.
 class AverageOfGradients {
  public:
