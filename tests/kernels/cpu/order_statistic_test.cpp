@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/kernels/cpu/instruction_sets.hpp>
+#include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/order_statistic.hpp>
 
 #include <algorithm>
@@ -19,11 +20,12 @@ void expect_every_rank(std::vector<Number<T>> values, const std::vector<int64_t>
   std::vector<Number<T>> sorted = values;
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   const auto n = static_cast<int64_t>(values.size());
+  Memory memory;
   for (const int64_t rank : ranks) {
     if (rank >= n) continue;
-    std::vector<Number<T>> scratch = values;
-    scratch.resize(values.size() + 16);
-    EXPECT_EQ(order_statistic(passes<T>(), scratch.data(), n, rank), sorted[static_cast<size_t>(rank)]) << "rank " << rank;
+    Number<T>* const scratch = memory.room_for<Number<T>>(n + kBlockRoom);
+    std::copy(values.begin(), values.end(), scratch);
+    EXPECT_EQ(order_statistic(passes<T>(), scratch, n, rank), sorted[static_cast<size_t>(rank)]) << "rank " << rank;
   }
 }
 

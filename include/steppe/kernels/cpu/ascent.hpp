@@ -70,7 +70,7 @@ class Ascent {
   int64_t bytes() const {
     int64_t sum = 0;
     for (const auto& job : jobs_) sum += job->bytes();
-    for (const Worker& worker : workers_) sum += worker.keys.bytes() + worker.staging.bytes();
+    for (const Worker& worker : workers_) sum += worker.keys.bytes() + worker.list.bytes();
     return sum;
   }
 

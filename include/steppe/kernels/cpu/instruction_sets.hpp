@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <steppe/kernels/cpu/passes.hpp>
@@ -25,7 +26,7 @@
 #include <steppe/kernels/cpu/passes.inl>
 #undef STEPPE_INSTRUCTION_SET
 
-STEPPE_TARGET_BEGIN("avx2,f16c,popcnt")
+STEPPE_TARGET_BEGIN("avx2,fma,f16c,bmi,popcnt")
 #define STEPPE_INSTRUCTION_SET avx2
 #include <steppe/kernels/cpu/passes.inl>
 #undef STEPPE_INSTRUCTION_SET
@@ -52,7 +53,7 @@ inline std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> found = {InstructionSet::Portable};
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   found.push_back(InstructionSet::Sse2);
-  if (__builtin_cpu_supports("avx2")) found.push_back(InstructionSet::Avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi")) found.push_back(InstructionSet::Avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     found.push_back(InstructionSet::Avx512);
@@ -88,6 +89,19 @@ inline InstructionSet instruction_set() { return detail::current_instruction_set
 /// For tests and benchmarks: from now on the passes use `set`, which the machine must have.
 inline void use(InstructionSet set) { detail::current_instruction_set().store(set, std::memory_order_relaxed); }
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+/// A loop that writes as much as it reads is faster in 256 bits: on Zen 4 by a tenth.
+template <class T>
+const Passes<T>& best_of_avx512() {
+  static const Passes<T> best = [] {
+    Passes<T> all = avx512::passes<T>();
+    if (sizeof(T) == sizeof(float)) all.ascend = avx2::passes<T>().ascend;
+    return all;
+  }();
+  return best;
+}
+#endif
+
 /// The passes for a storage format. double is computed in plain C++ everywhere, 16-bit formats below AVX2.
 template <class T>
 const Passes<T>& passes() {
@@ -100,7 +114,7 @@ const Passes<T>& passes() {
       case InstructionSet::Avx2:
         return avx2::passes<T>();
       case InstructionSet::Avx512:
-        return avx512::passes<T>();
+        return best_of_avx512<T>();
       case InstructionSet::Portable:
         break;
     }

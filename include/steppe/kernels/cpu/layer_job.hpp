@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <steppe/kernels/cpu/instruction_sets.hpp>
@@ -19,7 +18,7 @@ namespace steppe::kernels::cpu {
 
 /// Scratch of one thread.
 struct Worker {
-  Memory keys, staging;
+  Memory keys, list;
 };
 
 /// Measuring is a few sweeps over the layer. The pieces of a sweep are independent; settle() ends it and says what is
@@ -51,6 +50,7 @@ class LayerJobOf final : public LayerJob {
 
   void start(const Layer& layer, Worker& worker) override {
     passes_ = &passes<T>();
+    lists_ = &passes<N>();
     layer_ = layer;
     pieces_ = Pieces(layer).count();
     statistics_ = Statistics();
@@ -79,7 +79,7 @@ class LayerJobOf final : public LayerJob {
       case Sweep::Sums:
         return sweep_sums(span, part);
       case Sweep::Window:
-        return sweep_window(span, part, worker);
+        return sweep_window(span, piece, worker);
       case Sweep::Measure:
         return sweep_measure(span, part);
       case Sweep::None:
@@ -110,7 +110,7 @@ class LayerJobOf final : public LayerJob {
   }
 
   int64_t bytes() const override {
-    return list_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
+    return inside_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
   }
 
  private:
@@ -127,10 +127,11 @@ class LayerJobOf final : public LayerJob {
     double sum = 0.0, squares = 0.0;
     Measured measured;
     Seen<N> seen;
-    int64_t listed_at = 0, listed = 0;
+    Above above;
+    int64_t inside = 0;  ///< more than there is room for: they are not kept
   };
 
-  static constexpr bool kIsFloat = sizeof(T) == 4;
+  static constexpr bool kIsFloat = std::is_same_v<T, float>;
   /// Below this many components everything is in the cache, and sampling would not pay.
   static constexpr int64_t kSampled = 1 << 15;
   static constexpr int kAttempts = 2;
@@ -263,23 +264,19 @@ class LayerJobOf final : public LayerJob {
 
   void sweep_measure(Span span, Part& part) {
     part = Part();
-    for (Runs run(*this, span); run.left(); run.next()) {
-      if (!rule_.centralized && !rule_.filtered)
-        part.squares += passes_->squares(gradient() + run.begin, run.size());
+    for (Runs run(*this, span); run.left(); run.next())
       passes_->measure(gradient() + run.begin, weights() + run.begin, run.size(), run.rule, part.measured);
-    }
   }
 
   void settle_measure() {
     Measured all;
-    double squares = 0.0;
     for (const Part& part : parts_) {
-      squares += part.squares;
+      all.raw += part.measured.raw;
       all.measure += part.measured.measure;
       all.length += part.measured.length;
       all.kept += part.measured.kept;
     }
-    if (!rule_.centralized && !rule_.filtered && !layer_.filtered) statistics_.gradient_squares = squares;
+    if (!rule_.centralized && !layer_.filtered) statistics_.gradient_squares = all.raw;
     statistics_.measure = all.measure;
     statistics_.length = all.length;
     sweep_ = Sweep::None;
@@ -305,51 +302,50 @@ class LayerJobOf final : public LayerJob {
   }
 
   void begin_window(Worker& worker, bool mean_is_known, N mean) {
-    N* keys = worker.keys.room_for<N>(2 * (Sample<T>::kMost + kSpare));
-    Sample<T> sample(*passes_, keys, keys + Sample<T>::kMost + kSpare);
+    Sample<N> sample(*lists_, worker.keys.room_for<N>(Sample<N>::kRoom));
     sample.draw(gradient(), layer_.size, rule_.centralized ? row_means_.data() : nullptr, layer_.row);
-    window_ = sample.window(mean_is_known ? mean : sample.mean(), rank_from_top(), attempt_ == 0 ? 4.5 : 18.0);
-    capacity_ = static_cast<int64_t>(2.0 * sample.share_inside() * static_cast<double>(layer_.size)) + 4096;
-    list_.room_for<N>(capacity_ + kSpare);
-    listed_.store(0);
+    window_ = sample.window(mean_is_known ? mean : sample.mean(), rank_from_top(), attempt_ == 0 ? 3.5 : 14.0);
+    inside_room_ = std::min(kPiece, static_cast<int64_t>(2.0 * sample.share_inside() * static_cast<double>(kPiece)) + 512);
+    inside_.room_for<N>(pieces_ * inside_room_);
     sweep_ = Sweep::Window;
   }
 
-  void sweep_window(Span span, Part& part, Worker& worker) {
-    N* staging = worker.staging.room_for<N>(kPiece + kSpare);
+  void sweep_window(Span span, int64_t piece, Worker& worker) {
+    Part& part = parts_[static_cast<size_t>(piece)];
     part = Part();
-    part.seen.list = staging;
+    N* const list = part.seen.list = worker.list.room_for<N>(kPiece + kBlockRoom);
     for (Runs run(*this, span); run.left(); run.next())
       passes_->window(gradient() + run.begin, run.size(), run.rule, window_, part.seen);
-    part.listed = part.seen.list - staging;
-    part.listed_at = listed_.fetch_add(part.listed);
-    if (part.listed_at + part.listed <= capacity_ && part.listed > 0)
-      std::memcpy(list_.room_for<N>(0) + part.listed_at, staging, static_cast<size_t>(part.listed) * sizeof(N));
+    part.inside = lists_->within(list, part.seen.list - list, window_, list, part.above);
+    if (part.inside <= inside_room_) std::copy(list, list + part.inside, inside_of(piece));
   }
+
+  N* inside_of(int64_t piece) { return inside_.room_for<N>(0) + piece * inside_room_; }
 
   void settle_window(Worker& worker) {
     Seen<N> all;
+    Above above;
     for (const Part& part : parts_) {
       all.sum += part.seen.sum;
       all.squares += part.seen.squares;
-      all.above_squares += part.seen.above_squares;
-      all.above += part.seen.above;
       all.plateau += part.seen.plateau;
+      above.squares += part.above.squares;
+      above.count += part.above.count;
     }
     if (!rule_.centralized) statistics_.gradient_squares = all.squares;
     statistics_.measure = statistics_.length = all.squares;
     sweep_ = Sweep::None;
     if (!std::isfinite(all.squares)) return;  // nothing will move
     rule_.mean = mean_of(all.sum, layer_.size);
-    if (!threshold_from(all, worker)) return;
+    if (!threshold_from(all.plateau, above.count, worker)) return;
     rule_.filtered = true;
     statistics_.kept = 0;
-    double squares = all.above_squares;
-    for (const Part& part : parts_)
-      squares += passes_->kept_squares(list_.room_for<N>(0) + part.listed_at, part.listed, rule_.mean, rule_.threshold,
-                                       statistics_.kept);
-    statistics_.kept += all.above;
-    if (std::fabs(window_.plateau - rule_.mean) > rule_.threshold) {
+    double squares = above.squares;
+    for (int64_t piece = 0; piece < pieces_; ++piece)
+      squares += lists_->kept_squares(inside_of(piece), parts_[static_cast<size_t>(piece)].inside, rule_.mean,
+                                      rule_.threshold, statistics_.kept);
+    statistics_.kept += above.count;
+    if (all.plateau > 0 && std::fabs(window_.plateau - rule_.mean) > rule_.threshold) {
       statistics_.kept += all.plateau;
       squares += static_cast<double>(all.plateau) * static_cast<double>(window_.plateau) * static_cast<double>(window_.plateau);
     }
@@ -364,10 +360,16 @@ class LayerJobOf final : public LayerJob {
   }
 
   /// Sets the threshold if the window can be shown to hold it; else prepares another way and returns false.
-  bool threshold_from(const Seen<N>& all, Worker& worker) {
-    const int64_t listed = listed_.load(), rank = rank_from_top() - all.above;
-    if (listed <= capacity_ && rank >= 0 && rank < listed + all.plateau) {
-      const N threshold = rule_.threshold = select_listed(listed, all.plateau, rank, worker);
+  bool threshold_from(int64_t plateau, int64_t above, Worker& worker) {
+    int64_t listed = 0;
+    bool full = false;
+    for (const Part& part : parts_) {
+      listed += part.inside;
+      full = full || part.inside > inside_room_;
+    }
+    const int64_t rank = rank_from_top() - above;
+    if (!full && rank >= 0 && rank < listed + plateau) {
+      const N threshold = rule_.threshold = select_listed(listed, plateau, rank, worker);
       // The window lies around another centre than the mean: its edges count only as far as that is certain.
       const double shift = std::fabs(static_cast<double>(rule_.mean) - static_cast<double>(window_.centre));
       const double low = window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + 1e-6);
@@ -384,24 +386,53 @@ class LayerJobOf final : public LayerJob {
     return false;
   }
 
+  /// Distances of the listed components in (low, high]; returns how many, and adds up those above.
+  int64_t listed_distances(N low, N high, N* keys, int64_t& above) {
+    int64_t found = 0;
+    for (int64_t piece = 0; piece < pieces_; ++piece)
+      found += lists_->distances_between(inside_of(piece), parts_[static_cast<size_t>(piece)].inside, rule_.mean, low, high,
+                                         keys + found, above);
+    return found;
+  }
+
+  /// Where `rank` among the listed components will be found, by some of them.
+  void guess_bracket(int64_t listed, int64_t rank, N& low, N& high) {
+    constexpr int64_t kSome = 128;
+    N some[kSome];
+    int64_t piece = 0, before = 0;
+    for (int64_t i = 0; i < kSome; ++i) {
+      const int64_t at = i * listed / kSome;
+      while (at - before >= parts_[static_cast<size_t>(piece)].inside) before += parts_[static_cast<size_t>(piece++)].inside;
+      some[i] = std::fabs(inside_of(piece)[at - before] - rule_.mean);
+    }
+    bracket_of(some, kSome, static_cast<double>(rank) / static_cast<double>(listed), low, high);
+  }
+
   N select_listed(int64_t listed, int64_t plateau, int64_t rank, Worker& worker) {
-    N* keys = worker.keys.room_for<N>(listed + kSpare);
-    const N* list = list_.room_for<N>(0);
-    for (int64_t i = 0; i < listed; ++i) keys[i] = std::fabs(list[i] - rule_.mean);
+    N* keys = worker.keys.room_for<N>(listed + kBlockRoom);
+    const N level = std::fabs(window_.plateau - rule_.mean);
+    int64_t above = 0;
     if (plateau > 0) {
-      const N level = std::fabs(window_.plateau - rule_.mean);
-      const int64_t above = passes_->count_above(keys, listed, level);
+      listed_distances(level, level, keys, above);
       if (rank >= above && rank < above + plateau) return level;
       if (rank >= above) rank -= plateau;
     }
-    return order_statistic(*passes_, keys, listed, rank);
+    N low = -1, high = std::numeric_limits<N>::infinity();
+    if (listed > kPiece / 8) guess_bracket(listed, rank, low, high);
+    above = 0;
+    int64_t found = listed_distances(low, high, keys, above);
+    if (rank < above || rank >= above + found) {
+      above = 0;
+      found = listed_distances(-1, std::numeric_limits<N>::infinity(), keys, above);
+    }
+    return order_statistic(*lists_, keys, found, rank - above);
   }
 
   /// Without any assumption: halves the range of the values by histograms of their bits, until few are left.
   N select_exactly(int64_t rank, Worker& worker) const {
     constexpr int64_t kFits = kPiece;
-    N* block = worker.keys.room_for<N>(2 * (kPiece + kSpare));
-    N* few = block + kPiece + kSpare;
+    N* block = worker.keys.room_for<N>(2 * (kPiece + kBlockRoom));
+    N* few = block + kPiece + kBlockRoom;
     Ordinal<N> low = -1, high = ordinal_of(std::numeric_limits<N>::infinity());
     int64_t inside = layer_.size;
     while (inside > kFits && high - low > 1) inside = narrow_by_histogram(low, high, rank, block);
@@ -410,9 +441,9 @@ class LayerJobOf final : public LayerJob {
     for (int64_t piece = 0; piece < pieces_; ++piece)
       for (Runs run(*this, Pieces(layer_).span(piece)); run.left(); run.next()) {
         passes_->distances(gradient() + run.begin, run.size(), run.rule, block);
-        found += passes_->between(block, run.size(), number_at<N>(low), number_at<N>(high), few + found);
+        found += lists_->between(block, run.size(), number_at<N>(low), number_at<N>(high), few + found);
       }
-    return order_statistic(*passes_, few, found, rank);
+    return order_statistic(*lists_, few, found, rank);
   }
 
   /// Cuts (low, high] to the bin that holds the rank; returns how many values are in it.
@@ -438,9 +469,8 @@ class LayerJobOf final : public LayerJob {
     return counts[bin];
   }
 
-  static constexpr int64_t kSpare = 16;  ///< compressing writes whole packs
-
   const Passes<T>* passes_ = nullptr;
+  const Passes<N>* lists_ = nullptr;
   Layer layer_;
   Rule<T> rule_;
   Sweep sweep_ = Sweep::None;
@@ -448,9 +478,8 @@ class LayerJobOf final : public LayerJob {
   std::vector<Part> parts_;
   std::vector<N> row_means_;
   Window<N> window_;
-  mutable Memory list_;
-  int64_t capacity_ = 0;
-  std::atomic<int64_t> listed_{0};
+  Memory inside_;  ///< of every piece, the components in the window
+  int64_t inside_room_ = 0;
 };
 
 }  // namespace steppe::kernels::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -34,40 +35,87 @@ N number_at(Ordinal<N> ordinal) {
   return value;
 }
 
+/// Two of the n numbers `some`, which it reorders: low < v <= high holds for the number at this share of the descending order
+/// of all those that they were drawn from, most likely.
+template <class N>
+void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
+  const double at = share * static_cast<double>(n);
+  const double margin = 2.5 * std::sqrt(static_cast<double>(n) * share * (1.0 - share)) + 1.0;
+  const auto top = std::max<int64_t>(static_cast<int64_t>(at - margin), 0);
+  const auto bottom = std::min<int64_t>(static_cast<int64_t>(at + margin), n - 1);
+  std::nth_element(some, some + top, some + n, std::greater<N>());
+  std::nth_element(some + top, some + bottom, some + n, std::greater<N>());
+  high = some[top];
+  low = number_at<N>(ordinal_of(some[bottom]) - 1);
+}
+
 /// The element at `rank` (from 0) of the descending order of `x`, which holds no NaN, nothing negative, and room for 16
 /// more. Destroys `x`.
 ///
-/// Halves the bracket low < v <= high by counting, by value and by bits in turn, and drops what lies outside.
-template <class T>
-Number<T> order_statistic(const Passes<T>& passes, Number<T>* x, int64_t n, int64_t rank) {
-  using N = Number<T>;
-  constexpr int64_t kFew = 48;
-  constexpr int kCountsBetweenDrops = 4;
-  Ordinal<N> low = -1, high = ordinal_of(std::numeric_limits<N>::infinity());
-  int64_t above_high = 0;
-  for (int turn = 1; n > kFew && high - low > 1; ++turn) {
-    Ordinal<N> middle = low + (high - low) / 2;
-    if (turn % 2 == 0 && number_at<N>(high) <= std::numeric_limits<N>::max()) {
-      const N by_value = (std::max(number_at<N>(low), N{0}) + number_at<N>(high)) / 2;
-      middle = std::clamp(ordinal_of(by_value), static_cast<Ordinal<N>>(low + 1), static_cast<Ordinal<N>>(high - 1));
+/// A few of the numbers, sorted, suggest a bracket low < v <= high; counting proves or corrects it; what lies outside is
+/// dropped. Where that does not halve them, the range of their bits is halved.
+template <class N>
+class OrderStatistic {
+ public:
+  OrderStatistic(const Passes<N>& passes, N* x, int64_t n, int64_t rank) : passes_(passes), x_(x), n_(n), rank_(rank) {}
+
+  N find() {
+    while (n_ > kFew && high_ - low_ > 1) {
+      const int64_t before = n_;
+      narrow_by_guess();
+      if (n_ > before / 2 && high_ - low_ > 1) narrow(low_ + (high_ - low_) / 2);
     }
-    const int64_t above = passes.count_above(x, n, number_at<N>(middle));
-    if (above > rank) {
-      low = middle;
-    } else {
-      high = middle;
-      above_high = above;
-    }
-    if (turn % kCountsBetweenDrops == 0) {
-      n = passes.between(x, n, number_at<N>(low), number_at<N>(high), x);
-      rank -= above_high;
-      above_high = 0;
-    }
+    if (high_ - low_ <= 1) return number_at<N>(high_);
+    std::nth_element(x_, x_ + rank_, x_ + n_, std::greater<N>());
+    return x_[rank_];
   }
-  if (high - low <= 1) return number_at<N>(high);
-  const int64_t at = std::clamp<int64_t>(rank, 0, n - 1);
-  std::nth_element(x, x + at, x + n, std::greater<N>());
-  return x[at];
+
+ private:
+  static constexpr int64_t kFew = 128;
+
+  int64_t above(Ordinal<N> ordinal) const { return passes_.count_above(x_, n_, number_at<N>(ordinal)); }
+
+  void drop_outside(int64_t above_high) {
+    n_ = passes_.between(x_, n_, number_at<N>(low_), number_at<N>(high_), x_);
+    rank_ -= above_high;
+  }
+
+  void narrow(Ordinal<N> middle) {
+    const int64_t above_middle = above(middle);
+    (above_middle > rank_ ? low_ : high_) = middle;
+    drop_outside(above_middle > rank_ ? 0 : above_middle);
+  }
+
+  void narrow_by_guess() {
+    N few[kFew];
+    for (int64_t i = 0; i < kFew; ++i) few[i] = x_[i * n_ / kFew];
+    N lowest, highest;
+    bracket_of(few, kFew, static_cast<double>(rank_) / static_cast<double>(n_), lowest, highest);
+    const Ordinal<N> low = std::max(ordinal_of(lowest), low_), high = std::min(ordinal_of(highest), high_);
+    const int64_t above_high = above(high);
+    if (above_high > rank_) {
+      low_ = high;
+      return drop_outside(0);
+    }
+    const int64_t above_low = above(low);
+    if (above_low <= rank_) {
+      high_ = low;
+      return drop_outside(above_low);
+    }
+    low_ = low;
+    high_ = high;
+    drop_outside(above_high);
+  }
+
+  const Passes<N>& passes_;
+  N* x_;
+  int64_t n_, rank_;
+  Ordinal<N> low_ = -1, high_ = ordinal_of(std::numeric_limits<N>::infinity());
+};
+
+template <class N>
+N order_statistic(const Passes<N>& passes, N* x, int64_t n, int64_t rank) {
+  return OrderStatistic<N>(passes, x, n, std::clamp<int64_t>(rank, 0, n - 1)).find();
 }
 
 }  // namespace steppe::kernels::cpu

@@ -20,6 +20,7 @@ struct Rule {
 
 /// Sums over a direction.
 struct Measured {
+  double raw = 0.0;      ///< of g^2, where the rule scales
   double measure = 0.0;  ///< of (T d)^2
   double length = 0.0;   ///< of (T T d)^2
   int64_t kept = 0;      ///< components that the filter kept
@@ -36,9 +37,18 @@ struct Window {
 /// What a window pass saw.
 template <class N>
 struct Seen {
-  double sum = 0.0, squares = 0.0, above_squares = 0.0;  ///< of x, x^2, and x^2 above the window
-  int64_t above = 0, plateau = 0;                        ///< components above the window; equal to the plateau
-  N* list = nullptr;                                     ///< end of the list of the components inside
+  double sum = 0.0, squares = 0.0;  ///< of x and x^2
+  int64_t plateau = 0;              ///< components equal to the plateau
+  N* list = nullptr;                ///< end of the list of the others with |x - centre| > low
+};
+
+/// Numbers that a pass may write behind a list.
+constexpr int64_t kBlockRoom = 64;
+
+/// Components above a window.
+struct Above {
+  double squares = 0.0;
+  int64_t count = 0;
 };
 
 /// All of it for one storage format; pointers to runs of `n` elements. The bits of every result are the same for every
@@ -49,17 +59,20 @@ struct Passes {
 
   double (*squares)(const T* g, int64_t n);
   void (*sums)(const T* g, int64_t n, double& sum, double& squares);
-  /// Appends to seen.list, which needs room for n + 16 numbers.
+  /// Appends to seen.list, which needs room for n and kBlockRoom more. For float only.
   void (*window)(const T* g, int64_t n, const Rule<T>& rule, const Window<N>& window, Seen<N>& seen);
   /// |x - mean| of the centralized components.
   void (*distances)(const T* g, int64_t n, const Rule<T>& rule, N* to);
   void (*measure)(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured);
   /// out = w + factor * u; `out` may be g or w. Past the cache where asked and possible.
   void (*ascend)(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, N factor, bool past_cache);
-
   int64_t (*count_above)(const N* x, int64_t n, N bound);
-  /// Writes low < x <= high to `to`, which needs room for 16 more; returns how many there are.
+  /// Writes low < x <= high to `to`, which needs room for 16 more and may be x; returns how many there are.
   int64_t (*between)(const N* x, int64_t n, N low, N high, N* to);
+  /// The same of |x - mean|; counts what is above.
+  int64_t (*distances_between)(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above);
+  /// The part of a list that is not above the window; `to` may be x. Adds up the others.
+  int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, Above& above);
   /// The sum of x^2 over |x - mean| > threshold, and their number.
   double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
 };

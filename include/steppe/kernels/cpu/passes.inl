@@ -13,76 +13,124 @@ inline Pack<T> load_some(const T* from, int64_t left) {
 inline Mask valid_lanes(int64_t left) { return first_lanes(left >= kLanes ? kLanes : static_cast<int>(left)); }
 
 template <class T>
-double squares(const T* g, int64_t n) {
-  auto sums = make_sums<T>();
+inline void add_squares(const T* g, int64_t n, Sums<T>& sums) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) sums.add_squares(load(g + i));
-  if (i < n) sums.add_squares(load(g + i, static_cast<int>(n - i)));
+  for (; i + kLanes <= n; i += kLanes) sums.add_squares(widened(g + i));
+  if (i < n) sums.add_squares(widened(load(g + i, static_cast<int>(n - i))));
+}
+
+template <class T>
+double squares(const T* g, int64_t n) {
+  Sums<T> sums;
+  add_squares(g, n, sums);
   return sums.total();
 }
 
 template <class T>
 void sums(const T* g, int64_t n, double& sum, double& squares_of) {
-  auto linear = make_sums<T>(), square = make_sums<T>();
-  int64_t i = 0;
-  for (; i < n; i += kLanes) {
-    const auto x = load_some(g + i, n - i);
+  Sums<T> linear, square;
+  const auto add = [&](const auto& x) {
     linear.add(x);
     square.add_squares(x);
-  }
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) add(widened(g + i));
+  if (i < n) add(widened(load(g + i, static_cast<int>(n - i))));
   sum += linear.total();
   squares_of += square.total();
 }
 
-template <class T, bool kCentralized, bool kPlateau>
-void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& window, Seen<Number<T>>& seen) {
-  const auto row_mean = all<T>(rule.row_mean), centre = all<T>(window.centre), low = all<T>(window.low);
-  const auto high = all<T>(window.high), plateau = all<T>(window.plateau), zero = all<T>(0);
-  auto linear = make_sums<T>(), square = make_sums<T>(), above_square = make_sums<T>();
-  int64_t above_count = 0, plateau_count = 0;
-  Number<T>* list = seen.list;
-  for (int64_t i = 0; i < n; i += kLanes) {
-    auto x = load_some(g + i, n - i);
-    if constexpr (kCentralized) x = rounded<T>(minus(x, row_mean));
-    const auto distance = absolute(minus(x, centre));
-    Mask outside = above(distance, high), inside = above(distance, low);
-    // The lanes behind the end hold zeros; a centralized zero is none.
-    if (n - i < kLanes) {
-      outside = both(outside, valid_lanes(n - i));
-      inside = both(inside, valid_lanes(n - i));
-      if constexpr (kCentralized) x = choose(valid_lanes(n - i), x, zero);
-    }
-    linear.add(x);
-    square.add_squares(x);
-    if constexpr (kPlateau) {
-      Mask level = equal(x, plateau);
-      if (n - i < kLanes) level = both(level, valid_lanes(n - i));
-      plateau_count += count(level);
-      outside = without(outside, level);
-      inside = without(inside, level);
-    }
-    above_count += count(outside);
-    above_square.add_squares(choose(outside, x, zero));
-    inside = without(inside, outside);
-    if (any(inside)) list += compress(list, x, inside);
+/// A window pass over one run. What it compares with is held in packs: the list may lie anywhere.
+template <class T>
+struct WindowRun {
+  Pack<T> centre, low, level;
+  Sums<T> linear, square;
+  int64_t plateau = 0;
+};
+
+/// What a window pass is compiled for.
+struct AroundZero {
+  static constexpr bool kCentralized = false, kCentred = true, kPlateau = false;
+};
+struct AroundCentre {
+  static constexpr bool kCentralized = false, kCentred = false, kPlateau = false;
+};
+struct BesidePlateau {
+  static constexpr bool kCentralized = false, kCentred = false, kPlateau = true;
+};
+template <class Kind>
+struct Centralized : Kind {
+  static constexpr bool kCentralized = true;
+};
+
+/// One pack, of which only the valid lanes count; the lanes that are to be listed.
+template <class Kind, bool kWhole, class T>
+inline Mask see(Pack<T> x, Mask valid, WindowRun<T>& seen) {
+  Mask listed = above(absolute(Kind::kCentred ? x : minus(x, seen.centre)), seen.low);
+  if constexpr (!kWhole) listed = both(listed, valid);
+  if constexpr (Kind::kPlateau) {
+    Mask level = equal(x, seen.level);
+    if constexpr (!kWhole) level = both(level, valid);
+    seen.plateau += count(level);
+    listed = without(listed, level);
   }
-  seen.sum += linear.total();
-  seen.squares += square.total();
-  seen.above_squares += above_square.total();
-  seen.above += above_count;
-  seen.plateau += plateau_count;
-  seen.list = list;
+  return listed;
+}
+
+template <class Kind, class T>
+void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& window, Seen<Number<T>>& run) {
+  using N = Number<T>;
+  const auto row_mean = all<T>(rule.row_mean);
+  const Mask every = valid_lanes(kLanes);
+  WindowRun<T> seen{all<T>(window.centre), all<T>(window.low), all<T>(window.plateau), {}, {}, 0};
+  const auto add = [&](const auto& x) {
+    seen.linear.add(x);
+    seen.square.add_squares(x);
+  };
+  N* list = run.list;
+  int64_t i = 0;
+  for (; i + kPacks * kLanes <= n; i += kPacks * kLanes) {
+    const T* from = g + i;
+    T differences[kPacks * kLanes];
+    Block<T> block;
+    for (int k = 0; k < kPacks; ++k) {
+      auto x = load(g + i + k * kLanes);
+      if constexpr (Kind::kCentralized) {
+        x = minus(x, row_mean);
+        store(differences + k * kLanes, x);
+        add(widened(x));
+        from = differences;
+      } else {
+        add(widened(g + i + k * kLanes));
+      }
+      block.take(k, x, see<Kind, true, T>(x, every, seen));
+    }
+    list += block.write(list, from);
+  }
+  for (; i < n; i += kLanes) {
+    const Mask valid = valid_lanes(n - i);
+    auto x = load_some(g + i, n - i);
+    // The lanes behind the end hold zeros; a centralized zero is none.
+    if constexpr (Kind::kCentralized) x = choose(valid, minus(x, row_mean), all<T>(0));
+    add(widened(x));
+    list += compress(list, x, see<Kind, false, T>(x, valid, seen));
+  }
+  run.sum += seen.linear.total();
+  run.squares += seen.square.total();
+  run.plateau += seen.plateau;
+  run.list = list;
 }
 
 template <class T>
 void window(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& bounds, Seen<Number<T>>& seen) {
   if (rule.centralized) {
-    bounds.has_plateau ? window_run<T, true, true>(g, n, rule, bounds, seen)
-                       : window_run<T, true, false>(g, n, rule, bounds, seen);
-  } else {
-    bounds.has_plateau ? window_run<T, false, true>(g, n, rule, bounds, seen)
-                       : window_run<T, false, false>(g, n, rule, bounds, seen);
+    return bounds.has_plateau     ? window_run<Centralized<BesidePlateau>>(g, n, rule, bounds, seen)
+           : bounds.centre == 0.0 ? window_run<Centralized<AroundZero>>(g, n, rule, bounds, seen)
+                                  : window_run<Centralized<AroundCentre>>(g, n, rule, bounds, seen);
   }
+  return bounds.has_plateau     ? window_run<BesidePlateau>(g, n, rule, bounds, seen)
+         : bounds.centre == 0.0 ? window_run<AroundZero>(g, n, rule, bounds, seen)
+                                : window_run<AroundCentre>(g, n, rule, bounds, seen);
 }
 
 template <class T>
@@ -102,7 +150,8 @@ inline Pack<T> scale_of(Pack<T> w, const Rule<T>& rule) {
 }
 
 template <class T>
-void distances(const T* g, int64_t n, const Rule<T>& rule, Number<T>* to) {
+void distances(const T* g, int64_t n, const Rule<T>& rule_in_memory, Number<T>* to) {
+  const Rule<T> rule = rule_in_memory;  // which is not where `to` is
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto x = centralized<T>(load_some(g + i, n - i), rule);
     const auto distance = absolute(rounded<T>(minus(x, all<T>(rule.mean))));
@@ -113,31 +162,81 @@ void distances(const T* g, int64_t n, const Rule<T>& rule, Number<T>* to) {
   }
 }
 
+/// What a run is compiled for: one feature of the rule alone, or whatever it holds.
+enum class Case { Plain, Centralized, Filtered, Scaled, Any };
+
 template <class T>
-void measure(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
-  auto once = make_sums<T>(), twice = make_sums<T>();
-  const auto zero = all<T>(0);
-  int64_t kept = 0;
-  for (int64_t i = 0; i < n; i += kLanes) {
-    auto u = centralized<T>(load_some(g + i, n - i), rule);
-    Mask keep = valid_lanes(n - i);
-    if (rule.filtered) keep = both(keep, kept_lanes<T>(u, rule));
-    kept += count(keep);
-    u = choose(keep, u, zero);
-    if (rule.scaled) {
-      const auto scale = scale_of<T>(load_some(w + i, n - i), rule);
-      u = rounded<T>(times(u, scale));
-      twice.add_squares(rounded<T>(times(u, scale)));
-    }
-    once.add_squares(u);
-  }
-  measured.measure += once.total();
-  measured.length += rule.scaled ? twice.total() : once.total();
-  measured.kept += kept;
+Case case_of(const Rule<T>& rule) {
+  // Each case is a copy of the loops: worth it in the usual format only.
+  if (sizeof(T) != sizeof(float) || rule.centralized + rule.filtered + rule.scaled > 1) return Case::Any;
+  return rule.centralized ? Case::Centralized : rule.filtered ? Case::Filtered : rule.scaled ? Case::Scaled : Case::Plain;
 }
 
-/// What a run of the ascent is compiled for: one feature of the rule alone, or whatever it holds.
-enum class Case { Plain, Centralized, Filtered, Scaled, Any };
+/// Squares of T d and T T d.
+template <class T>
+struct SumsOfRun {
+  Sums<T> once, twice;
+  int64_t kept = 0;
+};
+
+template <class T, Case kCase>
+inline void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const Rule<T>& rule, SumsOfRun<T>& sums) {
+  constexpr bool kAny = kCase == Case::Any;
+  if (kCase == Case::Centralized || (kAny && rule.centralized)) x = rounded<T>(minus(x, all<T>(rule.row_mean)));
+  Mask keep = valid;
+  if (kCase == Case::Filtered || (kAny && rule.filtered)) keep = both(keep, kept_lanes<T>(x, rule));
+  sums.kept += count(keep);
+  Pack<T> u = choose(keep, x, all<T>(0));
+  if (kCase == Case::Scaled || (kAny && rule.scaled)) {
+    const auto scale = scale_of<T>(w, rule);
+    u = rounded<T>(times(u, scale));
+    sums.twice.add_squares(widened(rounded<T>(times(u, scale))));
+  }
+  sums.once.add_squares(widened(u));
+}
+
+template <class T, Case kCase>
+void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
+  constexpr int64_t kInCache = 2048;  // read once more from the nearest cache: more sums than that need more registers
+  const Rule<T> here = rule;
+  const bool scales = kCase == Case::Scaled || (kCase == Case::Any && here.scaled);
+  const T* scale = scales ? w : g;  // w may be absent
+  const Mask every = valid_lanes(kLanes);
+  Sums<T> raw;
+  SumsOfRun<T> sums;
+  for (int64_t begin = 0; begin < n; begin += kInCache) {
+    const int64_t end = n - begin < kInCache ? n : begin + kInCache;
+    if (scales) add_squares(g + begin, end - begin, raw);
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) measure_pack<T, kCase>(load(g + i), load(scale + i), every, here, sums);
+    if (i == end) continue;
+    const int left = static_cast<int>(end - i);
+    measure_pack<T, kCase>(load(g + i, left), load(scale + i, left), valid_lanes(left), here, sums);
+  }
+  measured.raw += raw.total();
+  measured.measure += sums.once.total();
+  measured.length += scales ? sums.twice.total() : sums.once.total();
+  measured.kept += sums.kept;
+}
+
+template <class T>
+void measure(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    switch (case_of(rule)) {
+      case Case::Plain:
+        return measure_run<T, Case::Plain>(g, w, n, rule, measured);
+      case Case::Centralized:
+        return measure_run<T, Case::Centralized>(g, w, n, rule, measured);
+      case Case::Filtered:
+        return measure_run<T, Case::Filtered>(g, w, n, rule, measured);
+      case Case::Scaled:
+        return measure_run<T, Case::Scaled>(g, w, n, rule, measured);
+      case Case::Any:
+        break;
+    }
+  }
+  measure_run<T, Case::Any>(g, w, n, rule, measured);
+}
 
 /// One pack of `out`; the bits of w that are not moved stay as they are.
 template <class T, Case kCase>
@@ -155,7 +254,8 @@ inline Pack<T> moved(Pack<T> x, Pack<T> w, const Rule<T>& rule, Pack<T> factor) 
 }
 
 template <class T, Case kCase>
-void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, Number<T> factor, bool past_cache) {
+void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_in_memory, Number<T> factor, bool past_cache) {
+  const Rule<T> rule = rule_in_memory;  // which is not where `out` is
   const auto factors = all<T>(factor);
   int64_t i = 0;
   if (sizeof(T) == sizeof(float) && past_cache && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
@@ -170,13 +270,19 @@ void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, 
 
 template <class T>
 void ascend(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, Number<T> factor, bool past_cache) {
-  const int features = rule.centralized + rule.filtered + rule.scaled;
   if constexpr (sizeof(T) == sizeof(float)) {
-    if (features == 0) return ascend_run<T, Case::Plain>(g, w, out, n, rule, factor, past_cache);
-    if (features == 1 && rule.centralized)
-      return ascend_run<T, Case::Centralized>(g, w, out, n, rule, factor, past_cache);
-    if (features == 1 && rule.filtered) return ascend_run<T, Case::Filtered>(g, w, out, n, rule, factor, past_cache);
-    if (features == 1) return ascend_run<T, Case::Scaled>(g, w, out, n, rule, factor, past_cache);
+    switch (case_of(rule)) {
+      case Case::Plain:
+        return ascend_run<T, Case::Plain>(g, w, out, n, rule, factor, past_cache);
+      case Case::Centralized:
+        return ascend_run<T, Case::Centralized>(g, w, out, n, rule, factor, past_cache);
+      case Case::Filtered:
+        return ascend_run<T, Case::Filtered>(g, w, out, n, rule, factor, past_cache);
+      case Case::Scaled:
+        return ascend_run<T, Case::Scaled>(g, w, out, n, rule, factor, past_cache);
+      case Case::Any:
+        break;
+    }
   }
   ascend_run<T, Case::Any>(g, w, out, n, rule, factor, past_cache);
 }
@@ -198,29 +304,77 @@ int64_t between(const N* x, int64_t n, N low, N high, N* to) {
     const auto some = load_some(x + i, n - i);
     Mask inside = without(above(some, lows), above(some, highs));
     if (n - i < kLanes) inside = both(inside, valid_lanes(n - i));
-    if (any(inside)) end += compress(end, some, inside);
+    end += compress(end, some, inside);
   }
   return end - to;
 }
 
 template <class N>
+int64_t distances_between(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above_high) {
+  const auto means = all<N>(mean), lows = all<N>(low), highs = all<N>(high);
+  N* end = to;
+  int64_t outside_count = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const auto distance = absolute(minus(load_some(x + i, n - i), means));
+    Mask outside = above(distance, highs), inside = above(distance, lows);
+    if (n - i < kLanes) {
+      outside = both(outside, valid_lanes(n - i));
+      inside = both(inside, valid_lanes(n - i));
+    }
+    outside_count += count(outside);
+    end += compress(end, distance, without(inside, outside));
+  }
+  above_high += outside_count;
+  return end - to;
+}
+
+template <class N>
+int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, Above& taken) {
+  const auto centre = all<N>(window.centre), high = all<N>(window.high), zero = all<N>(0);
+  Sums<N> square;
+  int64_t outside_count = 0;
+  N* end = to;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const auto some = load_some(x + i, n - i);
+    const Mask valid = valid_lanes(n - i);
+    const Mask outside = both(above(absolute(minus(some, centre)), high), valid);
+    square.add_squares(widened(choose(outside, some, zero)));
+    outside_count += count(outside);
+    end += compress(end, some, without(valid, outside));
+  }
+  taken.count += outside_count;
+  taken.squares += square.total();
+  return end - to;
+}
+
+template <class N>
 double kept_squares(const N* x, int64_t n, N mean, N threshold, int64_t& kept) {
-  auto square = make_sums<N>();
+  Sums<N> square;
   const auto means = all<N>(mean), thresholds = all<N>(threshold), zero = all<N>(0);
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto some = load_some(x + i, n - i);
     const Mask keep = both(above(absolute(minus(some, means)), thresholds), valid_lanes(n - i));
     kept += count(keep);
-    square.add_squares(choose(keep, some, zero));
+    square.add_squares(widened(choose(keep, some, zero)));
   }
   return square.total();
+}
+
+/// Only where numbers are stored as they are computed, and computed in vectors.
+template <class T>
+constexpr auto window_pass() -> decltype(Passes<T>::window) {
+  if constexpr (std::is_same_v<T, float>)
+    return window<float>;
+  else
+    return nullptr;
 }
 
 template <class T>
 const Passes<T>& passes() {
   using N = Number<T>;
-  static constexpr Passes<T> all_passes = {squares<T>, sums<T>,        window<T>,  distances<T>,   measure<T>,
-                                           ascend<T>,  count_above<N>, between<N>, kept_squares<N>};
+  static constexpr Passes<T> all_passes = {
+      squares<T>,     sums<T>,    window_pass<T>(), distances<T>, measure<T>, ascend<T>,
+      count_above<N>, between<N>, distances_between<N>,                                  within<N>,    kept_squares<N>};
   return all_passes;
 }
 

@@ -12,34 +12,34 @@
 
 namespace steppe::kernels::cpu {
 
-/// Groups of 16 neighbours, spread over the layer. Two buffers of kMost + 16 numbers are lent to it.
-template <class T>
+/// Groups of 32 neighbours, spread over the layer.
+template <class N>
 class Sample {
  public:
-  using N = Number<T>;
-  static constexpr int64_t kLeast = 1024, kMost = 4096;
+  static constexpr int64_t kMost = 4096;
+  /// Numbers that are lent to it to work on.
+  static constexpr int64_t kRoom = 3 * (kMost + kBlockRoom);
 
-  Sample(const Passes<T>& passes, N* values, N* keys) : passes_(passes), values_(values), keys_(keys) {}
+  Sample(const Passes<N>& passes, N* room)
+      : passes_(passes), values_(room), keys_(room + kMost + kBlockRoom), scratch_(keys_ + kMost + kBlockRoom) {}
 
   /// Components less the mean of their row, where there are rows.
+  template <class T>
   void draw(const T* from, int64_t n, const N* row_means, int64_t row) {
     population_ = n;
     count_ = std::min(std::clamp(n / 64, kLeast, kMost), n) / kGroup * kGroup;
     const int64_t groups = count_ / kGroup, stride = n / groups;
-    uint64_t random = 0x9e3779b97f4a7c15u;
-    double sum = 0.0;
+    uint32_t random = 0x9e3779b9u;
     for (int64_t g = 0; g < groups; ++g) {
       // A fixed stride may fall in step with the rows.
-      random = random * 6364136223846793005u + 1442695040888963407u;
-      const int64_t free = stride - kGroup;
-      const int64_t at = g * stride + (free > 0 ? static_cast<int64_t>(random >> 33) % free : 0);
-      for (int64_t i = 0; i < kGroup; ++i) {
-        N x = widen(from[at + i]);
-        if (row_means != nullptr) x = rounded_to<T>(x - row_means[(at + i) / row]);
-        values_[g * kGroup + i] = x;
-        sum += static_cast<double>(x);
-      }
+      random = random * 1664525u + 1013904223u;
+      const int64_t at = g * stride + (((stride - kGroup) * static_cast<int64_t>(random >> 8)) >> 24);
+      N* const group = values_ + g * kGroup;
+      for (int64_t i = 0; i < kGroup; ++i) group[i] = widen(from[at + i]);
+      if (row_means != nullptr) centralize<T>(group, at, row_means, row);
     }
+    double sum = 0.0, squares = 0.0;
+    passes_.sums(values_, count_, sum, squares);
     mean_ = static_cast<N>(sum / static_cast<double>(count_));
   }
 
@@ -50,65 +50,94 @@ class Sample {
   Window<N> window(N centre, int64_t rank, double sigmas) {
     window_ = Window<N>();
     window_.centre = centre;
+    int64_t none = 0;
+    passes_.distances_between(values_, count_, centre, N{-1}, std::numeric_limits<N>::infinity(), keys_, none);
     const double expected = static_cast<double>(rank) / static_cast<double>(population_) * static_cast<double>(count_);
     bound(count_, expected, sigmas);
-    // Many equal values in the window: one of them is taken out of it and counted.
-    if (inside() > 2.0 * expected_inside_ + static_cast<double>(count_) / 16.0) find_plateau(expected, sigmas);
+    find_plateau(expected, sigmas);
+    around_zero();
     return window_;
   }
 
-  /// The share of the layer that will be listed.
-  double share_inside() const { return std::max(inside(), expected_inside_) / static_cast<double>(count_); }
+  /// The share of the layer that lies in the window, apart from the plateau.
+  double share_inside() const { return inside_ / static_cast<double>(count_); }
 
  private:
-  static constexpr int64_t kGroup = 16;
+  static constexpr int64_t kLeast = 1024, kGroup = 32;
 
-  double inside() const { return static_cast<double>(inside_); }
-
-  /// The distances of all values but the plateau's; returns how many.
-  int64_t fill_keys() {
-    int64_t n = 0;
-    for (int64_t i = 0; i < count_; ++i)
-      if (!window_.has_plateau || values_[i] != window_.plateau) keys_[n++] = std::fabs(values_[i] - window_.centre);
-    return n;
-  }
-
-  N key_at(double rank) {
-    const int64_t n = fill_keys();
-    return order_statistic(passes_, keys_, n, std::clamp<int64_t>(std::llround(rank), 0, n - 1));
+  template <class T>
+  static void centralize(N* group, int64_t at, const N* row_means, int64_t row) {
+    int64_t r = at / row, next = (r + 1) * row;
+    for (int64_t i = 0; i < kGroup; ++i) {
+      if (at + i == next) {
+        ++r;
+        next += row;
+      }
+      group[i] = rounded_to<T>(group[i] - row_means[r]);
+    }
   }
 
   void bound(int64_t n, double expected, double sigmas) {
     const double share = std::clamp(expected / static_cast<double>(count_), 1.0 / static_cast<double>(count_), 1.0);
     const double margin = sigmas * std::sqrt(static_cast<double>(count_) * share * (1.0 - share)) + 2.0;
-    expected_inside_ = 2.0 * margin;
     const double top = expected - margin, bottom = expected + margin;
-    window_.high = top < 0.0 ? std::numeric_limits<N>::infinity() : key_at(top);
-    window_.low = bottom >= static_cast<double>(n - 1) ? N{-1} : key_at(bottom);
-    const int64_t filled = fill_keys();
-    inside_ = passes_.count_above(keys_, filled, window_.low) - passes_.count_above(keys_, filled, window_.high);
+    std::copy(keys_, keys_ + n, scratch_);
+    window_.low = N{-1};
+    if (bottom < static_cast<double>(n - 1)) window_.low = order_statistic(passes_, scratch_, n, std::llround(bottom));
+    // Of those above the lower edge only: the scratch is used up.
+    const int64_t above = passes_.between(keys_, n, window_.low, std::numeric_limits<N>::infinity(), scratch_);
+    inside_ = std::min(bottom, 2.0 * margin);
+    window_.high = std::numeric_limits<N>::infinity();
+    if (top >= 0.0 && above > 0) window_.high = order_statistic(passes_, scratch_, above, std::llround(top));
   }
 
+  /// Where many values are equal they reach an edge of the window: one of them is taken out of it and counted.
   void find_plateau(double expected, double sigmas) {
-    const N level = key_at(expected);
-    int64_t above = 0, equal = 0;
-    N value = 0;
-    for (int64_t i = 0; i < count_; ++i) {
-      const N key = std::fabs(values_[i] - window_.centre);
-      if (key > level) ++above;
-      if (key == level && equal == 0) value = values_[i];
-      if (key == level && values_[i] == value) ++equal;
+    for (const N level : {window_.low, window_.high}) {
+      if (level < N{0} || passes_.count_above(keys_, count_, number_at<N>(ordinal_of(level) - 1)) -
+                                  passes_.count_above(keys_, count_, level) < count_ / 16)
+        continue;
+      N value = 0;
+      if (equal_to(level, value) < count_ / 16) continue;
+      window_.has_plateau = true;
+      window_.plateau = value;
+      const auto above = static_cast<double>(passes_.count_above(keys_, count_, level));
+      return bound(drop_plateau(), std::min(expected, above), sigmas);
     }
-    if (equal < count_ / 16) return;
-    window_.has_plateau = true;
-    window_.plateau = value;
-    bound(count_ - equal, std::min(expected, static_cast<double>(above)), sigmas);
   }
 
-  const Passes<T>& passes_;
-  N *values_, *keys_;
-  int64_t population_ = 0, count_ = 0, inside_ = 0;
-  double expected_inside_ = 0.0;
+  /// A centre that hardly differs from zero is not worth a subtraction: a slightly wider window lies around zero.
+  void around_zero() {
+    const N shift = std::fabs(window_.centre);
+    if (window_.has_plateau || window_.low < N{0} || !(shift <= window_.low / 50)) return;
+    window_.centre = 0;
+    window_.low -= shift;
+    window_.high += shift;
+  }
+
+  /// How many values lie at this distance from the centre, on the side where the first of them does.
+  int64_t equal_to(N level, N& value) const {
+    int64_t equal = 0;
+    for (int64_t i = 0; i < count_; ++i) {
+      if (keys_[i] != level) continue;
+      if (equal == 0) value = values_[i];
+      equal += values_[i] == value;
+    }
+    return equal;
+  }
+
+  /// Leaves the keys of the other values; returns how many.
+  int64_t drop_plateau() {
+    int64_t n = 0;
+    for (int64_t i = 0; i < count_; ++i)
+      if (values_[i] != window_.plateau) keys_[n++] = keys_[i];
+    return n;
+  }
+
+  const Passes<N>& passes_;
+  N *values_, *keys_, *scratch_;
+  int64_t population_ = 0, count_ = 0;
+  double inside_ = 0.0;
   N mean_ = 0;
   Window<N> window_;
 };

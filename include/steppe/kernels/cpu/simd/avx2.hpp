@@ -31,8 +31,8 @@ inline constexpr CompressTable kCompressTable = make_compress_table();
 
 }  // namespace steppe::kernels::cpu::avx2
 
-// Without "fma": products are then never fused with additions. Every processor with AVX2 has F16C.
-STEPPE_TARGET_BEGIN("avx2,f16c,popcnt")
+// Every processor with AVX2 has these.
+STEPPE_TARGET_BEGIN("avx2,fma,f16c,bmi,popcnt")
 namespace steppe::kernels::cpu::avx2 {
 
 constexpr int kLanes = 16;
@@ -120,7 +120,7 @@ inline Floats all(float value) {
 }
 inline Floats plus(Floats x, Floats y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline Floats minus(Floats x, Floats y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-/// Rounded by itself, in a file that is compiled with FMA too.
+/// Rounded by itself: the compiler must not fuse it with an addition that follows.
 inline Floats times(Floats x, Floats y) {
   __m256 a = _mm256_mul_ps(x.a, y.a), b = _mm256_mul_ps(x.b, y.b);
   __asm__("" : "+x"(a), "+x"(b));
@@ -159,37 +159,61 @@ inline int compress(float* to, Floats x, Mask m) {
   return n + compress_half(to + n, x.b, bits(m.b));
 }
 
-class Sums {
+
+template <class T>
+class Block {
  public:
-  Sums() {
+  void take(int pack, const Floats& /*x*/, const Mask& m) {
+    chosen_ |= static_cast<uint64_t>(bits(m.a) | bits(m.b) << 8) << (kLanes * pack);
+  }
+  int write(float* to, const float* memory) const { return pick(to, memory, chosen_, static_cast<int>(_mm_popcnt_u64(chosen_))); }
+
+ private:
+  uint64_t chosen_ = 0;
+};
+
+struct Doubles {
+  __m256d v[4];
+};
+inline Doubles widened(Floats x) {
+  return {{_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+           _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))}};
+}
+
+inline Doubles widened(const float* from) {
+  return {{_mm256_cvtps_pd(_mm_loadu_ps(from)), _mm256_cvtps_pd(_mm_loadu_ps(from + 4)),
+           _mm256_cvtps_pd(_mm_loadu_ps(from + 8)), _mm256_cvtps_pd(_mm_loadu_ps(from + 12))}};
+}
+template <class T>
+inline Doubles widened(const T* from) {
+  return widened(load(from));
+}
+
+class LaneSums {
+ public:
+  LaneSums() {
     for (__m256d& v : v_) v = _mm256_setzero_pd();
   }
 
-  void add(Floats x) {
-    const __m256d parts[4] = {low(x.a), high(x.a), low(x.b), high(x.b)};
-    for (int i = 0; i < 4; ++i) v_[i] = _mm256_add_pd(v_[i], parts[i]);
+  void add(const Doubles& x) {
+    for (int i = 0; i < 4; ++i) v_[i] = _mm256_add_pd(v_[i], x.v[i]);
   }
-  void add_squares(Floats x) {
-    const __m256d parts[4] = {low(x.a), high(x.a), low(x.b), high(x.b)};
-    for (int i = 0; i < 4; ++i) v_[i] = _mm256_add_pd(v_[i], _mm256_mul_pd(parts[i], parts[i]));
+  /// The square of a float is exact in double, fused or not.
+  void add_squares(const Doubles& x) {
+    for (int i = 0; i < 4; ++i) v_[i] = _mm256_fmadd_pd(x.v[i], x.v[i], v_[i]);
   }
   double total() const {
     double v[kLanes];
     for (int i = 0; i < 4; ++i) _mm256_storeu_pd(v + 4 * i, v_[i]);
-    return portable::Sums<float>::in_order(v);
+    return portable::LaneSums::in_order(v);
   }
 
  private:
-  static __m256d low(__m256 x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
-  static __m256d high(__m256 x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
-
   __m256d v_[4];
 };
 
 template <class T>
-inline Sums make_sums() {
-  return {};
-}
+using Sums = LaneSums;
 
 }  // namespace steppe::kernels::cpu::avx2
 STEPPE_TARGET_END

@@ -100,37 +100,66 @@ inline int compress(float* to, Floats x, Mask m) {
   return count(m);
 }
 
-class Sums {
+template <class T>
+class Block {
  public:
-  Sums() : low_(_mm512_setzero_pd()), high_(_mm512_setzero_pd()) {}
+  void take(int pack, Floats x, Mask m) {
+    x_[pack] = x;
+    mask_[pack] = m;
+  }
+  int write(float* to, const float* /*memory*/) const {
+    int n = 0;
+    for (int k = 0; k < kPacks; ++k) n += compress(to + n, x_[k], mask_[k]);
+    return n;
+  }
 
-  void add(Floats x) {
-    low_ = _mm512_add_pd(low_, lower(x));
-    high_ = _mm512_add_pd(high_, upper(x));
+ private:
+  Floats x_[kPacks];
+  Mask mask_[kPacks];
+};
+
+struct Doubles {
+  __m512d low, high;
+};
+inline Doubles widened(Floats x) {
+  return {_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x.v, 0)),
+          _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x.v, 1))};
+}
+
+inline Doubles widened(const float* from) {
+  return {_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from)), _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from + 8))};
+}
+template <class T>
+inline Doubles widened(const T* from) {
+  return widened(load(from));
+}
+
+class LaneSums {
+ public:
+  LaneSums() : low_(_mm512_setzero_pd()), high_(_mm512_setzero_pd()) {}
+
+  void add(Doubles x) {
+    low_ = _mm512_add_pd(low_, x.low);
+    high_ = _mm512_add_pd(high_, x.high);
   }
   /// The square of a float is exact in double, fused or not.
-  void add_squares(Floats x) {
-    low_ = _mm512_fmadd_pd(lower(x), lower(x), low_);
-    high_ = _mm512_fmadd_pd(upper(x), upper(x), high_);
+  void add_squares(Doubles x) {
+    low_ = _mm512_fmadd_pd(x.low, x.low, low_);
+    high_ = _mm512_fmadd_pd(x.high, x.high, high_);
   }
   double total() const {
     double v[kLanes];
     _mm512_storeu_pd(v, low_);
     _mm512_storeu_pd(v + 8, high_);
-    return portable::Sums<float>::in_order(v);
+    return portable::LaneSums::in_order(v);
   }
 
  private:
-  static __m512d lower(Floats x) { return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x.v, 0)); }
-  static __m512d upper(Floats x) { return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, x.v, 1)); }
-
   __m512d low_, high_;
 };
 
 template <class T>
-inline Sums make_sums() {
-  return {};
-}
+using Sums = LaneSums;
 
 }  // namespace steppe::kernels::cpu::avx512
 STEPPE_TARGET_END

@@ -4,25 +4,24 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include <steppe/kernels/formats.hpp>
 
-// Sixteen copies of every loop would cost compile time, and gain none at run time.
-#if defined(__clang__)
-#define STEPPE_KEEP_ROLLED _Pragma("clang loop unroll(disable)")
-#elif defined(__GNUC__)
-#define STEPPE_KEEP_ROLLED _Pragma("GCC unroll 1")
-#else
-#define STEPPE_KEEP_ROLLED
-#endif
+namespace steppe::kernels::cpu {
+
+constexpr int kPacks = 4;  ///< packs that are compressed together: their masks have 64 bits
+
+}  // namespace steppe::kernels::cpu
 
 namespace steppe::kernels::cpu::portable {
 
 constexpr int kLanes = 16;
 
-/// Bit i speaks of lane i.
+/// All bits of a lane are set where it is chosen.
 struct Mask {
-  uint32_t bits;
+  int32_t lane[kLanes];
 };
 
 template <class V>
@@ -37,7 +36,6 @@ using Pack = Values<Number<T>>;
 template <class T>
 Pack<T> load(const T* from) {
   Pack<T> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = widen(from[i]);
   return x;
 }
@@ -45,13 +43,11 @@ Pack<T> load(const T* from) {
 template <class T>
 Pack<T> load(const T* from, int count) {
   Pack<T> x{};
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < count; ++i) x.v[i] = widen(from[i]);
   return x;
 }
 template <class T>
 void store(T* to, const Pack<T>& x, int count = kLanes) {
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < count; ++i) narrow(x.v[i], to[i]);
 }
 /// The same: plain C++ has no way around the cache.
@@ -64,7 +60,6 @@ inline void fence() {}
 template <class T>
 Pack<T> all(Number<T> value) {
   Pack<T> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = value;
   return x;
 }
@@ -72,14 +67,12 @@ Pack<T> all(Number<T> value) {
 template <class V>
 Values<V> plus(const Values<V>& a, const Values<V>& b) {
   Values<V> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] + b.v[i];
   return x;
 }
 template <class V>
 Values<V> minus(const Values<V>& a, const Values<V>& b) {
   Values<V> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] - b.v[i];
   return x;
 }
@@ -87,7 +80,6 @@ Values<V> minus(const Values<V>& a, const Values<V>& b) {
 template <class V>
 Values<V> times(const Values<V>& a, const Values<V>& b) {
   Values<V> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] * b.v[i];
 #if (defined(__GNUC__) || defined(__clang__)) && (defined(__FMA__) || !defined(__x86_64__))
   __asm__("" : "+m"(x));
@@ -97,7 +89,6 @@ Values<V> times(const Values<V>& a, const Values<V>& b) {
 template <class V>
 Values<V> absolute(const Values<V>& a) {
   Values<V> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = std::fabs(a.v[i]);
   return x;
 }
@@ -105,67 +96,128 @@ Values<V> absolute(const Values<V>& a) {
 template <class T>
 Pack<T> rounded(const Pack<T>& a) {
   Pack<T> x;
-  STEPPE_KEEP_ROLLED
   for (int i = 0; i < kLanes; ++i) x.v[i] = rounded_to<T>(a.v[i]);
   return x;
 }
 
 template <class V>
 Mask above(const Values<V>& a, const Values<V>& b) {
-  uint32_t bits = 0;
-  STEPPE_KEEP_ROLLED
-  for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a.v[i] > b.v[i]) << i;
-  return {bits};
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.v[i] > b.v[i] ? -1 : 0;
+  return m;
 }
 template <class V>
 Mask equal(const Values<V>& a, const Values<V>& b) {
-  uint32_t bits = 0;
-  STEPPE_KEEP_ROLLED
-  for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a.v[i] == b.v[i]) << i;
-  return {bits};
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.v[i] == b.v[i] ? -1 : 0;
+  return m;
 }
-inline Mask first_lanes(int count) { return {(1u << count) - 1u}; }
-inline Mask both(Mask a, Mask b) { return {a.bits & b.bits}; }
-inline Mask without(Mask a, Mask b) { return {a.bits & ~b.bits}; }
-inline bool any(Mask m) { return m.bits != 0; }
-inline int count(Mask m) {
-  int n = 0;
-  for (uint32_t bits = m.bits; bits != 0; bits &= bits - 1) ++n;
+inline Mask first_lanes(int count) {
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = i < count ? -1 : 0;
+  return m;
+}
+inline Mask both(const Mask& a, const Mask& b) {
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.lane[i] & b.lane[i];
+  return m;
+}
+inline Mask without(const Mask& a, const Mask& b) {
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.lane[i] & ~b.lane[i];
+  return m;
+}
+inline int count(const Mask& m) {
+  int32_t n = 0;
+  for (int i = 0; i < kLanes; ++i) n -= m.lane[i];
   return n;
 }
 
+/// By the bits: compilers turn that into vectors, and a condition into sixteen jumps.
 template <class V>
-Values<V> choose(Mask m, const Values<V>& yes, const Values<V>& no) {
+Values<V> choose(const Mask& m, const Values<V>& yes, const Values<V>& no) {
+  using Bits = std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t>;
+  Bits a[kLanes], b[kLanes];
+  std::memcpy(a, yes.v, sizeof(a));
+  std::memcpy(b, no.v, sizeof(b));
+  for (int i = 0; i < kLanes; ++i) {
+    const auto chosen = static_cast<Bits>(static_cast<std::make_signed_t<Bits>>(m.lane[i]));
+    a[i] = (a[i] & chosen) | (b[i] & ~chosen);
+  }
   Values<V> x;
-  STEPPE_KEEP_ROLLED
-  for (int i = 0; i < kLanes; ++i) x.v[i] = (m.bits >> i & 1u) != 0 ? yes.v[i] : no.v[i];
+  std::memcpy(x.v, a, sizeof(a));
   return x;
 }
 
 /// Writes the chosen lanes one after the other, and up to kLanes numbers in all; returns how many were chosen.
 template <class V>
-int compress(V* to, const Values<V>& x, Mask m) {
+int compress(V* to, const Values<V>& x, const Mask& m) {
+  if (count(m) == 0) return 0;
   int n = 0;
-  STEPPE_KEEP_ROLLED
-  for (int i = 0; i < kLanes; ++i)
-    if ((m.bits >> i & 1u) != 0) to[n++] = x.v[i];
+  for (int i = 0; i < kLanes; ++i) {
+    to[n] = x.v[i];
+    n -= m.lane[i];
+  }
   return n;
 }
 
-/// Sixteen sums in double, one a lane.
-template <class V>
-class Sums {
+/// Of kPacks packs, which also lie in memory, the chosen numbers.
+template <class T>
+class Block {
  public:
-  void add(const Values<V>& x) {
-    STEPPE_KEEP_ROLLED
-    for (int i = 0; i < kLanes; ++i) v_[i] += static_cast<double>(x.v[i]);
+  void take(int pack, const Pack<T>& x, const Mask& m) {
+    x_[pack] = x;
+    mask_[pack] = m;
   }
-  void add_squares(const Values<V>& x) {
-    STEPPE_KEEP_ROLLED
-    for (int i = 0; i < kLanes; ++i) {
-      const auto y = static_cast<double>(x.v[i]);
-      v_[i] += y * y;
-    }
+  int write(Number<T>* to, const T* /*memory*/) const {
+    int n = 0;
+    for (int k = 0; k < kPacks; ++k) n += compress(to + n, x_[k], mask_[k]);
+    return n;
+  }
+
+ private:
+  Pack<T> x_[kPacks];
+  Mask mask_[kPacks];
+};
+
+}  // namespace steppe::kernels::cpu::portable
+
+#if defined(__GNUC__) || defined(__clang__)
+namespace steppe::kernels::cpu {
+
+/// The numbers of the chosen bits one by one: the first eight without a branch, which is enough where few are chosen.
+inline int pick(float* to, const float* from, uint64_t chosen, int count) {
+  constexpr uint64_t kEnd = uint64_t{1} << 63;
+  for (int i = 0; i < 8; ++i, chosen &= chosen - 1) to[i] = from[__builtin_ctzll(chosen | kEnd)];
+  for (int i = 8; i < count; ++i, chosen &= chosen - 1) to[i] = from[__builtin_ctzll(chosen)];
+  return count;
+}
+
+}  // namespace steppe::kernels::cpu
+#endif
+
+namespace steppe::kernels::cpu::portable {
+
+template <class V>
+Values<double> widened(const Values<V>& x) {
+  Values<double> wide;
+  for (int i = 0; i < kLanes; ++i) wide.v[i] = static_cast<double>(x.v[i]);
+  return wide;
+}
+
+template <class T>
+Values<double> widened(const T* from) {
+  return widened(load(from));
+}
+
+/// Sixteen sums in double, one a lane.
+class LaneSums {
+ public:
+  void add(const Values<double>& x) {
+      for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i];
+  }
+  void add_squares(const Values<double>& x) {
+      for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * x.v[i];
   }
   /// Always added in the same order.
   double total() const { return in_order(v_); }
@@ -182,9 +234,6 @@ class Sums {
 };
 
 template <class T>
-Sums<Number<T>> make_sums() {
-  return {};
-}
+using Sums = LaneSums;
 
 }  // namespace steppe::kernels::cpu::portable
-#undef STEPPE_KEEP_ROLLED

@@ -104,9 +104,9 @@ inline bool any(Mask m) {
   return _mm_movemask_ps(_mm_or_ps(_mm_or_ps(m.v[0], m.v[1]), _mm_or_ps(m.v[2], m.v[3]))) != 0;
 }
 inline unsigned bits(Mask m) {
-  unsigned all_bits = 0;
-  for (int i = 0; i < 4; ++i) all_bits |= static_cast<unsigned>(_mm_movemask_ps(m.v[i])) << 4 * i;
-  return all_bits;
+  const __m128i low = _mm_packs_epi32(_mm_castps_si128(m.v[0]), _mm_castps_si128(m.v[1]));
+  const __m128i high = _mm_packs_epi32(_mm_castps_si128(m.v[2]), _mm_castps_si128(m.v[3]));
+  return static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
 }
 inline int count(Mask m) {
   __m128i sum = _mm_setzero_si128();
@@ -118,49 +118,74 @@ inline Floats choose(Mask m, Floats yes, Floats no) {
   for (int i = 0; i < 4; ++i) no.v[i] = _mm_or_ps(_mm_and_ps(m.v[i], yes.v[i]), _mm_andnot_ps(m.v[i], no.v[i]));
   return no;
 }
+/// Lane by lane without a branch.
 inline int compress(float* to, Floats x, Mask m) {
-  alignas(16) float lanes[kLanes];
+  float lanes[kLanes];
   store(static_cast<float*>(lanes), x);
-  int n = 0;
-  for (unsigned chosen = bits(m); chosen != 0; chosen &= chosen - 1) to[n++] = lanes[__builtin_ctz(chosen)];
-  return n;
+  const unsigned chosen = bits(m);
+  unsigned n = 0;
+  for (unsigned i = 0; i < kLanes; ++i) {
+    to[n] = lanes[i];
+    n += chosen >> i & 1u;
+  }
+  return static_cast<int>(n);
 }
 
-class Sums {
+template <class T>
+class Block {
  public:
-  Sums() {
+  void take(int pack, const Floats& /*x*/, const Mask& m) {
+    chosen_ |= static_cast<uint64_t>(bits(m)) << (kLanes * pack);
+  }
+  int write(float* to, const float* memory) const { return pick(to, memory, chosen_, __builtin_popcountll(chosen_)); }
+
+ private:
+  uint64_t chosen_ = 0;
+};
+
+struct Doubles {
+  __m128d v[8];
+};
+inline Doubles widened(Floats x) {
+  Doubles wide;
+  for (int i = 0; i < 4; ++i) {
+    wide.v[2 * i] = _mm_cvtps_pd(x.v[i]);
+    wide.v[2 * i + 1] = _mm_cvtps_pd(_mm_movehl_ps(x.v[i], x.v[i]));
+  }
+  return wide;
+}
+
+inline Doubles widened(const float* from) {
+  Doubles wide;
+  for (int i = 0; i < 8; ++i)
+    wide.v[i] = _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 2 * i))));
+  return wide;
+}
+
+class LaneSums {
+ public:
+  LaneSums() {
     for (__m128d& v : v_) v = _mm_setzero_pd();
   }
 
-  void add(Floats x) {
-    for (int i = 0; i < 4; ++i) {
-      v_[2 * i] = _mm_add_pd(v_[2 * i], low(x.v[i]));
-      v_[2 * i + 1] = _mm_add_pd(v_[2 * i + 1], high(x.v[i]));
-    }
+  void add(const Doubles& x) {
+    for (int i = 0; i < 8; ++i) v_[i] = _mm_add_pd(v_[i], x.v[i]);
   }
-  void add_squares(Floats x) {
-    for (int i = 0; i < 4; ++i) {
-      v_[2 * i] = _mm_add_pd(v_[2 * i], _mm_mul_pd(low(x.v[i]), low(x.v[i])));
-      v_[2 * i + 1] = _mm_add_pd(v_[2 * i + 1], _mm_mul_pd(high(x.v[i]), high(x.v[i])));
-    }
+  void add_squares(const Doubles& x) {
+    for (int i = 0; i < 8; ++i) v_[i] = _mm_add_pd(v_[i], _mm_mul_pd(x.v[i], x.v[i]));
   }
   double total() const {
     double v[kLanes];
     for (int i = 0; i < 8; ++i) _mm_storeu_pd(v + 2 * i, v_[i]);
-    return portable::Sums<float>::in_order(v);
+    return portable::LaneSums::in_order(v);
   }
 
  private:
-  static __m128d low(__m128 x) { return _mm_cvtps_pd(x); }
-  static __m128d high(__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
-
   __m128d v_[8];
 };
 
 template <class T>
-inline Sums make_sums() {
-  return {};
-}
+using Sums = LaneSums;
 
 }  // namespace steppe::kernels::cpu::sse2
 #endif
