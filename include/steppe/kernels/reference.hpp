@@ -326,9 +326,10 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
     const at::Tensor w = tasks[i].param.detach();
     const auto index = static_cast<int64_t>(i);
     const at::Tensor& u = layers[i].direction;
-    const at::Tensor by = scale[index].to(w.device());
-    // LibTorch 1.13 would round the factor to 16 bits too.
-    at::Tensor e = u.element_size() == 2 ? (u.to(at::kFloat) * by).to(u.scalar_type()) : u * by;
+    // 16-bit directions are multiplied in float: LibTorch 1.13 would round the factor to 16 bits too. A direction without
+    // dimensions would take the factor's type.
+    const at::ScalarType type = u.element_size() == 2 ? at::kFloat : u.scalar_type();
+    at::Tensor e = (u.to(type) * scale[index].to(w.device(), type)).to(u.scalar_type());
     e.masked_fill_(still[index].to(w.device()), 0);  // 0 * Inf is NaN
     if (tasks[i].destination.is_same(tasks[i].param))
       w.add_(e);
