@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,24 @@ TEST(Perturbation, NestsOverTheSameParameters) {
     EXPECT_TRUE(w.equal(outside));
   }
   EXPECT_TRUE(w.equal(torch::ones({50})));
+}
+
+TEST(Perturbation, ItsMemoryServesOneAtATime) {
+  const at::Tensor w = torch::ones({3}), before = w.clone();
+  AscentGroup group;
+  group.params = {w};
+  group.gradients = {torch::ones({3})};
+  group.rho = 0.5;
+  const auto memory = std::make_shared<PerturbationMemory>();
+  {
+    const Perturbation at({group}, memory);
+    const at::Tensor moved = w.clone();
+    EXPECT_NE(message_of([&] { const Perturbation again({group}, memory); }).find("one Perturbation at a time"), std::string::npos);
+    EXPECT_TRUE(w.equal(moved));
+  }
+  EXPECT_TRUE(w.equal(before));
+  const Perturbation later({group}, memory);
+  EXPECT_FALSE(w.equal(before));
 }
 
 TEST(Perturbation, RestoresWhenTheAscentItselfThrows) {

@@ -6,12 +6,12 @@
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <exception>
 #include <memory>
 #include <string>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -53,21 +53,24 @@ class PerturbationMemory {
   PlacedParameters placed_;
   kernels::Workspace workspace_;
   std::vector<AscentTask> tasks_;
+  std::vector<MovedWeights> moved_;
+  std::vector<const c10::TensorImpl*> params_;
 };
 
 namespace detail {
 
-/// The directions of a group before the fused part: gradients made dense, custom links run. Nothing is changed.
-inline std::vector<at::Tensor> directions_of(const AscentGroup& group, const std::vector<at::Tensor>& params,
-                                             const std::vector<at::Tensor>& gradients) {
+/// A gradient as the kernels take it: dense, and nothing is recorded of it.
+inline at::Tensor dense(const at::Tensor& gradient) {
+  const at::Tensor strided = gradient.layout() == at::kStrided ? gradient : gradient.detach().to_dense();
+  return strided.requires_grad() ? strided.detach() : strided;
+}
+
+/// The directions that a group's custom links make of its gradients, which are left as they are.
+inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links, const std::vector<at::Tensor>& params,
+                                                 const std::vector<at::Tensor>& gradients) {
   std::vector<at::Tensor> directions;
-  for (const at::Tensor& g : gradients) {
-    at::Tensor dense = g.layout() == at::kStrided ? g : g.detach().to_dense();
-    directions.push_back(dense.requires_grad() ? dense.detach() : dense);
-  }
-  if (group.direction.links.empty()) return directions;
-  for (at::Tensor& direction : directions) direction = direction.clone();
-  for (const CustomLink& link : group.direction.links) {
+  for (const at::Tensor& gradient : gradients) directions.push_back(dense(gradient).clone());
+  for (const CustomLink& link : links) {
     link(directions, params);
     TORCH_CHECK(directions.size() == params.size(), "steppe: an ascent link returned ", directions.size(),
                 " directions for ", params.size(), " parameters; it must keep their number");
@@ -100,22 +103,20 @@ class Perturbation {
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
   /// Several groups under one global norm. `memory` is kept from one perturbation to the next; it serves one at a time.
-  /// Errors: lists beside params of another length, shapes that do not fit, a parameter twice, rho that is negative or
-  /// not finite, groups of different norm orders.
+  /// Errors: memory that serves another one, lists beside params of another length, shapes that do not fit, a parameter
+  /// twice, rho that is negative or not finite, groups of different norm orders.
   explicit Perturbation(const std::vector<AscentGroup>& groups,
                         std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>())
-      : memory_(std::move(memory)) {
+      : memory_(std::move(memory)), weights_(unused(memory_->moved_)) {
     const c10::NoGradGuard no_grad;
     check(groups);
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
     result_ = memory_->workspace_.ascend(tasks.all);
-    for (const AscentTask& task : tasks.all) {
-      if (!task.moved || task.destination.is_same(task.param)) continue;
-      weights_.add(task.param, task.param.variable_data(), false);
-      MovedWeights::point(task.param, task.destination);
-    }
+    for (const AscentTask& task : tasks.all)
+      if (task.moved && !task.destination.is_same(task.param))
+        weights_.moved.push_back(MovedWeights::elsewhere(task.param, task.destination));
   }
 
   Perturbation(const Perturbation&) = delete;
@@ -138,9 +139,8 @@ class Perturbation {
   };
 
   /// A member, so that a constructor that throws half-way restores as well.
-  class Weights {
-   public:
-    Weights() = default;
+  struct Weights {
+    explicit Weights(std::vector<MovedWeights>& kept) : moved(kept) {}
     Weights(const Weights&) = delete;
     Weights& operator=(const Weights&) = delete;
     ~Weights() {
@@ -151,29 +151,30 @@ class Perturbation {
       }
     }
 
-    void add(const at::Tensor& param, const at::Tensor& original, bool in_place) {
-      moved_.emplace_back(param, original, in_place);
-    }
-
     /// One that fails does not keep the others from their place.
     void restore() {
       const c10::NoGradGuard no_grad;
       std::string failures;
-      for (const MovedWeights& each : moved_) try {
+      for (const MovedWeights& each : moved) try {
           each.restore();
         } catch (const std::exception& error) {
           failures += error.what();
         }
-      moved_.clear();
+      moved.clear();
       TORCH_CHECK(failures.empty(), "steppe: weights could not be put back: ", failures);
     }
 
-   private:
-    std::vector<MovedWeights> moved_;
+    std::vector<MovedWeights>& moved;
   };
 
-  static void check(const std::vector<AscentGroup>& groups) {
-    std::unordered_set<const c10::TensorImpl*> seen;
+  static std::vector<MovedWeights>& unused(std::vector<MovedWeights>& moved) {
+    TORCH_CHECK(moved.empty(), "steppe: a PerturbationMemory serves one Perturbation at a time; give each its own");
+    return moved;
+  }
+
+  void check(const std::vector<AscentGroup>& groups) {
+    std::vector<const c10::TensorImpl*>& seen = memory_->params_;
+    seen.clear();
     for (const AscentGroup& group : groups) {
       const size_t count = group.params.size();
       const auto fits = [count](size_t size) { return size == 0 || size == count; };
@@ -186,49 +187,66 @@ class Perturbation {
       TORCH_CHECK(group.direction.recipe.p == groups.front().direction.recipe.p,
                   "steppe: the groups of a Perturbation share one norm, but have p = ",
                   groups.front().direction.recipe.p, " and p = ", group.direction.recipe.p);
-      for (const at::Tensor& param : group.params)
-        TORCH_CHECK(seen.insert(param.unsafeGetTensorImpl()).second, "steppe: a parameter of shape ", param.sizes(),
-                    " appears twice in a Perturbation; pass each tensor once");
+      for (const at::Tensor& param : group.params) seen.push_back(param.unsafeGetTensorImpl());
     }
+    std::sort(seen.begin(), seen.end());
+    const auto twice = std::adjacent_find(seen.begin(), seen.end());
+    TORCH_CHECK(twice == seen.end(), "steppe: a parameter of shape ", (*twice)->sizes(),
+                " appears twice in a Perturbation; pass each tensor once");
   }
 
   void append_tasks(const AscentGroup& group) {
     if (group.rho == 0.0 && !group.in_norm) return;
+    for (size_t i = 0; i < group.params.size(); ++i)
+      TORCH_CHECK(!group.gradients[i].defined() || group.gradients[i].sizes() == group.params[i].sizes(),
+                  "steppe: a gradient of shape ", group.gradients[i].sizes(), " does not fit its parameter of shape ",
+                  group.params[i].sizes());
+    if (!group.direction.links.empty()) return append_custom_tasks(group);
+    for (size_t i = 0; i < group.params.size(); ++i) {
+      const at::Tensor& gradient = group.gradients[i];
+      if (!gradient.defined()) continue;
+      at::Tensor direction = detail::dense(gradient);
+      const bool spare =
+          direction.is_same(gradient) ? !group.spare.empty() && group.spare[i] : direction.use_count() == 1;
+      append_task(group, i, std::move(direction), spare);
+    }
+  }
+
+  void append_custom_tasks(const AscentGroup& group) {
     std::vector<at::Tensor> params, gradients;
     std::vector<size_t> index;
     for (size_t i = 0; i < group.params.size(); ++i) {
-      const at::Tensor& g = group.gradients[i];
-      if (!g.defined()) continue;
-      TORCH_CHECK(g.sizes() == group.params[i].sizes(), "steppe: a gradient of shape ", g.sizes(),
-                  " does not fit its parameter of shape ", group.params[i].sizes());
+      if (!group.gradients[i].defined()) continue;
       params.push_back(group.params[i]);
-      gradients.push_back(g);
+      gradients.push_back(group.gradients[i]);
       index.push_back(i);
     }
-    std::vector<at::Tensor> directions = detail::directions_of(group, params, gradients);
-    for (size_t i = 0; i < params.size(); ++i) {
-      AscentTask task;
-      task.param = params[i];
-      task.direction = std::move(directions[i]);
-      task.recipe = group.direction.recipe;
-      task.rho = group.rho;
-      task.in_norm = group.in_norm;
-      task.norm_gain = !group.norm_gains.empty() && group.norm_gains[index[i]];
-      task.fused = group.fused;
-      const bool is_gradient = task.direction.is_same(gradients[i]);
-      gradients[i] = at::Tensor();
-      const bool spare = detail::has_memory_of_its_own(task.direction) &&
-                         (is_gradient ? !group.spare.empty() && group.spare[index[i]] : task.direction.use_count() == 1);
-      if (group.rho > 0.0) place(task, group.placement, spare);
-      memory_->tasks_.push_back(std::move(task));
+    std::vector<at::Tensor> directions = detail::custom_directions(group.direction.links, params, gradients);
+    gradients.clear();
+    for (size_t i = 0; i < index.size(); ++i) {
+      const bool spare = directions[i].use_count() == 1;
+      append_task(group, index[i], std::move(directions[i]), spare);
     }
+  }
+
+  /// `spare`: nobody else looks at the direction.
+  void append_task(const AscentGroup& group, size_t index, at::Tensor direction, bool spare) {
+    AscentTask& task = memory_->tasks_.emplace_back();
+    task.param = group.params[index];
+    task.direction = std::move(direction);
+    task.recipe = group.direction.recipe;
+    task.rho = group.rho;
+    task.in_norm = group.in_norm;
+    task.norm_gain = !group.norm_gains.empty() && group.norm_gains[index];
+    task.fused = group.fused;
+    if (group.rho > 0.0) place(task, group.placement, spare && detail::has_memory_of_its_own(task.direction));
   }
 
   void place(AscentTask& task, Placement wish, bool spare) {
     PlacedWeights& placed = memory_->placed_.of(task.param);
     const Placement chosen = placed.choose(task.param, wish, task.direction, spare);
     task.destination = placed.destination(task.param, task.direction);
-    if (chosen == Placement::InPlace) weights_.add(task.param, placed.buffer(), true);
+    if (chosen == Placement::InPlace) weights_.moved.push_back(MovedWeights::in_place(task.param, placed.buffer()));
   }
 
   template <class Ascent>

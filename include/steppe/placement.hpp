@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/Storage.h>
+#include <c10/core/TensorImpl.h>
 
 #include <cstdint>
 #include <unordered_map>
@@ -33,27 +35,44 @@ inline bool has_memory_of_its_own(const at::Tensor& tensor) {
 /// One parameter on its way to w + e and back.
 class MovedWeights {
  public:
-  /// What w was moved from: its own memory, or a copy of it.
-  MovedWeights(at::Tensor param, at::Tensor original, bool in_place)
-      : param_(std::move(param)), original_(std::move(original)), in_place_(in_place) {}
+  /// Points the parameter at `memory`, which has its sizes, strides, type and device. No handle is made.
+  static MovedWeights elsewhere(const at::Tensor& param, const at::Tensor& memory) {
+    MovedWeights moved(param);
+    moved.storage_ = param.storage();
+    moved.offset_ = param.storage_offset();
+    point(param, memory.storage(), memory.storage_offset());
+    return moved;
+  }
+  /// The parameter is about to be overwritten; `copy` holds w.
+  static MovedWeights in_place(const at::Tensor& param, const at::Tensor& copy) {
+    MovedWeights moved(param);
+    moved.copy_ = copy;
+    return moved;
+  }
 
   /// The parameter is w again.
   void restore() const {
-    if (in_place_)
-      param_.detach().copy_(original_);
+    if (copy_.defined())
+      param_.detach().copy_(copy_);
     else
-      point(param_, original_);
-  }
-
-  /// Graphs that were recorded over the old values notice, as they would if the values had been overwritten.
-  static void point(const at::Tensor& param, const at::Tensor& memory) {
-    param.set_data(memory);
-    param.unsafeGetTensorImpl()->bump_version();
+      point(param_, storage_, offset_);
   }
 
  private:
-  at::Tensor param_, original_;
-  bool in_place_;
+  explicit MovedWeights(at::Tensor param) : param_(std::move(param)) {}
+
+  /// Graphs that were recorded over the old values notice, as they would if the values had been overwritten.
+  static void point(const at::Tensor& param, const c10::Storage& storage, int64_t offset) {
+    c10::TensorImpl* const impl = param.unsafeGetTensorImpl();
+    impl->set_allow_tensor_metadata_change(true);  // which parameters made by detach() may lack
+    impl->set_storage_keep_dtype(storage);
+    impl->set_storage_offset(offset);
+    impl->bump_version();
+  }
+
+  at::Tensor param_, copy_;
+  c10::Storage storage_;
+  int64_t offset_ = 0;
 };
 
 /// The choice for one parameter, and the buffer that it may need.
