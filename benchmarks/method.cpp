@@ -38,11 +38,7 @@ double bytes_of(Method method) {
     case Method::Asam:
       return kRead + kRead + kRead + kRead + kWrite;
     case Method::ZSharp:
-    case Method::ZSharpTies: {
-      // Of the gradient only the kept 5 % and one bit per component are written and read again.
-      const double list = 0.05 * 4.0 + 1.0 / 8.0;
-      return kRead + 2.0 * list + kRead + kWrite;
-    }
+    case Method::ZSharpTies:
     case Method::Sam:
     case Method::Gcsam:
       break;

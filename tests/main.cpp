@@ -1,11 +1,13 @@
 // Names the LibTorch that the tests run on, then runs them.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <steppe/kernels/cpu/instruction_sets.hpp>
 #include <steppe/version.hpp>
 #include <torch/version.h>
 
 #include <cstdio>
 #include <cstring>
+#include <stdexcept>
 
 // Read by LeakSanitizer where the build has one: LibTorch does not free the reader of an archive that it refuses.
 extern "C" const char* __lsan_default_suppressions();
@@ -18,6 +20,13 @@ int main(int argc, char** argv) {
       std::strstr(TORCH_VERSION, STEPPE_TORCH_VERSION) == nullptr) {
     std::printf("The build found LibTorch %s, the headers are those of %s\n", STEPPE_TORCH_VERSION, TORCH_VERSION);
     return 1;
+  }
+  constexpr int kSkipped = 77;
+  try {
+    std::printf("instructions: %s\n", steppe::kernels::cpu::name_of(steppe::kernels::cpu::instruction_set()));
+  } catch (const std::invalid_argument& error) {
+    std::printf("skipped: %s\n", error.what());
+    return kSkipped;
   }
   std::fflush(stdout);
   testing::InitGoogleTest(&argc, argv);

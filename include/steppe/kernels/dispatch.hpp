@@ -25,8 +25,8 @@ namespace detail {
 /// LibTorch's own threads (at::set_num_threads). Without OpenMP in the compiler's flags at::parallel_for is serial.
 class AtenThreads {
  public:
-  /// So little work is done before another thread has begun.
-  static constexpr int64_t kSerial = int64_t{1} << 15;
+  /// So little work is done nearly as soon as other threads have begun, and sooner where they have to wait for a core.
+  static constexpr int64_t kSerial = int64_t{1} << 19;
 
   explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : std::max(at::get_num_threads(), 1)) {}
 

@@ -273,7 +273,7 @@ TEST_P(FusedAscent, GivesTheSameBitsForEveryInstructionSetAndNumberOfThreads) {
       SCOPED_TRACE(std::string(c10::toString(dtype)) + ", seed " + std::to_string(seed));
       auto model = random_model(seed, dtype, true);
       // One tensor that several threads share.
-      model.push_back({torch::randn({400, 700}).to(dtype), torch::randn({400, 700}).to(dtype)});
+      model.push_back({torch::randn({800, 700}).to(dtype), torch::randn({800, 700}).to(dtype)});
       const Outcome first = ascend(model, GetParam().recipe, 0.5, {true});
       for (const cpu::InstructionSet set : cpu::available_instruction_sets())
         for (const int threads : {1, 2, 3}) {
@@ -319,7 +319,7 @@ INSTANTIATE_TEST_SUITE_P(Every, FusedAscent, testing::ValuesIn(fused_recipes()),
 /// Large enough for the sample and the window, in shapes that are hard on them.
 TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
   torch::manual_seed(1);
-  const int64_t n = 400000;
+  const int64_t n = 600000;
   const at::Tensor normal = torch::randn({n});
   const at::Tensor mostly_zero = normal * (torch::rand({n}) > 0.95);
   const at::Tensor half_zero = normal * (torch::rand({n}) > 0.5);
@@ -349,7 +349,7 @@ TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
 
 TEST(FilterThreshold, IsExactWithRowsLongerThanAPiece) {
   torch::manual_seed(2);
-  const std::vector<Tensors> model = {{torch::randn({3, 150001}), torch::randn({3, 150001}) + torch::randn({3, 1})},
+  const std::vector<Tensors> model = {{torch::randn({4, 150001}), torch::randn({4, 150001}) + torch::randn({4, 1})},
                                       {torch::randn({2, 65537}), torch::full({2, 65537}, 0.1)}};
   for (const NamedRecipe& named : fused_recipes())
     for (const int threads : {1, 2}) {

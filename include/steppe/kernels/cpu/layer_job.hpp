@@ -2,17 +2,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
+#include <steppe/kernels/cpu/histogram_selection.hpp>
 #include <steppe/kernels/cpu/instruction_sets.hpp>
 #include <steppe/kernels/cpu/layer.hpp>
 #include <steppe/kernels/cpu/memory.hpp>
-#include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/sample.hpp>
+#include <steppe/kernels/cpu/window_lists.hpp>
 
 namespace steppe::kernels::cpu {
 
@@ -110,7 +111,7 @@ class LayerJobOf final : public LayerJob {
   }
 
   int64_t bytes() const override {
-    return inside_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
+    return window_lists_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
   }
 
  private:
@@ -126,15 +127,14 @@ class LayerJobOf final : public LayerJob {
   struct Part {
     double sum = 0.0, squares = 0.0;
     Measured measured;
-    Seen<N> seen;
-    Above above;
-    int64_t inside = 0;  ///< more than there is room for: they are not kept
   };
 
   static constexpr bool kIsFloat = std::is_same_v<T, float>;
   /// Below this many components everything is in the cache, and sampling would not pay.
   static constexpr int64_t kSampled = 1 << 15;
+  /// Half the width of the window in standard deviations of the sample's counts.
   static constexpr int kAttempts = 2;
+  static constexpr double kSigmas[kAttempts] = {3.5, 14.0};
 
   const T* gradient() const { return static_cast<const T*>(layer_.direction); }
   const T* weights() const { return static_cast<const T*>(layer_.weights); }
@@ -220,7 +220,7 @@ class LayerJobOf final : public LayerJob {
     if (!layer_.filtered) {
       sweep_ = layer_.scaled ? Sweep::Measure : Sweep::Sums;
     } else if (kIsFloat && layer_.size >= kSampled) {
-      begin_window(worker, false, N{0});
+      begin_window(nullptr, worker);
     } else {
       sweep_ = Sweep::Sums;
     }
@@ -258,7 +258,7 @@ class LayerJobOf final : public LayerJob {
     rule_.mean = mean_of(sum, layer_.size);
     sweep_ = Sweep::Measure;
     if (!std::isfinite(statistics_.gradient_squares)) return;  // nothing will move
-    rule_.threshold = select_exactly(rank_from_top(), worker);
+    rule_.threshold = select_exactly(worker);
     rule_.filtered = true;
   }
 
@@ -301,172 +301,60 @@ class LayerJobOf final : public LayerJob {
     return layer_.size - 1 - std::min(layer_.size - 1, rank);
   }
 
-  void begin_window(Worker& worker, bool mean_is_known, N mean) {
+  void begin_window(N* known_mean, Worker& worker) {
     Sample<N> sample(*lists_, worker.keys.room_for<N>(Sample<N>::kRoom));
     sample.draw(gradient(), layer_.size, rule_.centralized ? row_means_.data() : nullptr, layer_.row);
-    window_ = sample.window(mean_is_known ? mean : sample.mean(), rank_from_top(), attempt_ == 0 ? 3.5 : 14.0);
-    inside_room_ = std::min(kPiece, static_cast<int64_t>(2.0 * sample.share_inside() * static_cast<double>(kPiece)) + 512);
-    inside_.room_for<N>(pieces_ * inside_room_);
+    const N centre = known_mean != nullptr ? *known_mean : sample.mean();
+    const Window<N> window = sample.window(centre, rank_from_top(), kSigmas[attempt_]);
+    window_lists_.begin(*lists_, pieces_, window, sample.share_inside());
     sweep_ = Sweep::Window;
   }
 
   void sweep_window(Span span, int64_t piece, Worker& worker) {
-    Part& part = parts_[static_cast<size_t>(piece)];
-    part = Part();
-    N* const list = part.seen.list = worker.list.room_for<N>(kPiece + kBlockRoom);
-    for (Runs run(*this, span); run.left(); run.next())
-      passes_->window(gradient() + run.begin, run.size(), run.rule, window_, part.seen);
-    part.inside = lists_->within(list, part.seen.list - list, window_, list, part.above);
-    if (part.inside <= inside_room_) std::copy(list, list + part.inside, inside_of(piece));
+    window_lists_.sweep(piece, worker.list, [&](Seen<N>& seen) {
+      for (Runs run(*this, span); run.left(); run.next())
+        passes_->window(gradient() + run.begin, run.size(), run.rule, window_lists_.window(), seen);
+    });
   }
 
-  N* inside_of(int64_t piece) { return inside_.room_for<N>(0) + piece * inside_room_; }
-
   void settle_window(Worker& worker) {
-    Seen<N> all;
-    Above above;
-    for (const Part& part : parts_) {
-      all.sum += part.seen.sum;
-      all.squares += part.seen.squares;
-      all.plateau += part.seen.plateau;
-      above.squares += part.above.squares;
-      above.count += part.above.count;
-    }
-    if (!rule_.centralized) statistics_.gradient_squares = all.squares;
-    statistics_.measure = statistics_.length = all.squares;
+    window_lists_.settle();
+    statistics_.measure = statistics_.length = window_lists_.squares();
+    if (!rule_.centralized) statistics_.gradient_squares = statistics_.measure;
     sweep_ = Sweep::None;
-    if (!std::isfinite(all.squares)) return;  // nothing will move
-    rule_.mean = mean_of(all.sum, layer_.size);
-    if (!threshold_from(all.plateau, above.count, worker)) return;
+    if (!std::isfinite(statistics_.measure)) return;  // nothing will move
+    rule_.mean = mean_of(window_lists_.sum(), layer_.size);
+    if (!window_lists_.find(rank_from_top(), rule_.mean, worker.keys, rule_.threshold)) return select_otherwise(worker);
     rule_.filtered = true;
-    statistics_.kept = 0;
-    double squares = above.squares;
-    for (int64_t piece = 0; piece < pieces_; ++piece)
-      squares += lists_->kept_squares(inside_of(piece), parts_[static_cast<size_t>(piece)].inside, rule_.mean,
-                                      rule_.threshold, statistics_.kept);
-    statistics_.kept += above.count;
-    if (all.plateau > 0 && std::fabs(window_.plateau - rule_.mean) > rule_.threshold) {
-      statistics_.kept += all.plateau;
-      squares += static_cast<double>(all.plateau) * static_cast<double>(window_.plateau) * static_cast<double>(window_.plateau);
-    }
+    const double squares = window_lists_.kept_squares(rule_.mean, rule_.threshold, statistics_.kept);
     statistics_.tail_found = statistics_.kept > 0;
-    if (!statistics_.tail_found) {
+    if (statistics_.tail_found) {
+      statistics_.measure = statistics_.length = squares;
+    } else {
       rule_.filtered = false;
       statistics_.kept = layer_.size;
-    } else {
-      statistics_.measure = statistics_.length = squares;
     }
     if (layer_.scaled) sweep_ = Sweep::Measure;
   }
 
-  /// Sets the threshold if the window can be shown to hold it; else prepares another way and returns false.
-  bool threshold_from(int64_t plateau, int64_t above, Worker& worker) {
-    int64_t listed = 0;
-    bool full = false;
-    for (const Part& part : parts_) {
-      listed += part.inside;
-      full = full || part.inside > inside_room_;
-    }
-    const int64_t rank = rank_from_top() - above;
-    if (!full && rank >= 0 && rank < listed + plateau) {
-      const N threshold = rule_.threshold = select_listed(listed, plateau, rank, worker);
-      // The window lies around another centre than the mean: its edges count only as far as that is certain.
-      const double shift = std::fabs(static_cast<double>(rule_.mean) - static_cast<double>(window_.centre));
-      const double low = window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + 1e-6);
-      const double high = (static_cast<double>(window_.high) - shift) * (1.0 - 1e-6);
-      if (static_cast<double>(threshold) > low && static_cast<double>(threshold) < high) return true;
-    }
-    if (++attempt_ < kAttempts) {
-      begin_window(worker, true, rule_.mean);
-    } else {
-      rule_.threshold = select_exactly(rank_from_top(), worker);
-      rule_.filtered = true;
-      sweep_ = Sweep::Measure;
-    }
-    return false;
+  /// A wider window about the mean, which is known by now; after that none.
+  void select_otherwise(Worker& worker) {
+    if (++attempt_ < kAttempts) return begin_window(&rule_.mean, worker);
+    rule_.threshold = select_exactly(worker);
+    rule_.filtered = true;
+    sweep_ = Sweep::Measure;
   }
 
-  /// Distances of the listed components in (low, high]; returns how many, and adds up those above.
-  int64_t listed_distances(N low, N high, N* keys, int64_t& above) {
-    int64_t found = 0;
-    for (int64_t piece = 0; piece < pieces_; ++piece)
-      found += lists_->distances_between(inside_of(piece), parts_[static_cast<size_t>(piece)].inside, rule_.mean, low, high,
-                                         keys + found, above);
-    return found;
-  }
-
-  /// Where `rank` among the listed components will be found, by some of them.
-  void guess_bracket(int64_t listed, int64_t rank, N& low, N& high) {
-    constexpr int64_t kSome = 128;
-    N some[kSome];
-    int64_t piece = 0, before = 0;
-    for (int64_t i = 0; i < kSome; ++i) {
-      const int64_t at = i * listed / kSome;
-      while (at - before >= parts_[static_cast<size_t>(piece)].inside) before += parts_[static_cast<size_t>(piece++)].inside;
-      some[i] = std::fabs(inside_of(piece)[at - before] - rule_.mean);
-    }
-    bracket_of(some, kSome, static_cast<double>(rank) / static_cast<double>(listed), low, high);
-  }
-
-  N select_listed(int64_t listed, int64_t plateau, int64_t rank, Worker& worker) {
-    N* keys = worker.keys.room_for<N>(listed + kBlockRoom);
-    const N level = std::fabs(window_.plateau - rule_.mean);
-    int64_t above = 0;
-    if (plateau > 0) {
-      listed_distances(level, level, keys, above);
-      if (rank >= above && rank < above + plateau) return level;
-      if (rank >= above) rank -= plateau;
-    }
-    N low = -1, high = std::numeric_limits<N>::infinity();
-    if (listed > kPiece / 8) guess_bracket(listed, rank, low, high);
-    above = 0;
-    int64_t found = listed_distances(low, high, keys, above);
-    if (rank < above || rank >= above + found) {
-      above = 0;
-      found = listed_distances(-1, std::numeric_limits<N>::infinity(), keys, above);
-    }
-    return order_statistic(*lists_, keys, found, rank - above);
-  }
-
-  /// Without any assumption: halves the range of the values by histograms of their bits, until few are left.
-  N select_exactly(int64_t rank, Worker& worker) const {
-    constexpr int64_t kFits = kPiece;
-    N* block = worker.keys.room_for<N>(2 * (kPiece + kBlockRoom));
-    N* few = block + kPiece + kBlockRoom;
-    Ordinal<N> low = -1, high = ordinal_of(std::numeric_limits<N>::infinity());
-    int64_t inside = layer_.size;
-    while (inside > kFits && high - low > 1) inside = narrow_by_histogram(low, high, rank, block);
-    if (high - low <= 1) return number_at<N>(high);
-    int64_t found = 0;
-    for (int64_t piece = 0; piece < pieces_; ++piece)
-      for (Runs run(*this, Pieces(layer_).span(piece)); run.left(); run.next()) {
-        passes_->distances(gradient() + run.begin, run.size(), run.rule, block);
-        found += lists_->between(block, run.size(), number_at<N>(low), number_at<N>(high), few + found);
-      }
-    return order_statistic(*lists_, few, found, rank);
-  }
-
-  /// Cuts (low, high] to the bin that holds the rank; returns how many values are in it.
-  int64_t narrow_by_histogram(Ordinal<N>& low, Ordinal<N>& high, int64_t& rank, N* block) const {
-    constexpr int kBins = 2048;
-    int shift = 0;
-    while (((high - low - 1) >> shift) >= kBins) ++shift;
-    int64_t counts[kBins] = {};
-    for (int64_t piece = 0; piece < pieces_; ++piece)
-      for (Runs run(*this, Pieces(layer_).span(piece)); run.left(); run.next()) {
-        passes_->distances(gradient() + run.begin, run.size(), run.rule, block);
-        for (int64_t i = 0; i < run.size(); ++i) {
-          const Ordinal<N> at = ordinal_of(block[i]);
-          if (at > low && at <= high) ++counts[(at - low - 1) >> shift];
+  N select_exactly(Worker& worker) const {
+    const auto for_each_part = [this](N* block, auto&& visit) {
+      for (int64_t piece = 0; piece < pieces_; ++piece)
+        for (Runs run(*this, Pieces(layer_).span(piece)); run.left(); run.next()) {
+          passes_->distances(gradient() + run.begin, run.size(), run.rule, block);
+          visit(run.size());
         }
-      }
-    int bin = kBins - 1;
-    while (bin > 0 && rank >= counts[bin]) rank -= counts[bin--];
-    const Ordinal<N> first = low + 1 + (static_cast<Ordinal<N>>(bin) << shift);
-    const Ordinal<N> width = static_cast<Ordinal<N>>(1) << shift;
-    high = high - first < width ? high : static_cast<Ordinal<N>>(first + width - 1);
-    low = first - 1;
-    return counts[bin];
+    };
+    HistogramSelection<N, decltype(for_each_part)> selection(*lists_, for_each_part, worker.keys);
+    return selection.find(layer_.size, rank_from_top());
   }
 
   const Passes<T>* passes_ = nullptr;
@@ -477,9 +365,7 @@ class LayerJobOf final : public LayerJob {
   int attempt_ = 0;
   std::vector<Part> parts_;
   std::vector<N> row_means_;
-  Window<N> window_;
-  Memory inside_;  ///< of every piece, the components in the window
-  int64_t inside_room_ = 0;
+  WindowLists<N> window_lists_;
 };
 
 }  // namespace steppe::kernels::cpu

@@ -197,7 +197,7 @@ inline void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const Rule<T>& rule, 
 
 template <class T, Case kCase>
 void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
-  constexpr int64_t kInCache = 2048;  // read once more from the nearest cache: more sums than that need more registers
+  constexpr int64_t kInCache = 1024;  // read once more from the nearest cache: more sums than that need more registers
   const Rule<T> here = rule;
   const bool scales = kCase == Case::Scaled || (kCase == Case::Any && here.scaled);
   const T* scale = scales ? w : g;  // w may be absent

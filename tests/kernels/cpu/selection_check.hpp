@@ -1,0 +1,157 @@
+// A layer made of a few bytes, filtered by the kernels and by sorting. Knows no torch: a fuzzer runs it too.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <steppe/kernels/cpu/ascent.hpp>
+
+namespace steppe::kernels::cpu {
+
+/// The caller's thread alone, or three in name: then large layers are cut among "threads".
+struct Serial {
+  int threads = 1;
+  int count() const { return threads; }
+  template <class Body>
+  void run(int64_t tasks, Body&& body) const {
+    for (int64_t task = tasks - 1; task >= 0; --task) body(task, static_cast<int>(task) % threads);
+  }
+};
+
+/// Reads numbers from the bytes of a fuzzer, zeros when they have run out.
+class Bytes {
+ public:
+  Bytes(const uint8_t* data, size_t size) : next_(data), left_(size) {}
+  template <class N>
+  N take() {
+    N value{};
+    const size_t size = std::min(sizeof(N), left_);
+    if (size > 0) std::memcpy(&value, next_, size);
+    next_ += size;
+    left_ -= size;
+    return value;
+  }
+  bool empty() const { return left_ == 0; }
+
+ private:
+  const uint8_t* next_;
+  size_t left_;
+};
+
+/// A filtered layer: its size, its rows, its quantile and its values all follow from the bytes. Few bytes make a large
+/// layer: the values are drawn from a table, scaled here and there, so that ties and plateaus come up by themselves.
+struct FilteredLayer {
+  std::vector<float> gradient, weights;
+  int64_t row = 0;
+  double quantile = 0.95;
+  int threads = 1;
+
+  FilteredLayer(const uint8_t* data, size_t size) {
+    Bytes bytes(data, size);
+    const auto kind = bytes.take<uint8_t>();
+    int64_t n = bytes.take<uint16_t>();
+    if (kind & 1) n = 32768 + n * 3;  // large enough to be sampled, and more than one piece
+    if ((kind & 2) && n > 0) row = 1 + bytes.take<uint16_t>() % n;
+    if (row > 0) n = std::max<int64_t>(n / row, 1) * row;
+    quantile = static_cast<double>(bytes.take<uint16_t>()) / 65536.0;
+    if (kind & 4) quantile = 0.95;
+    threads = kind & 8 ? 3 : 1;
+    const double smooth = kind & 16 ? 1.0 : 0.0;
+    uint64_t random = bytes.take<uint16_t>() + 1;
+    std::vector<float> table;
+    while (!bytes.empty() && table.size() < 4096) table.push_back(bytes.take<float>());
+    if (table.empty()) table.push_back(1.0f);
+    for (int64_t i = 0; i < n; ++i) {
+      random = random * 6364136223846793005u + 1442695040888963407u;
+      const double noise = static_cast<double>(random >> 40) / 16777216.0;
+      gradient.push_back(static_cast<float>(table[(random >> 33) % table.size()] * (1.0 + smooth * noise)));
+      weights.push_back(static_cast<float>(noise - 0.5));
+    }
+  }
+};
+
+/// What the filter keeps, by sorting. The means are the kernels' own.
+inline std::vector<bool> kept_by_sorting(const std::vector<float>& x, double quantile, float mean) {
+  std::vector<float> distances;
+  for (const float value : x) distances.push_back(std::fabs(value - mean));
+  std::vector<float> sorted = distances;
+  const auto at = static_cast<int64_t>(std::floor(quantile * static_cast<double>(x.size() - 1)));
+  std::nth_element(sorted.begin(), sorted.begin() + at, sorted.end());
+  std::vector<bool> kept;
+  bool any = false;
+  for (const float distance : distances) {
+    kept.push_back(distance > sorted[static_cast<size_t>(at)]);
+    any = any || kept.back();
+  }
+  if (!any) kept.assign(x.size(), true);
+  return kept;
+}
+
+/// Runs the kernels on the layer with one instruction set; empty, or what is wrong.
+inline std::string check_selection(const FilteredLayer& given, InstructionSet set) {
+  use(set);
+  constexpr float kFactor = 0.5f;
+  std::vector<float> x = given.gradient, out(x.size());
+  Layer layer;
+  layer.direction = given.gradient.data();
+  layer.weights = given.weights.data();
+  layer.out = out.data();
+  layer.size = static_cast<int64_t>(x.size());
+  layer.row = given.row;
+  layer.filtered = true;
+  layer.quantile = given.quantile;
+  Ascent ascent;
+  const std::vector<Layer> layers = {layer};
+  ascent.measure(layers, Serial{given.threads});
+  const Statistics seen = ascent.statistics(0);
+  bool finite = true;
+  for (const float value : x) finite = finite && std::isfinite(value);
+  if (!finite) return std::isfinite(seen.gradient_squares) ? "a number that is not finite was not noticed" : "";
+  ascent.ascend(layers, {kFactor}, Serial{given.threads});
+  if (x.empty()) return "";
+
+  const Passes<float>& pass = passes<float>();
+  double unused = 0.0;
+  for (int64_t begin = 0; given.row > 0 && begin < layer.size; begin += given.row) {
+    double sum = 0.0;
+    for (int64_t part = begin; part < begin + given.row; part += kPiece) {
+      double of_part = 0.0;
+      pass.sums(given.gradient.data() + part, std::min(kPiece, begin + given.row - part), of_part, unused);
+      sum += of_part;
+    }
+    const auto mean = static_cast<float>(sum / static_cast<double>(given.row));
+    for (int64_t i = begin; i < begin + given.row; ++i) x[static_cast<size_t>(i)] -= mean;
+  }
+  for (const float value : x)
+    if (!std::isfinite(value)) return "";  // a difference beyond the format: nothing is promised
+  double sum = 0.0;
+  for (const float value : x) sum += static_cast<double>(value);
+  const auto mean = static_cast<float>(sum / static_cast<double>(x.size()));
+  // The kernels add up in another order: the rounded mean may be a neighbour.
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::string wrong;
+  for (const float candidate : {mean, std::nextafter(mean, infinity), std::nextafter(mean, -infinity)}) {
+    const std::vector<bool> kept = kept_by_sorting(x, given.quantile, candidate);
+    std::ostringstream words;
+    const auto count = std::count(kept.begin(), kept.end(), true);
+    if (seen.kept != count) words << "kept " << seen.kept << " and not " << count << " of " << x.size();
+    for (size_t i = 0; i < x.size() && words.tellp() == 0; ++i) {
+      const float e = x[i] * kFactor;
+      const float expected = kept[i] ? given.weights[i] + e : given.weights[i];
+      if (out[i] != expected) words << "component " << i << " of " << x.size() << " is " << out[i] << " and not " << expected;
+    }
+    if (words.tellp() == 0) return "";
+    if (wrong.empty()) wrong = words.str() + " (row " + std::to_string(given.row) + ", quantile " + std::to_string(given.quantile) + ")";
+  }
+  return wrong;
+}
+
+}  // namespace steppe::kernels::cpu

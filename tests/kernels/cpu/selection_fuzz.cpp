@@ -1,0 +1,23 @@
+// The filter's selection under libFuzzer; needs clang and nothing else:
+//
+//     clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -Iinclude tests/kernels/cpu/selection_fuzz.cpp -o fuzz
+//     ./fuzz -max_total_time=60
+//
+// SPDX-License-Identifier: MIT
+#include <cstdio>
+#include <cstdlib>
+
+#include "selection_check.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace steppe::kernels::cpu;
+  const FilteredLayer layer(data, size);
+  for (const InstructionSet set : available_instruction_sets()) {
+    const std::string wrong = check_selection(layer, set);
+    if (wrong.empty()) continue;
+    std::fprintf(stderr, "%s: %s\n", name_of(set), wrong.c_str());
+    std::abort();
+  }
+  return 0;
+}
