@@ -36,7 +36,8 @@ namespace detail {
 template <class Link, class = void>
 struct IsFusedLink : std::false_type {};
 template <class Link>
-struct IsFusedLink<Link, std::void_t<decltype(std::declval<const Link&>().describe(std::declval<Recipe&>(), int64_t{}))>>
+struct IsFusedLink<Link,
+                   std::void_t<decltype(std::declval<const Link&>().describe(std::declval<Recipe&>(), int64_t{}))>>
     : std::true_type {};
 
 template <class Link>

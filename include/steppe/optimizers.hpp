@@ -17,7 +17,8 @@ namespace steppe {
 template <class Base>
 using SAM = SharpnessAware<Base, ascent::Gradient>;
 
-/// Adaptive SAM (arXiv 2102.11600): e = rho * T^2 g / N(T g), rho 0.5; AdaptiveScale::davda54() for the other convention.
+/// Adaptive SAM (arXiv 2102.11600): e = rho * T^2 g / N(T g), rho 0.5; AdaptiveScale::davda54() for the other
+/// convention.
 template <class Base>
 using ASAM = SharpnessAware<Base, ascent::AdaptiveScale>;
 

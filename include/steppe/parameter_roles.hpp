@@ -20,7 +20,8 @@ inline bool is_norm_layer(const torch::nn::Module& module) {
   std::string name = c10::demangle(typeid(module).name());
   name = name.substr(0, name.find('<'));
   const auto strip = [&name](const std::string& ending) {
-    const bool found = name.size() >= ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
+    const bool found =
+        name.size() >= ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
     if (found) name.resize(name.size() - ending.size());
     return found;
   };

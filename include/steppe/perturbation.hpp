@@ -66,7 +66,8 @@ inline at::Tensor dense(const at::Tensor& gradient) {
 }
 
 /// The directions that a group's custom links make of its gradients, which are left as they are.
-inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links, const std::vector<at::Tensor>& params,
+inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links,
+                                                 const std::vector<at::Tensor>& params,
                                                  const std::vector<at::Tensor>& gradients) {
   std::vector<at::Tensor> directions;
   for (const at::Tensor& gradient : gradients) directions.push_back(dense(gradient).clone());
@@ -98,8 +99,7 @@ class Perturbation {
   /// The gradients are left as they are. Errors: sizes that differ, rho that is negative or not finite, shapes that do
   /// not fit.
   template <class Ascent = ascent::Gradient>
-  Perturbation(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho,
-               Ascent ascent = Ascent())
+  Perturbation(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho, Ascent ascent = Ascent())
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
   /// Several groups under one global norm. `memory` is kept from one perturbation to the next; it serves one at a time.

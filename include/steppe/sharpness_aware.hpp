@@ -47,7 +47,8 @@ inline void check_parameters(const std::vector<at::Tensor>& params, std::unorder
 }
 
 inline std::vector<at::Tensor> checked(std::vector<at::Tensor> params) {
-  TORCH_CHECK(!params.empty(), "steppe: the parameter list is empty; pass model->parameters() of a model that has some");
+  TORCH_CHECK(!params.empty(),
+              "steppe: the parameter list is empty; pass model->parameters() of a model that has some");
   std::unordered_set<const c10::TensorImpl*> seen;
   check_parameters(params, seen);
   return params;
@@ -82,15 +83,16 @@ struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step
 /// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step.
 /// Memory: as a rule none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
 ///
-///     steppe::SharpnessAware<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1), steppe::Options().rho(0.1));
-///     auto loss = sam.step(closure);
+///     steppe::SharpnessAware<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1),
+///     steppe::Options().rho(0.1)); auto loss = sam.step(closure);
 ///
 /// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
 /// checked before a step changes anything. A group that is added later inherits what the constructor was given.
 template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient>
 class SharpnessAware : public Base {
-  static_assert(std::is_base_of_v<torch::optim::Optimizer, Base>,
-                "steppe: Base must be an optimizer that derives from torch::optim::Optimizer, such as torch::optim::SGD");
+  static_assert(
+      std::is_base_of_v<torch::optim::Optimizer, Base>,
+      "steppe: Base must be an optimizer that derives from torch::optim::Optimizer, such as torch::optim::SGD");
   static_assert(detail::is_link<Ascent>,
                 "steppe: Ascent must be an ascent link, such as steppe::ascent::ZScoreFilter, a Chain of links, or a "
                 "callable (std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params)");
@@ -128,9 +130,10 @@ class SharpnessAware : public Base {
   /// Never compiles; says what is wrong.
   template <class Parameters, class... Others>
   SharpnessAware(Parameters&&, const Options&, Others&&...) : SharpnessAware(Misused()) {
-    static_assert(!std::is_same_v<Parameters, Parameters>,
-                  "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
-                  "steppe::Options is the third");
+    static_assert(
+        !std::is_same_v<Parameters, Parameters>,
+        "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
+        "steppe::Options is the third");
   }
 
   /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2 and tells normalization
@@ -215,9 +218,10 @@ class SharpnessAware : public Base {
   /// Returns the loss at w. Gradients are cleared before each pass; whether the closure does so too does not matter.
   /// If the closure or a hook throws, weights and buffers are as before the step and the exception passes through.
   at::Tensor step(Closure closure = nullptr) override {
-    TORCH_CHECK(closure, "steppe: step() needs a closure that computes the loss and calls backward(), because it makes "
-                         "two passes: optimizer.step([&] { ...; return loss; }). A loop that cannot hand one over calls "
-                         "ascend(), makes the second pass, and calls descend()");
+    TORCH_CHECK(closure,
+                "steppe: step() needs a closure that computes the loss and calls backward(), because it makes "
+                "two passes: optimizer.step([&] { ...; return loss; }). A loop that cannot hand one over calls "
+                "ascend(), makes the second pass, and calls descend()");
     const StepPlan step_plan = plan();
     at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });
     ++step_;
@@ -366,8 +370,10 @@ class SharpnessAware : public Base {
       const auto& base_group = this->param_groups()[k];
       validate(group);
       detail::check_parameters(base_group.params(), seen);
-      TORCH_CHECK(group.options.p() == groups_.front().options.p(), "steppe: parameter groups share one norm, but group 0 "
-                  "has p = ", groups_.front().options.p(), " and group ", k, " has p = ", group.options.p());
+      TORCH_CHECK(group.options.p() == groups_.front().options.p(),
+                  "steppe: parameter groups share one norm, but group 0 "
+                  "has p = ",
+                  groups_.front().options.p(), " and group ", k, " has p = ", group.options.p());
       GroupPlan& group_plan = step_plan.groups.emplace_back();
       group_plan.params = base_group.params();
       group_plan.direction = direction_of(group.ascent, step_);
@@ -390,8 +396,8 @@ class SharpnessAware : public Base {
     return c10::demangle(typeid(Part).name());
   }
 
-  /// Calls visit(name, type, part) for the group's options, links and descent, those that have fields. Options belong to
-  /// the method: another one has its own radius.
+  /// Calls visit(name, type, part) for the group's options, links and descent, those that have fields. Options belong
+  /// to the method: another one has its own radius.
   template <class Visitor>
   static void visit_fields(Group& group, const std::string& prefix, Visitor&& visit) {
     visit(prefix + "options", name_of<Ascent>(), group.options);
@@ -422,8 +428,9 @@ class SharpnessAware : public Base {
       at::Tensor flags;
       checkpoint::Reader read(own);
       read(prefix_of(k) + "takes_part", flags);
-      TORCH_CHECK(flags.defined() && flags.numel() == static_cast<int64_t>(params.size()) && flags.scalar_type() == at::kBool,
-                  "steppe: the checkpoint does not fit parameter group ", k, ", which has ", params.size(), " parameters");
+      TORCH_CHECK(
+          flags.defined() && flags.numel() == static_cast<int64_t>(params.size()) && flags.scalar_type() == at::kBool,
+          "steppe: the checkpoint does not fit parameter group ", k, ", which has ", params.size(), " parameters");
       const at::Tensor on_host = flags.cpu();
       for (size_t i = 0; i < params.size(); ++i)
         if (!on_host.data_ptr<bool>()[i]) left_out.push_back(params[i]);
@@ -439,8 +446,9 @@ class SharpnessAware : public Base {
     TORCH_CHECK(format == kFormat, "steppe: the checkpoint has format ", format, ", this version reads ", kFormat);
     std::string base;
     read("base", base);
-    TORCH_CHECK(base == c10::demangle(typeid(Base).name()), "steppe: the checkpoint was written over the base optimizer ",
-                base, " and cannot be loaded into ", c10::demangle(typeid(Base).name()));
+    TORCH_CHECK(base == c10::demangle(typeid(Base).name()),
+                "steppe: the checkpoint was written over the base optimizer ", base, " and cannot be loaded into ",
+                c10::demangle(typeid(Base).name()));
     read("groups", count);
     TORCH_CHECK(count == static_cast<int64_t>(groups.size()), "steppe: the checkpoint has ", count,
                 " parameter groups, the optimizer has ", groups.size());
@@ -450,7 +458,8 @@ class SharpnessAware : public Base {
     for (size_t k = 0; k < groups.size(); ++k) {
       visit_fields(groups[k], prefix_of(k), [&](const std::string& name, const std::string& type, auto& part) {
         c10::IValue written;
-        if (own.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type) read(name, part);
+        if (own.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type)
+          read(name, part);
       });
       validate(groups[k]);
     }

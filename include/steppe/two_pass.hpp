@@ -102,8 +102,10 @@ class TwoPass {
   }
   /// Throws inside a step: in its closure or hooks, or between ascend() and descend().
   void check_between_steps(const char* call) const {
-    TORCH_CHECK(!evaluating_, "steppe: ", call, " was called inside the closure or a hook of step(); call it after the step");
-    TORCH_CHECK(!ascended(), "steppe: ", call, " was called between ascend() and descend(), where the weights are "
+    TORCH_CHECK(!evaluating_, "steppe: ", call,
+                " was called inside the closure or a hook of step(); call it after the step");
+    TORCH_CHECK(!ascended(), "steppe: ", call,
+                " was called between ascend() and descend(), where the weights are "
                 "perturbed; call descend() or cancel() first");
   }
 
@@ -181,13 +183,15 @@ class TwoPass {
 
   /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
   void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {}) {
-    TORCH_CHECK(ascended(), "steppe: descend() was called before ascend(); call ascend() after the first backward pass, or "
-                            "use step(closure)");
+    TORCH_CHECK(ascended(),
+                "steppe: descend() was called before ascend(); call ascend() after the first backward pass, or "
+                "use step(closure)");
     bool same = params_now.size() == pending_->plan.groups.size();
     for (size_t k = 0; same && k < params_now.size(); ++k)
       same = impls(params_now[k]) == impls(pending_->plan.groups[k].params);
-    TORCH_CHECK(same, "steppe: the optimizer's parameters changed between ascend() and descend(); "
-                      "call cancel() and start the step again");
+    TORCH_CHECK(same,
+                "steppe: the optimizer's parameters changed between ascend() and descend(); "
+                "call cancel() and start the step again");
     TORCH_CHECK(!report_.perturbed || any_gradient(pending_->plan),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
@@ -290,8 +294,8 @@ class TwoPass {
     for (size_t i = 0; i < owners.size(); ++i)
       TORCH_CHECK(gradients[i].defined() && gradients[i].sizes() == owners[i].sizes() &&
                       gradients[i].dtype() == owners[i].dtype() && gradients[i].device() == owners[i].device(),
-                  "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ", i,
-                  " does not fit its parameter of shape ", owners[i].sizes());
+                  "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ",
+                  i, " does not fit its parameter of shape ", owners[i].sizes());
     for (size_t i = 0; i < owners.size(); ++i)
       if (!gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = gradients[i];
   }

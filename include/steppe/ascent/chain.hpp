@@ -22,7 +22,8 @@ class Chain {
                 "steppe: an ascent link has describe(steppe::Recipe&, int64_t step), or is callable as "
                 "(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params)");
 
-  static_assert(!(detail::IsChain<Links>::value || ...), "steppe: a Chain holds links, not chains; list them all in one");
+  static_assert(!(detail::IsChain<Links>::value || ...),
+                "steppe: a Chain holds links, not chains; list them all in one");
 
   static constexpr bool in_canonical_order() {
     constexpr Stage stages[] = {detail::stage_of<Links>()...};

@@ -65,8 +65,8 @@ class ZScoreFilter {
     check_percentile(percentile_);
     TORCH_CHECK(min_dim_ >= 0, "steppe: ZScoreFilter().min_dim() must be at least 0, got ", min_dim_);
     TORCH_CHECK(energy_ >= 0.0 && energy_ <= 1.0, "steppe: energy must be in (0, 1], or 0 for none, got ", energy_);
-    TORCH_CHECK(energy_ == 0.0 || threshold_ == Threshold::PerTensor,
-                "steppe: energy(", energy_, ") selects within each tensor; use it with Threshold::PerTensor");
+    TORCH_CHECK(energy_ == 0.0 || threshold_ == Threshold::PerTensor, "steppe: energy(", energy_,
+                ") selects within each tensor; use it with Threshold::PerTensor");
     TORCH_CHECK(norm_ != Norm::PerTensor || threshold_ == Threshold::PerTensor,
                 "steppe: released_code() has a threshold per tensor; use Norm::Direction with Threshold::Global");
     TORCH_CHECK(!percentile_schedule_ || !percentile_schedule_.needs_lr(),

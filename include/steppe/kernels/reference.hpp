@@ -92,11 +92,13 @@ inline at::Tensor middle_value(const at::Tensor& x) {
   return ((lower + upper) / 2).to(x.scalar_type());
 }
 
-/// |x - location| in the dtype of x, where the location is the mean (accumulated in double, rounded once) or the median.
+/// |x - location| in the dtype of x, where the location is the mean (accumulated in double, rounded once) or the
+/// median.
 inline at::Tensor deviation(const at::Tensor& x, ZScore kind) {
   if (kind == ZScore::Robust) {
-    TORCH_CHECK(!x.is_complex(), "steppe: the robust z-score needs an order, which complex gradients do not have; "
-                                 "use ZScore::Standard for this parameter group");
+    TORCH_CHECK(!x.is_complex(),
+                "steppe: the robust z-score needs an order, which complex gradients do not have; "
+                "use ZScore::Standard for this parameter group");
     return (x - middle_value(x)).abs();
   }
   return (x - x.mean(accumulation_type(x)).to(x.scalar_type())).abs();
@@ -264,8 +266,8 @@ inline at::Tensor divisors(const std::vector<Layer>& layers, const std::vector<A
   return at::stack(divisor);
 }
 
-inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<AscentTask>& tasks,
-                         const at::Tensor& like, at::Tensor& total) {
+inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<AscentTask>& tasks, const at::Tensor& like,
+                         at::Tensor& total) {
   std::vector<at::Tensor> share;
   at::Tensor kept;
   double seen = 0.0;
@@ -326,8 +328,8 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
     const at::Tensor w = tasks[i].param.detach();
     const auto index = static_cast<int64_t>(i);
     const at::Tensor& u = layers[i].direction;
-    // 16-bit directions are multiplied in float: LibTorch 1.13 would round the factor to 16 bits too. A direction without
-    // dimensions would take the factor's type.
+    // 16-bit directions are multiplied in float: LibTorch 1.13 would round the factor to 16 bits too. A direction
+    // without dimensions would take the factor's type.
     const at::ScalarType type = u.element_size() == 2 ? at::kFloat : u.scalar_type();
     at::Tensor e = (u.to(type) * scale[index].to(w.device(), type)).to(u.scalar_type());
     e.masked_fill_(still[index].to(w.device()), 0);  // 0 * Inf is NaN

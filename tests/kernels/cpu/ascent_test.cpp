@@ -134,12 +134,23 @@ std::vector<Tensors> random_model(uint64_t seed, at::ScalarType dtype, bool larg
   for (int64_t i = 0; i < count; ++i) {
     std::vector<int64_t> shape;
     switch (below(6)) {
-      case 0: shape = {below(71)}; break;
-      case 1: shape = {1 + below(40), 1 + below(70)}; break;
-      case 2: shape = {1 + below(9), 1 + below(5), 3, 3}; break;
-      case 3: shape = {below(30), 1}; break;
-      case 4: shape = {}; break;
-      default: shape = large ? std::vector<int64_t>{3 + below(200), 300 + below(1000)} : std::vector<int64_t>{2, below(50)};
+      case 0:
+        shape = {below(71)};
+        break;
+      case 1:
+        shape = {1 + below(40), 1 + below(70)};
+        break;
+      case 2:
+        shape = {1 + below(9), 1 + below(5), 3, 3};
+        break;
+      case 3:
+        shape = {below(30), 1};
+        break;
+      case 4:
+        shape = {};
+        break;
+      default:
+        shape = large ? std::vector<int64_t>{3 + below(200), 300 + below(1000)} : std::vector<int64_t>{2, below(50)};
     }
     const auto kind = static_cast<Values>(below(static_cast<int64_t>(Values::kCount)));
     const auto layout = static_cast<Layout>(below(static_cast<int64_t>(Layout::kCount)));
@@ -206,7 +217,8 @@ int64_t ulps_apart(const at::Tensor& a, const at::Tensor& b) {
   const auto ordered = [](const at::Tensor& x) {
     const bool wide = x.scalar_type() == at::kFloat;
     const at::Tensor bits = x.contiguous().view(wide ? at::kInt : at::kShort).to(at::kLong);
-    return at::where(bits < 0, (wide ? std::numeric_limits<int32_t>::min() : std::numeric_limits<int16_t>::min()) - bits, bits);
+    return at::where(bits < 0,
+                     (wide ? std::numeric_limits<int32_t>::min() : std::numeric_limits<int16_t>::min()) - bits, bits);
   };
   if (a.numel() == 0) return 0;
   const at::Tensor apart = (ordered(a) - ordered(b)).abs().masked_fill(a.isnan().logical_and(b.isnan()), 0);
@@ -215,10 +227,11 @@ int64_t ulps_apart(const at::Tensor& a, const at::Tensor& b) {
 
 /// Between the bits of the definition's w + e and ours, in units of the last place where the sum does not cancel.
 ///
-/// float32 is the same to the bit: the squares are added in another order, in double, which does not reach the factor once
-/// it is rounded. Centralized, the squares are taken about the mean and not of the rounded differences, as the definition
-/// takes them: the factor can be its neighbour, one unit of it at most, and product and sum are rounded once more on either
-/// side. The sum of squares of a 16-bit direction differs in the same way, and 16-bit results by one unit.
+/// float32 is the same to the bit: the squares are added in another order, in double, which does not reach the factor
+/// once it is rounded. Centralized, the squares are taken about the mean and not of the rounded differences, as the
+/// definition takes them: the factor can be its neighbour, one unit of it at most, and product and sum are rounded once
+/// more on either side. The sum of squares of a 16-bit direction differs in the same way, and 16-bit results by one
+/// unit.
 bool agrees(const at::Tensor& ours, const at::Tensor& definition, const at::Tensor& weights, const Recipe& recipe) {
   if (weights.element_size() == 2) return ulps_apart(ours, definition) <= 1;
   if (weights.scalar_type() == at::kFloat && !recipe.centralize.on) return ulps_apart(ours, definition) == 0;
@@ -236,8 +249,10 @@ void expect_same_numbers(const at::Tensor& a, const at::Tensor& b) {
 void expect_agreement(const Outcome& ours, const Outcome& definition, const std::vector<Tensors>& model,
                       const Recipe& recipe) {
   ASSERT_EQ(ours.result.finite.item<bool>(), definition.result.finite.item<bool>());
-  EXPECT_TRUE(ours.result.layer_kept_share.equal(definition.result.layer_kept_share) || !ours.result.finite.item<bool>())
-      << ours.result.layer_kept_share << "\n" << definition.result.layer_kept_share;
+  EXPECT_TRUE(ours.result.layer_kept_share.equal(definition.result.layer_kept_share) ||
+              !ours.result.finite.item<bool>())
+      << ours.result.layer_kept_share << "\n"
+      << definition.result.layer_kept_share;
   const bool narrow = model.front().w.element_size() == 2;
   if (!narrow) {
     expect_same_numbers(ours.result.gradient_norm, definition.result.gradient_norm);
@@ -246,7 +261,8 @@ void expect_agreement(const Outcome& ours, const Outcome& definition, const std:
     expect_same_numbers(ours.result.layer_perturbation_norm, definition.result.layer_perturbation_norm);
   }
   for (size_t i = 0; i < model.size(); ++i) {
-    EXPECT_TRUE(agrees(ours.moved[i], definition.moved[i], model[i].w, recipe)) << "tensor " << i << " of " << model[i].w.sizes();
+    EXPECT_TRUE(agrees(ours.moved[i], definition.moved[i], model[i].w, recipe))
+        << "tensor " << i << " of " << model[i].w.sizes();
   }
 }
 
@@ -292,7 +308,8 @@ TEST_P(FusedAscent, NonFiniteGradientsMoveNothing) {
   for (const double poison : {inf, -inf, std::nan("")})
     for (const int64_t size : {3, 40, 70000})
       for (const cpu::InstructionSet set : cpu::available_instruction_sets()) {
-        std::vector<Tensors> model = {{torch::randn({2, size}), torch::randn({2, size})}, {torch::ones({3}), torch::ones({3})}};
+        std::vector<Tensors> model = {{torch::randn({2, size}), torch::randn({2, size})},
+                                      {torch::ones({3}), torch::ones({3})}};
         model[0].g.view(-1)[size / 3] = poison;
         const Outcome outcome = ascend(model, GetParam().recipe, 0.5, {true, set});
         EXPECT_FALSE(outcome.result.finite.item<bool>());
@@ -308,8 +325,8 @@ TEST_P(FusedAscent, EverySizeUpToAFewPacks) {
       torch::manual_seed(static_cast<uint64_t>(size));
       const std::vector<Tensors> model = {{torch::randn({1, size}), torch::randn({1, size})},
                                           {torch::randn({size, 3}), torch::randn({size, 3})}};
-      expect_agreement(ascend(model, GetParam().recipe, 0.5, {true, set}), ascend(model, GetParam().recipe, 0.5, {false}), model,
-                       GetParam().recipe);
+      expect_agreement(ascend(model, GetParam().recipe, 0.5, {true, set}),
+                       ascend(model, GetParam().recipe, 0.5, {false}), model, GetParam().recipe);
     }
 }
 
@@ -334,7 +351,8 @@ TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
   const at::Tensor constant = torch::full({n}, -0.7);
   const at::Tensor one_off = constant.clone();
   one_off[7] = 1.0;
-  for (const at::Tensor& g : {normal, mostly_zero, half_zero, clustered, huge, far, two_values, sorted, heavy, constant, one_off})
+  for (const at::Tensor& g :
+       {normal, mostly_zero, half_zero, clustered, huge, far, two_values, sorted, heavy, constant, one_off})
     for (const double level : {0.0, 0.05, 0.5, 0.9, 0.95, 0.9999})
       for (const int threads : {1, 3}) {
         const std::vector<Tensors> model = {{torch::randn({8, n / 8}), g.view({8, n / 8})}};
@@ -369,7 +387,8 @@ TEST(FusedAscent, WeightsThatDoNotMoveKeepTheirBits) {
 }
 
 TEST(Workspace, AllocatesNothingOnceItKnowsTheTensors) {
-  const std::vector<Tensors> model = {{torch::randn({300, 400}), torch::randn({300, 400})}, {torch::randn({9}), torch::randn({9})}};
+  const std::vector<Tensors> model = {{torch::randn({300, 400}), torch::randn({300, 400})},
+                                      {torch::randn({9}), torch::randn({9})}};
   for (const NamedRecipe& named : fused_recipes()) {
     Workspace workspace;
     int64_t bytes = 0;

@@ -146,10 +146,12 @@ inline std::string check_selection(const FilteredLayer& given, InstructionSet se
     for (size_t i = 0; i < x.size() && words.tellp() == 0; ++i) {
       const float e = x[i] * kFactor;
       const float expected = kept[i] ? given.weights[i] + e : given.weights[i];
-      if (out[i] != expected) words << "component " << i << " of " << x.size() << " is " << out[i] << " and not " << expected;
+      if (out[i] != expected)
+        words << "component " << i << " of " << x.size() << " is " << out[i] << " and not " << expected;
     }
     if (words.tellp() == 0) return "";
-    if (wrong.empty()) wrong = words.str() + " (row " + std::to_string(given.row) + ", quantile " + std::to_string(given.quantile) + ")";
+    if (wrong.empty())
+      wrong = words.str() + " (row " + std::to_string(given.row) + ", quantile " + std::to_string(given.quantile) + ")";
   }
   return wrong;
 }

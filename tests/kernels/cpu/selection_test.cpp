@@ -18,7 +18,8 @@ std::vector<uint8_t> random_bytes(uint64_t seed) {
   const bool raw = seed % 5 == 0;
   const auto distinct = static_cast<size_t>(1) << (random() % 9);
   for (size_t i = 0; i < distinct; ++i) {
-    float value = std::ldexp(static_cast<float>(random() % 2001) - 1000.0f, static_cast<int>(random() % 3) * (seed % 3 == 0 ? 40 : 1) - 10);
+    float value = std::ldexp(static_cast<float>(random() % 2001) - 1000.0f,
+                             static_cast<int>(random() % 3) * (seed % 3 == 0 ? 40 : 1) - 10);
     if (raw) {
       const auto bits = static_cast<uint32_t>(random());
       std::memcpy(&value, &bits, sizeof(value));

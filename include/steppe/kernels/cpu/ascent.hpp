@@ -116,7 +116,8 @@ class Ascent {
   void list_pieces(bool with_whole_layers) {
     tasks_.clear();
     for (const size_t i : split_)
-      for (int64_t piece = 0; jobs_[i]->sweep_due() && piece < jobs_[i]->pieces(); ++piece) tasks_.push_back({i, piece});
+      for (int64_t piece = 0; jobs_[i]->sweep_due() && piece < jobs_[i]->pieces(); ++piece)
+        tasks_.push_back({i, piece});
     if (!with_whole_layers) return;
     for (const size_t i : whole_) tasks_.push_back({i, kWhole});
   }

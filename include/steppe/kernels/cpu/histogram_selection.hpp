@@ -12,8 +12,8 @@
 
 namespace steppe::kernels::cpu {
 
-/// Non-negative numbers that come in parts of at most kPiece: `for_each_part(block, visit)` makes one after the other in
-/// `block` and calls visit(count). They are gone through once for every factor of 2048 that their bits range over.
+/// Non-negative numbers that come in parts of at most kPiece: `for_each_part(block, visit)` makes one after the other
+/// in `block` and calls visit(count). They are gone through once for every factor of 2048 that their bits range over.
 template <class N, class Parts>
 class HistogramSelection {
  public:

@@ -53,7 +53,8 @@ inline std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> found = {InstructionSet::Portable};
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   found.push_back(InstructionSet::Sse2);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi")) found.push_back(InstructionSet::Avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"))
+    found.push_back(InstructionSet::Avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     found.push_back(InstructionSet::Avx512);

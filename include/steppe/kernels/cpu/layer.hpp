@@ -46,9 +46,7 @@ class Pieces {
     }
   }
 
-  int64_t count() const {
-    return in_row_ > 0 ? size_ / row_ * in_row_ : (size_ + length_ - 1) / length_;
-  }
+  int64_t count() const { return in_row_ > 0 ? size_ / row_ * in_row_ : (size_ + length_ - 1) / length_; }
   Span span(int64_t piece) const {
     if (in_row_ == 0) return {piece * length_, std::min(size_, (piece + 1) * length_)};
     const int64_t row = piece / in_row_ * row_, begin = row + piece % in_row_ * length_;

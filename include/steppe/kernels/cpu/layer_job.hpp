@@ -106,12 +106,13 @@ class LayerJobOf final : public LayerJob {
   void ascend(int64_t piece, double factor, bool past_cache) const override {
     const Span span = Pieces(layer_).span(piece);
     for (Runs run(*this, span); run.left(); run.next())
-      passes_->ascend(gradient() + run.begin, weights() + run.begin, static_cast<T*>(layer_.out) + run.begin, run.size(),
-                      run.rule, static_cast<N>(factor), past_cache);
+      passes_->ascend(gradient() + run.begin, weights() + run.begin, static_cast<T*>(layer_.out) + run.begin,
+                      run.size(), run.rule, static_cast<N>(factor), past_cache);
   }
 
   int64_t bytes() const override {
-    return window_lists_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
+    return window_lists_.bytes() +
+           static_cast<int64_t>(parts_.capacity() * sizeof(Part) + row_means_.capacity() * sizeof(N));
   }
 
  private:
@@ -141,7 +142,9 @@ class LayerJobOf final : public LayerJob {
 
   /// The runs of a span that share one rule: the span itself, or its rows.
   struct Runs {
-    Runs(const LayerJobOf& of_job, Span span) : job(of_job), begin(span.begin), last(span.end), rule(of_job.rule_) { enter(); }
+    Runs(const LayerJobOf& of_job, Span span) : job(of_job), begin(span.begin), last(span.end), rule(of_job.rule_) {
+      enter();
+    }
     bool left() const { return begin < last; }
     int64_t size() const { return end - begin; }
     void next() {
@@ -204,7 +207,8 @@ class LayerJobOf final : public LayerJob {
       const int64_t per_row = pieces_ / (layer_.size / layer_.row);
       for (size_t r = 0; r < row_means_.size(); ++r) {
         double sum = 0.0;
-        for (int64_t i = 0; i < per_row; ++i) sum += parts_[r * static_cast<size_t>(per_row) + static_cast<size_t>(i)].sum;
+        for (int64_t i = 0; i < per_row; ++i)
+          sum += parts_[r * static_cast<size_t>(per_row) + static_cast<size_t>(i)].sum;
         row_means_[r] = mean_of(sum, layer_.row);
       }
     }

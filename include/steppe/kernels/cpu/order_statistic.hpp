@@ -35,8 +35,8 @@ N number_at(Ordinal<N> ordinal) {
   return value;
 }
 
-/// Two of the n numbers `some`, which it reorders: low < v <= high holds for the number at this share of the descending order
-/// of all those that they were drawn from, most likely.
+/// Two of the n numbers `some`, which it reorders: low < v <= high holds for the number at this share of the descending
+/// order of all those that they were drawn from, most likely.
 template <class N>
 void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
   const double at = share * static_cast<double>(n);
@@ -52,8 +52,8 @@ void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
 /// The element at `rank` (from 0) of the descending order of `x`, which holds no NaN, nothing negative, and room for 16
 /// more. Destroys `x`.
 ///
-/// A few of the numbers, sorted, suggest a bracket low < v <= high; counting proves or corrects it; what lies outside is
-/// dropped. Where that does not halve them, the range of their bits is halved.
+/// A few of the numbers, sorted, suggest a bracket low < v <= high; counting proves or corrects it; what lies outside
+/// is dropped. Where that does not halve them, the range of their bits is halved.
 template <class N>
 class OrderStatistic {
  public:

@@ -12,10 +12,10 @@ namespace steppe::kernels::cpu {
 template <class T>
 struct Rule {
   bool centralized = false, filtered = false, scaled = false;
-  Number<T> row_mean = 0;   ///< subtracted from every component
-  Number<T> mean = 0;       ///< kept is what lies further than the threshold from it
+  Number<T> row_mean = 0;  ///< subtracted from every component
+  Number<T> mean = 0;      ///< kept is what lies further than the threshold from it
   Number<T> threshold = 0;
-  Number<T> eta = 0;        ///< scaled by |w| + eta
+  Number<T> eta = 0;  ///< scaled by |w| + eta
 };
 
 /// Sums over a direction.

@@ -169,7 +169,10 @@ template <class T>
 Case case_of(const Rule<T>& rule) {
   // Each case is a copy of the loops: worth it in the usual format only.
   if (sizeof(T) != sizeof(float) || rule.centralized + rule.filtered + rule.scaled > 1) return Case::Any;
-  return rule.centralized ? Case::Centralized : rule.filtered ? Case::Filtered : rule.scaled ? Case::Scaled : Case::Plain;
+  return rule.centralized ? Case::Centralized
+         : rule.filtered  ? Case::Filtered
+         : rule.scaled    ? Case::Scaled
+                          : Case::Plain;
 }
 
 /// Squares of T d and T T d.
@@ -254,7 +257,8 @@ inline Pack<T> moved(Pack<T> x, Pack<T> w, const Rule<T>& rule, Pack<T> factor) 
 }
 
 template <class T, Case kCase>
-void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_in_memory, Number<T> factor, bool past_cache) {
+void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_in_memory, Number<T> factor,
+                bool past_cache) {
   const Rule<T> rule = rule_in_memory;  // which is not where `out` is
   const auto factors = all<T>(factor);
   int64_t i = 0;
@@ -372,9 +376,9 @@ constexpr auto window_pass() -> decltype(Passes<T>::window) {
 template <class T>
 const Passes<T>& passes() {
   using N = Number<T>;
-  static constexpr Passes<T> all_passes = {
-      squares<T>,     sums<T>,    window_pass<T>(), distances<T>, measure<T>, ascend<T>,
-      count_above<N>, between<N>, distances_between<N>,                                  within<N>,    kept_squares<N>};
+  static constexpr Passes<T> all_passes = {squares<T>,           sums<T>,   window_pass<T>(), distances<T>,
+                                           measure<T>,           ascend<T>, count_above<N>,   between<N>,
+                                           distances_between<N>, within<N>, kept_squares<N>};
   return all_passes;
 }
 

@@ -95,7 +95,8 @@ class Sample {
   void find_plateau(double expected, double sigmas) {
     for (const N level : {window_.low, window_.high}) {
       if (level < N{0} || passes_.count_above(keys_, count_, number_at<N>(ordinal_of(level) - 1)) -
-                                  passes_.count_above(keys_, count_, level) < count_ / 16)
+                                  passes_.count_above(keys_, count_, level) <
+                              count_ / 16)
         continue;
       N value = 0;
       if (equal_to(level, value) < count_ / 16) continue;

@@ -78,7 +78,8 @@ class WindowLists {
     double squares = above_.squares;
     kept = above_.count;
     for (size_t piece = 0; piece < parts_.size(); ++piece)
-      squares += passes_->kept_squares(inside_of(static_cast<int64_t>(piece)), parts_[piece].inside, mean, threshold, kept);
+      squares +=
+          passes_->kept_squares(inside_of(static_cast<int64_t>(piece)), parts_[piece].inside, mean, threshold, kept);
     if (seen_.plateau == 0 || !(std::fabs(window_.plateau - mean) > threshold)) return squares;
     kept += seen_.plateau;
     const auto plateau = static_cast<double>(window_.plateau);

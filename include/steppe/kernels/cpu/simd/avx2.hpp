@@ -76,7 +76,9 @@ inline void fence() { _mm_sfence(); }
 inline __m128i bits_at(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
 inline void put_bits(void* to, __m128i bits) { _mm_storeu_si128(static_cast<__m128i*>(to), bits); }
 
-inline __m256 from_bf16(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }
+inline __m256 from_bf16(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
 inline __m128i to_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -159,14 +161,15 @@ inline int compress(float* to, Floats x, Mask m) {
   return n + compress_half(to + n, x.b, bits(m.b));
 }
 
-
 template <class T>
 class Block {
  public:
   void take(int pack, const Floats& /*x*/, const Mask& m) {
     chosen_ |= static_cast<uint64_t>(bits(m.a) | bits(m.b) << 8) << (kLanes * pack);
   }
-  int write(float* to, const float* memory) const { return pick(to, memory, chosen_, static_cast<int>(_mm_popcnt_u64(chosen_))); }
+  int write(float* to, const float* memory) const {
+    return pick(to, memory, chosen_, static_cast<int>(_mm_popcnt_u64(chosen_)));
+  }
 
  private:
   uint64_t chosen_ = 0;

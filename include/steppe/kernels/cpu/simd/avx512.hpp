@@ -35,7 +35,9 @@ inline void store(float* to, Floats x, int count) { _mm512_mask_storeu_ps(to, fi
 inline void stream(float* to, Floats x) { _mm512_stream_ps(to, x.v); }
 inline void fence() { _mm_sfence(); }
 
-inline Floats from_bf16(__m256i bits) { return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16))}; }
+inline Floats from_bf16(__m256i bits) {
+  return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16))};
+}
 inline __m256i to_bf16(Floats x) {
   const __m512i bits = _mm512_castps_si512(x.v);
   const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
@@ -45,7 +47,9 @@ inline __m256i to_bf16(Floats x) {
   return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, chosen, 16));
 }
 inline Floats from_half(__m256i bits) { return {_mm512_maskz_cvtph_ps(0xffff, bits)}; }
-inline __m256i to_half(Floats x) { return _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline __m256i to_half(Floats x) {
+  return _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 
 inline __m256i bits_at(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 inline __m256i bits_at(const void* from, int count) { return _mm256_maskz_loadu_epi16(first_lanes(count).bits, from); }

@@ -214,10 +214,10 @@ Values<double> widened(const T* from) {
 class LaneSums {
  public:
   void add(const Values<double>& x) {
-      for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i];
+    for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i];
   }
   void add_squares(const Values<double>& x) {
-      for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * x.v[i];
+    for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * x.v[i];
   }
   /// Always added in the same order.
   double total() const { return in_order(v_); }
