@@ -83,8 +83,9 @@ struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step
 /// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step.
 /// Memory: as a rule none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
 ///
-///     steppe::SharpnessAware<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1),
-///     steppe::Options().rho(0.1)); auto loss = sam.step(closure);
+///     using torch::optim::SGD;
+///     steppe::SharpnessAware<SGD> sam(*model, torch::optim::SGDOptions(0.1), steppe::Options().rho(0.1));
+///     auto loss = sam.step(closure);
 ///
 /// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
 /// checked before a step changes anything. A group that is added later inherits what the constructor was given.

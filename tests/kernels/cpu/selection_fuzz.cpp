@@ -1,8 +1,7 @@
 // The filter's selection under libFuzzer; needs clang and nothing else:
 //
-//     clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -Iinclude tests/kernels/cpu/selection_fuzz.cpp -o
-//     fuzz
-//     ./fuzz -max_total_time=60
+//     flags="-std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -Iinclude"
+//     clang++ $flags tests/kernels/cpu/selection_fuzz.cpp -o fuzz && ./fuzz -max_total_time=60
 //
 // SPDX-License-Identifier: MIT
 #include <cstdio>
