@@ -5,6 +5,7 @@
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -189,6 +190,36 @@ TEST(Placement, AGraphOverTheOldWeightsIsAnErrorInPassTwo) {
     return loss;
   };
   EXPECT_NE(message_of([&] { sam.step(closure); }).find("modified by an inplace operation"), std::string::npos);
+}
+
+TEST(Placement, AParameterGoesToAndFromAnyPlaceInItsStorage) {
+  // The last handle to a storage that is larger than the parameter, and the same of a gradient.
+  const auto inside = [](double value) { return torch::full({10}, value, at::kDouble).slice(0, 3, 7); };
+  const at::Tensor w = inside(2.0).requires_grad_(), before = w.detach().clone();
+  const int64_t offset = w.storage_offset();
+  ASSERT_EQ(offset, 3);
+  AscentGroup group;
+  group.params = {w};
+  group.gradients = {inside(1.0)};
+  group.spare = {true};
+  group.rho = 1.0;
+  const auto memory = std::make_shared<PerturbationMemory>();
+  {
+    const Perturbation at({group}, memory);
+    EXPECT_EQ(memory->placement(w), Placement::Gradient);
+    EXPECT_EQ(w.data_ptr(), group.gradients[0].data_ptr());
+    EXPECT_TRUE(w.eq(2.5).all().item<bool>());
+  }
+  EXPECT_EQ(w.storage_offset(), offset);
+  EXPECT_TRUE(w.equal(before));
+  group.gradients = {torch::ones({4}, at::kDouble)};
+  {
+    const Perturbation at({group}, memory);
+    EXPECT_EQ(w.storage_offset(), 0);
+    EXPECT_TRUE(w.eq(2.5).all().item<bool>());
+  }
+  EXPECT_EQ(w.storage_offset(), offset);
+  EXPECT_TRUE(w.equal(before));
 }
 
 TEST(Placement, PassTwoSeesTheMovedWeightsInEveryWayOfHoldingThem) {
