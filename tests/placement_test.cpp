@@ -193,8 +193,11 @@ TEST(Placement, AGraphOverTheOldWeightsIsAnErrorInPassTwo) {
 }
 
 TEST(Placement, AParameterGoesToAndFromAnyPlaceInItsStorage) {
-  // The last handle to a storage that is larger than the parameter, and the same of a gradient.
-  const auto inside = [](double value) { return torch::full({10}, value, at::kDouble).slice(0, 3, 7); };
+  // The only handle to a storage that is larger than the parameter, and the same of a gradient.
+  const auto inside = [](double value) {
+    const at::Tensor larger = torch::full({10}, value, at::kDouble);
+    return torch::empty({0}, at::kDouble).set_(larger.storage(), 3, {4}, {1});
+  };
   const at::Tensor w = inside(2.0).requires_grad_(), before = w.detach().clone();
   const int64_t offset = w.storage_offset();
   ASSERT_EQ(offset, 3);
