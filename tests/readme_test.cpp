@@ -61,6 +61,17 @@ TEST_F(Readme, TheTrainingLoopRuns) {
   EXPECT_TRUE(loss.isfinite().item<bool>());
 }
 
+TEST_F(Readme, CoresAreScaled) {
+  const std::vector<at::Tensor> parameters = model->parameters();
+  const std::vector<at::Tensor> cores(parameters.begin(), parameters.begin() + 2), ordinary(parameters.begin() + 2, parameters.end());
+  model->zero_grad();
+#include "readme/tensorized.inc"
+  EXPECT_EQ(passes, 3);
+  EXPECT_EQ(q.sizes(), (std::vector<int64_t>{3, 1}));
+  both.step(closure);
+  EXPECT_EQ(passes, 5);
+}
+
 TEST_F(Readme, AnExistingOptimizerIsPerturbed) {
   torch::optim::SGD existing(model->parameters(), torch::optim::SGDOptions(0.1));
 #include "readme/perturbation.inc"

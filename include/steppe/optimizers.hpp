@@ -10,6 +10,7 @@
 #include <steppe/descent/centralize.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/sharpness_aware.hpp>
+#include <steppe/tensorized/deviation_aware_scaling.hpp>
 
 namespace steppe {
 
@@ -29,5 +30,9 @@ using ZSharp = SharpnessAware<Base, ascent::ZScoreFilter>;
 /// Gradient-centralized SAM (arXiv 2501.11584): e = rho * c / N(c), c centralized per output row; rho 0.05.
 template <class Base>
 using GCSAM = SharpnessAware<Base, ascent::Centralize, descent::Centralize>;
+
+/// Deviation-aware scaling (arXiv 2508.10435): rescales the cores of tensorized layers as SAM would, from one gradient.
+template <class Base>
+using DAS = DeviationAwareScaling<Base>;
 
 }  // namespace steppe

@@ -8,5 +8,6 @@
 #include <steppe/placement.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/sharpness_aware.hpp>
+#include <steppe/tensorized/norm_deviation.hpp>
 #include <steppe/two_pass.hpp>
 #include <steppe/version.hpp>
