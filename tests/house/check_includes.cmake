@@ -7,6 +7,8 @@ set(floors
   "steppe/optimizers.hpp"
   "steppe/sharpness_aware.hpp"
   "steppe/two_pass.hpp"
+  "steppe/shift/.*"
+  "steppe/sharpness/.*"
   "steppe/perturbation.hpp"
   "steppe/training/.*|steppe/(options|report|checkpoint|parameter_roles).hpp"
   "steppe/(ascent|descent)/.*"
