@@ -78,4 +78,30 @@ TEST_F(Readme, AnExistingOptimizerIsPerturbed) {
   EXPECT_EQ(passes, 2);
 }
 
+TEST_F(Readme, SharpnessIsMeasured) {
+  struct Batch {
+    at::Tensor data, target;
+  };
+  const at::Tensor targets = torch::arange(8) % 2;
+  const std::vector<Batch> batches = {{inputs.slice(0, 0, 5), targets.slice(0, 0, 5)}, {inputs.slice(0, 5, 8), targets.slice(0, 5, 8)}};
+#include "readme/sharpness.inc"
+  EXPECT_GT(trace.standard_error, 0.0);
+  EXPECT_TRUE(top.converged);
+  EXPECT_GT(sam_sees, 0.0);
+  EXPECT_TRUE(std::isfinite(on_average));
+  EXPECT_GT(at_worst, 0.0);
+  EXPECT_EQ(slice.losses.size(), 11U);
+  EXPECT_EQ(plane.losses.size(), 21U);
+}
+
+TEST_F(Readme, LayersAreShifted) {
+  torch::nn::Linear layer(4, 2);
+  const at::Tensor inputs_of_layer = inputs;
+  const at::Tensor targets = torch::arange(8) % 2;
+  torch::optim::SGD optimizer(model->parameters(), torch::optim::SGDOptions(0.1).momentum(0.9));
+#include "readme/optimum_shift.inc"
+  EXPECT_EQ(seen.rank, 1);
+  EXPECT_TRUE(once.accepted);
+}
+
 }  // namespace

@@ -7,7 +7,16 @@
 #include <steppe/perturbation.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/schedule.hpp>
+#include <steppe/sharpness/ball.hpp>
+#include <steppe/sharpness/eigenvalues.hpp>
+#include <steppe/sharpness/hessian.hpp>
+#include <steppe/sharpness/landscape.hpp>
+#include <steppe/sharpness/loss_surface.hpp>
+#include <steppe/sharpness/spectral_density.hpp>
 #include <steppe/sharpness_aware.hpp>
+#include <steppe/shift/optimizer_state.hpp>
+#include <steppe/shift/optimum_shift.hpp>
+#include <steppe/shift/optimum_shifter.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
 #include <steppe/two_pass.hpp>
 #include <steppe/version.hpp>

@@ -8,6 +8,8 @@ set(floors
   "steppe/sharpness_aware.hpp"
   "steppe/tensorized/deviation_aware_scaling.hpp"
   "steppe/two_pass.hpp"
+  "steppe/shift/.*"
+  "steppe/sharpness/.*"
   "steppe/perturbation.hpp"
   "steppe/tensorized/.*"
   "steppe/training/.*|steppe/(options|report|checkpoint|parameter_roles).hpp"

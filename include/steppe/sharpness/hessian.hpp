@@ -1,0 +1,221 @@
+// Products with the Hessian of a loss, and its trace.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <steppe/sharpness/displaced.hpp>
+#include <steppe/sharpness/loss_surface.hpp>
+
+namespace steppe::sharpness {
+
+/// How a product with the Hessian is taken.
+enum class Derivative {
+  Auto,            ///< double backward, or differences where the first batch shows that it fails or is wrong
+  DoubleBackward,  ///< exact up to rounding
+  Differences      ///< central differences of the gradient
+};
+
+/// Random flat vectors that depend on the seed only, not on the device or on LibTorch's default generators.
+class RandomVectors {
+ public:
+  explicit RandomVectors(uint64_t seed) : generator_(at::detail::createCPUGenerator(seed)) {}
+
+  /// Entries -1 and 1 with equal chances.
+  at::Tensor rademacher(int64_t size, const at::TensorOptions& like) {
+    return at::randint(2, {size}, generator_, at::TensorOptions().dtype(like.dtype())).mul_(2).sub_(1).to(like);
+  }
+  at::Tensor normal(int64_t size, const at::TensorOptions& like) {
+    return at::randn({size}, generator_, at::TensorOptions().dtype(like.dtype())).to(like);
+  }
+
+ private:
+  at::Generator generator_;
+};
+
+/// A mean over random draws, with the standard error of that mean.
+struct Estimate {
+  double mean = 0.0;
+  double standard_error = 0.0;
+  int64_t draws = 0;
+};
+
+namespace detail {
+
+inline double two_norm(const at::Tensor& vector) {
+  return at::linalg_vector_norm(vector, 2, c10::nullopt, false, at::kDouble).item<double>();
+}
+
+inline Estimate estimate_of(const std::vector<double>& draws) {
+  Estimate result;
+  result.draws = static_cast<int64_t>(draws.size());
+  const double count = static_cast<double>(draws.size());
+  for (const double value : draws) result.mean += value / count;
+  double squares = 0.0;
+  for (const double value : draws) squares += (value - result.mean) * (value - result.mean);
+  result.standard_error = draws.size() > 1 ? std::sqrt(squares / (count - 1.0) / count) : std::nan("");
+  return result;
+}
+
+}  // namespace detail
+
+/// The Hessian of a loss surface at the weights as they are when a product is taken.
+///
+/// times(v) = d/dw <g(w), v>, by a second backward pass, or (g(w + h u) - g(w - h u)) |v| / 2h with u = v / |v|; h is
+/// 6e-6 in float64, 5e-3 in float32. Which one is used is decided when made (for Auto: the first batch's product with
+/// one random vector, by both ways) and told by derivative() and reason().
+/// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients and one
+/// copy of the weights. Memory beside that: three flat vectors.
+///
+///     const sharpness::Hessian hessian(surface);
+///     at::Tensor product = hessian.times(v);  // v: surface.numel() elements
+///
+/// Errors: vectors of another length; differences over 16-bit parameters; a product that is not finite.
+class Hessian {
+ public:
+  explicit Hessian(LossSurface surface, Derivative derivative = Derivative::Auto)
+      : surface_(std::move(surface)), derivative_(derivative), reason_("asked for") {
+    if (derivative_ == Derivative::Auto) choose();
+  }
+
+  at::Tensor times(const at::Tensor& vector) const {
+    const auto held = surface_.hold();
+    at::Tensor product = derivative_ == Derivative::Differences ? by_differences(surface_, vector, step())
+                                                                : by_double_backward(surface_, vector);
+    TORCH_CHECK(product.isfinite().all().item<bool>(),
+                "steppe: a product with the Hessian is not finite; is the loss finite at these weights?");
+    return product;
+  }
+
+  /// Never Auto.
+  Derivative derivative() const { return derivative_; }
+  /// Why: one sentence.
+  const std::string& reason() const { return reason_; }
+  const LossSurface& surface() const { return surface_; }
+
+ private:
+  double step() const { return surface_.vector_options().dtype() == at::kDouble ? 6e-6 : 5e-3; }
+
+  static at::Tensor by_double_backward(const LossSurface& surface, const at::Tensor& vector) {
+    const std::vector<at::Tensor> pieces = surface.parts(vector);
+    at::Tensor sum;
+    surface.for_each_batch(/*with_graph=*/true, [&](const at::Tensor& loss, double weight) {
+      const auto first = torch::autograd::grad({loss}, surface.params(), {}, /*retain_graph=*/true,
+                                               /*create_graph=*/true, /*allow_unused=*/true);
+      std::vector<at::Tensor> curved, along;
+      for (size_t i = 0; i < first.size(); ++i) {
+        if (!first[i].defined() || !first[i].requires_grad()) continue;  // linear in this one: no second derivative
+        TORCH_CHECK(first[i].layout() == at::kStrided, "steppe: sparse gradients have no double backward");
+        curved.push_back(first[i]);
+        along.push_back(pieces[i]);
+      }
+      std::vector<at::Tensor> second(first.size());
+      if (!curved.empty())
+        second = torch::autograd::grad(curved, surface.params(), along, /*retain_graph=*/false,
+                                       /*create_graph=*/false, /*allow_unused=*/true);
+      surface.add(sum, second, weight);
+    });
+    return sum;
+  }
+
+  static at::Tensor by_differences(const LossSurface& surface, const at::Tensor& vector, double h) {
+    for (const at::Tensor& param : surface.params())
+      TORCH_CHECK(param.scalar_type() == at::kFloat || param.scalar_type() == at::kDouble,
+                  "steppe: differences need float32 or float64 parameters, got ", param.scalar_type(),
+                  "; measure a model.to(torch::kFloat)");
+    const double length = detail::two_norm(vector);
+    if (length == 0.0) return vector.clone();
+    const std::vector<at::Tensor> direction = surface.parts(vector);
+    Displaced weights(surface.params());
+    weights.move_to(h / length, direction);
+    at::Tensor product = surface.gradient();
+    weights.move_to(-h / length, direction);
+    product.sub_(surface.gradient());
+    return product.mul_(length / (2.0 * h));
+  }
+
+  /// Rounding and kinks blur differences: those of two steps tell by how much, and double backward must be farther off
+  /// than that to be called wrong.
+  void choose() {
+    const auto held = surface_.hold();
+    const LossSurface first = surface_.batch(0);
+    const at::Tensor vector = RandomVectors(0).normal(first.numel(), first.vector_options());
+    first.loss();  // a closure that throws by itself is no matter of derivatives
+    at::Tensor exact;
+    try {
+      exact = by_double_backward(first, vector);
+    } catch (const std::exception& error) {
+      derivative_ = Derivative::Differences;
+      reason_ = "double backward fails: " + first_line(error.what());
+      return;
+    }
+    derivative_ = Derivative::DoubleBackward;
+    for (const at::Tensor& param : first.params())
+      if (param.scalar_type() != at::kFloat && param.scalar_type() != at::kDouble) {
+        reason_ = "16-bit parameters allow no differences to compare with";
+        return;
+      }
+    const at::Tensor narrow = by_differences(first, vector, step()), wide = by_differences(first, vector, 2 * step());
+    const double off = detail::two_norm(exact - narrow), blur = detail::two_norm(wide - narrow);
+    const double size = std::max(detail::two_norm(exact), detail::two_norm(narrow));
+    // The gradient's own rounding, carried into the quotient.
+    const double epsilon = first.vector_options().dtype() == at::kDouble ? 1e-15 : 1e-6;
+    const double rounding = epsilon * detail::two_norm(first.gradient()) * detail::two_norm(vector) / step();
+    if (off > 0.05 * size + 3.0 * blur + rounding) {
+      derivative_ = Derivative::Differences;
+      reason_ = "double backward is off by " + std::to_string(off / size) + " of the product by differences";
+    } else {
+      reason_ = "double backward agrees with differences";
+    }
+  }
+
+  static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+  LossSurface surface_;
+  Derivative derivative_;
+  std::string reason_;
+};
+
+/// Options of trace().
+struct TraceOptions {
+  TORCH_ARG(int64_t, vectors) = 100;
+  TORCH_ARG(uint64_t, seed) = 0;
+};
+
+/// Hutchinson's estimate of the Hessian's trace: the mean of v^T H v over Rademacher vectors v, with its standard
+/// error. Exact for a diagonal H. Cost: one product per vector; memory: one vector beside a product's.
+///
+///     const sharpness::Estimate trace = sharpness::trace(sharpness::Hessian(surface));
+///
+/// Errors: fewer than one vector.
+inline Estimate trace(const Hessian& hessian, const TraceOptions& options = {}) {
+  TORCH_CHECK(options.vectors() > 0, "steppe: a trace needs at least one vector, got ", options.vectors());
+  const LossSurface& surface = hessian.surface();
+  RandomVectors random(options.seed());
+  std::vector<double> draws;
+  for (int64_t i = 0; i < options.vectors(); ++i) {
+    const at::Tensor v = random.rademacher(surface.numel(), surface.vector_options());
+    draws.push_back(at::dot(v, hessian.times(v)).item<double>());
+    surface.tell("trace", i + 1, options.vectors());
+  }
+  return detail::estimate_of(draws);
+}
+
+}  // namespace steppe::sharpness

@@ -1,0 +1,122 @@
+// An orthonormal basis that Lanczos grows, and the Hessian as it looks inside it.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_eigh.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <tuple>
+#include <utility>
+
+#include <steppe/sharpness/hessian.hpp>
+
+namespace steppe::sharpness {
+
+/// Rows v_1 .. v_m with H V^T = V^T T + beta v_next e_m^T, by Lanczos with full reorthogonalisation.
+///
+/// T is taken from all inner products and not from three of them, so that restart() may put any rotation of the rows
+/// in their place. Cost: one product and four passes over the rows per extend(). Memory: `capacity` rows and one more.
+class KrylovBasis {
+ public:
+  KrylovBasis(const Hessian& hessian, int64_t capacity, at::Tensor start, uint64_t seed)
+      : hessian_(hessian),
+        random_(seed),
+        rows_(at::empty({capacity, start.size(0)}, start.options())),
+        projected_(at::zeros({capacity, capacity}, at::kDouble)),
+        next_(std::move(start)) {
+    next_.div_(detail::two_norm(next_));
+  }
+
+  /// Takes in the next vector, by one product. Not beyond capacity.
+  void extend() {
+    rows_[size_].copy_(next_);
+    next_ = hessian_.times(rows_[size_]);
+    ++size_;
+    const at::Tensor inner = (orthogonalize() + orthogonalize()).to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
+    projected_.slice(0, 0, size_).select(1, size_ - 1).copy_(inner);
+    projected_.select(0, size_ - 1).slice(0, 0, size_).copy_(inner);
+    beta_ = detail::two_norm(next_);
+    scale_ = std::max({scale_, inner.abs().max().item<double>(), beta_});
+    normalize_next();
+  }
+
+  /// Eigenvalues (ascending) and eigenvectors (columns) of T, float64 on the CPU.
+  std::tuple<at::Tensor, at::Tensor> eigen() const {
+    return at::linalg_eigh(projected_.slice(0, 0, size_).slice(1, 0, size_));
+  }
+
+  /// Keeps rotation^T V, with `values` as its T; the columns of `rotation` are eigenvectors of T.
+  void restart(const at::Tensor& values, const at::Tensor& rotation) {
+    rotate(rotation);
+    projected_.zero_();
+    projected_.diagonal().slice(0, 0, size_).copy_(values);
+  }
+
+  /// The same without T: to be read, not extended.
+  at::Tensor rotated(const at::Tensor& rotation) {
+    next_ = at::Tensor();
+    rotate(rotation);
+    return size_ == rows_.size(0) ? rows_ : rows_.slice(0, 0, size_).clone();
+  }
+
+  int64_t size() const { return size_; }
+  /// Zero where the rows span an invariant space; the next vector is then a random one.
+  double beta() const { return beta_; }
+
+ private:
+  at::Tensor orthogonalize() {
+    const at::Tensor rows = rows_.slice(0, 0, size_);
+    const at::Tensor inner = at::mv(rows, next_);
+    next_.addmv_(rows.t(), inner, 1, -1);
+    return inner;
+  }
+
+  void normalize_next() {
+    const double epsilon = next_.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                              : std::numeric_limits<float>::epsilon();
+    if (size_ == next_.size(0)) {
+      beta_ = 0.0;
+      return;
+    }
+    if (beta_ <= 100.0 * epsilon * scale_) {  // nothing but rounding is left of it
+      beta_ = 0.0;
+      next_ = random_.normal(next_.size(0), next_.options());
+    }
+    // What was subtracted from a vector many times longer than what is left has to be subtracted once more.
+    for (int pass = 0; pass < 2; ++pass) {
+      next_.div_(detail::two_norm(next_));
+      if (beta_ > 1e-3 * scale_) return;
+      orthogonalize();
+    }
+    next_.div_(detail::two_norm(next_));
+  }
+
+  /// In blocks of columns, so that no second basis is needed.
+  void rotate(const at::Tensor& rotation) {
+    const at::Tensor by = rotation.t().to(rows_.options());
+    const int64_t block = 1 << 16, columns = rows_.size(1);
+    for (int64_t from = 0; from < columns; from += block) {
+      const at::Tensor part = rows_.slice(0, 0, size_).slice(1, from, std::min(from + block, columns));
+      const at::Tensor rotated = at::matmul(by, part);
+      rows_.slice(0, 0, by.size(0)).slice(1, from, std::min(from + block, columns)).copy_(rotated);
+    }
+    size_ = by.size(0);
+  }
+
+  const Hessian& hessian_;
+  RandomVectors random_;
+  at::Tensor rows_, projected_, next_;
+  int64_t size_ = 0;
+  double beta_ = 0.0, scale_ = 0.0;
+};
+
+}  // namespace steppe::sharpness

@@ -1,0 +1,258 @@
+// What is measured: a loss as a function of a model's weights, over one or several batches.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/nn/module.h>
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <type_traits>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <steppe/sharpness/untouched.hpp>
+#include <steppe/training/buffers_guard.hpp>
+#include <steppe/training/rng_replay.hpp>
+
+namespace steppe::sharpness {
+
+/// Called as a measurement goes on: what is being done, how many of its steps are done, of how many at most.
+using Progress = std::function<void(const char* what, int64_t done, int64_t total)>;
+
+/// The mean loss of one or several batches as a function of the weights of a model. Each measurement takes one.
+///
+/// The closure computes the mean loss of its batch and returns it with its graph, without backward(). It is called at
+/// the weights as they are or near them, always with the same random numbers and buffers, so that dropout masks are
+/// fixed. After a measurement the model is what it was bit for bit: weights and their addresses, buffers, training
+/// flags, gradients, requires_grad, default generators. Batches are weighted by their number of samples.
+///
+///     sharpness::LossSurface surface(*model, [&] { return torch::cross_entropy_loss(model->forward(x), y); });
+///     sharpness::LossSurface over(*model, batches, [&](auto& batch) { return loss_of(model->forward(batch.data)); });
+///     surface.only(model->named_parameters()["fc.weight"]);
+///
+/// A model in training mode is measured with the statistics of its batches; call eval() for the running ones. Model and
+/// batches must outlive the surface. Errors: no parameter, complex or integer ones, batches without samples, a loss
+/// that is no number or has no graph.
+class LossSurface {
+ public:
+  /// What a measurement tells of itself; called on the measuring thread.
+  TORCH_ARG(Progress, progress);
+
+ public:
+  /// One batch; all parameters of the model that require a gradient.
+  LossSurface(torch::nn::Module& model, std::function<at::Tensor()> loss)
+      : LossSurface(model, std::vector<int64_t>{1}, [loss = std::move(loss)](size_t) { return loss(); }) {}
+
+  /// One batch, and tensors that belong to no module.
+  LossSurface(std::vector<at::Tensor> params, std::function<at::Tensor()> loss)
+      : samples_{1}, loss_([loss = std::move(loss)](size_t) { return loss(); }) {
+    only(std::move(params));
+  }
+
+  /// Batch number i holds samples[i] samples, whose mean loss is loss(i).
+  LossSurface(torch::nn::Module& model, std::vector<int64_t> samples, std::function<at::Tensor(size_t)> loss)
+      : samples_(std::move(samples)), loss_(std::move(loss)), others_(model.parameters()), buffers_(model.buffers()) {
+    add_modules(model);
+    std::vector<at::Tensor> params;
+    for (const at::Tensor& param : model.parameters())
+      if (param.requires_grad()) params.push_back(param);
+    only(std::move(params));
+    TORCH_CHECK(!samples_.empty(), "steppe: a loss surface needs at least one batch");
+    for (const int64_t count : samples_)
+      TORCH_CHECK(count > 0, "steppe: every batch of a loss surface needs at least one sample, got ", count);
+  }
+
+  /// A range of batches (a vector, a data loader) with a member `data` whose first dimension counts the samples. They
+  /// are read once and kept, so that every evaluation sees the same ones.
+  template <class Batches, class BatchLoss, class = decltype(std::declval<Batches&>().begin()->data)>
+  LossSurface(torch::nn::Module& model, Batches& batches, BatchLoss loss)
+      : LossSurface(model, keep(batches), std::move(loss)) {}
+
+  /// Measures along these parameters only, whether they require a gradient or not; the others stay where they are.
+  LossSurface& only(std::vector<at::Tensor> params) {
+    std::unordered_set<const void*> seen;
+    params_.clear();
+    for (at::Tensor& param : params) {
+      TORCH_CHECK(param.defined() && param.is_leaf() && at::isFloatingType(param.scalar_type()),
+                  "steppe: a loss surface needs real floating-point leaf tensors as parameters, got ",
+                  param.defined() ? param.toString() : "an undefined one");
+      if (param.numel() > 0 && seen.insert(param.unsafeGetTensorImpl()).second) params_.push_back(std::move(param));
+    }
+    TORCH_CHECK(!params_.empty(), "steppe: a loss surface needs at least one parameter; is requires_grad off?");
+    type_ = at::kFloat;
+    numel_ = 0;
+    for (const at::Tensor& param : params_) {
+      if (param.scalar_type() == at::kDouble) type_ = at::kDouble;
+      numel_ += param.numel();
+    }
+    return *this;
+  }
+
+  /// The surface of one of the batches alone.
+  LossSurface batch(size_t index) const {
+    TORCH_CHECK(index < samples_.size(), "steppe: there is no batch ", index, " among ", samples_.size());
+    LossSurface one = *this;
+    one.samples_ = {samples_[index]};
+    one.loss_ = [loss = loss_, index](size_t) { return loss(index); };
+    return one;
+  }
+
+  const std::vector<at::Tensor>& params() const { return params_; }
+  const std::vector<int64_t>& samples() const { return samples_; }
+  /// Elements of all measured parameters, the length of a flat vector.
+  int64_t numel() const { return numel_; }
+  /// Flat vectors are float64 if a parameter is, else float32, on the first parameter's device.
+  at::TensorOptions vector_options() const { return params_.front().options().dtype(type_).requires_grad(false); }
+
+  /// Holds the model as a measurement needs it; every measurement makes one.
+  std::unique_ptr<Untouched> hold() const { return std::make_unique<Untouched>(params_, others_, modules_); }
+
+  /// Calls visit(loss, weight) for each batch at the weights as they are; the weights are shares of all samples.
+  template <class Visit>
+  void for_each_batch(bool with_graph, Visit&& visit) const {
+    const training::BuffersGuard buffers(buffers_);
+    training::RngReplay rng(devices());
+    rng.replay();  // at once: its end leaves the generators where they stand now
+    const c10::AutoGradMode mode(with_graph);
+    double all = 0.0;
+    for (const int64_t count : samples_) all += static_cast<double>(count);
+    for (size_t i = 0; i < samples_.size(); ++i) {
+      const at::Tensor loss = loss_(i);
+      TORCH_CHECK(loss.defined() && loss.numel() == 1 && at::isFloatingType(loss.scalar_type()),
+                  "steppe: the closure of a loss surface must return its batch's mean loss as one number, got ",
+                  loss.defined() ? loss.toString() : "nothing");
+      TORCH_CHECK(!with_graph || loss.requires_grad(),
+                  "steppe: the loss of a surface has no graph; return it as it is computed, not detached, and without "
+                  "a NoGradGuard in the closure");
+      visit(loss, static_cast<double>(samples_[i]) / all);
+    }
+  }
+
+  /// L at the weights as they are.
+  double loss() const {
+    const auto held = hold();
+    double sum = 0.0;
+    for_each_batch(/*with_graph=*/false,
+                   [&sum](const at::Tensor& loss, double weight) { sum += weight * loss.item<double>(); });
+    return sum;
+  }
+
+  /// The flat gradient at the weights as they are, and L in `loss` if asked for.
+  at::Tensor gradient(double* loss = nullptr) const {
+    const auto held = hold();
+    at::Tensor sum;
+    double value = 0.0;
+    for_each_batch(/*with_graph=*/true, [&](const at::Tensor& batch_loss, double weight) {
+      value += weight * batch_loss.item<double>();
+      add(sum,
+          torch::autograd::grad({batch_loss}, params_, {}, /*retain_graph=*/false, /*create_graph=*/false,
+                                /*allow_unused=*/true),
+          weight);
+    });
+    if (loss != nullptr) *loss = value;
+    return sum;
+  }
+
+  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
+  void add(at::Tensor& sum, const std::vector<at::Tensor>& parts, double weight) const {
+    const at::Tensor part = flat(parts);
+    if (sum.defined())
+      sum.add_(part, weight);
+    else
+      sum = weight == 1.0 ? part : part.mul_(weight);
+  }
+
+  at::Tensor flat(const std::vector<at::Tensor>& parts) const {
+    const c10::NoGradGuard no_grad;
+    std::vector<at::Tensor> rows;
+    for (size_t i = 0; i < params_.size(); ++i) {
+      if (!parts[i].defined()) {
+        rows.push_back(at::zeros({params_[i].numel()}, vector_options()));
+        continue;
+      }
+      const at::Tensor dense = parts[i].layout() == at::kStrided ? parts[i].detach() : parts[i].detach().to_dense();
+      rows.push_back(dense.reshape({-1}).to(vector_options()));
+    }
+    return at::cat(rows);
+  }
+
+  /// A flat vector cut into tensors of the parameters' shapes, types and devices; views where these are the vector's.
+  std::vector<at::Tensor> parts(const at::Tensor& vector) const {
+    TORCH_CHECK(vector.dim() == 1 && vector.size(0) == numel_, "steppe: a vector of shape ", vector.sizes(),
+                " does not fit a loss surface over ", numel_, " parameters");
+    std::vector<at::Tensor> pieces;
+    int64_t at = 0;
+    for (const at::Tensor& param : params_) {
+      pieces.push_back(
+          vector.narrow(0, at, param.numel()).view(param.sizes()).to(param.options().requires_grad(false)));
+      at += param.numel();
+    }
+    return pieces;
+  }
+
+  void tell(const char* what, int64_t done, int64_t total) const {
+    if (progress_) progress_(what, done, total);
+  }
+
+ private:
+  template <class Batch>
+  struct Kept {
+    std::shared_ptr<std::vector<Batch>> batches = std::make_shared<std::vector<Batch>>();
+    std::vector<int64_t> samples;
+  };
+
+  template <class Batches>
+  static auto keep(Batches& batches) {
+    Kept<std::decay_t<decltype(*batches.begin())>> result;
+    for (auto it = batches.begin(); it != batches.end(); ++it) {
+      result.batches->push_back(*it);
+      const at::Tensor& data = result.batches->back().data;
+      TORCH_CHECK(data.dim() > 0, "steppe: a batch's data needs a first dimension that counts its samples");
+      result.samples.push_back(data.size(0));
+    }
+    return result;
+  }
+
+  template <class Batch, class BatchLoss>
+  LossSurface(torch::nn::Module& model, Kept<Batch> kept, BatchLoss loss)
+      : LossSurface(
+            model, kept.samples,
+            std::function<at::Tensor(size_t)>([batches = kept.batches, loss = std::move(loss)](
+                                                  size_t i) mutable -> at::Tensor { return loss((*batches)[i]); })) {}
+
+  void add_modules(torch::nn::Module& model) {
+    modules_.push_back(&model);
+    // A model on the stack cannot be asked for itself, only for its descendants.
+    for (const auto& child : model.modules(/*include_self=*/false)) modules_.push_back(child.get());
+  }
+
+  std::vector<c10::Device> devices() const {
+    std::vector<c10::Device> all;
+    for (const at::Tensor& param : params_) {
+      bool known = false;
+      for (const c10::Device& device : all) known = known || device == param.device();
+      if (!known) all.push_back(param.device());
+    }
+    return all;
+  }
+
+  std::vector<int64_t> samples_;
+  std::function<at::Tensor(size_t)> loss_;
+  std::vector<at::Tensor> params_, others_, buffers_;
+  std::vector<torch::nn::Module*> modules_;
+  at::ScalarType type_ = at::kFloat;
+  int64_t numel_ = 0;
+};
+
+}  // namespace steppe::sharpness

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/sharpness/ball.hpp>
+#include <torch/types.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "../errors.hpp"
+#include "small_net.hpp"
+
+namespace steppe::sharpness {
+namespace {
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+TEST(Ball, SamSharpnessOfAQuadraticIsItsFormula) {
+  const Quadratic quadratic({4.0, 3.0});  // w = 1, so g = d, N(g) = 5
+  const SamSharpness found = sam_sharpness(LossSurface({quadratic.w}, [&] { return quadratic.loss(); }), 0.5);
+  EXPECT_NEAR(found.loss, 3.5, 1e-14);
+  EXPECT_NEAR(found.gradient_norm, 5.0, 1e-14);
+  // w + e = (1.4, 1.3)
+  EXPECT_NEAR(found.perturbed, 0.5 * (4 * 1.96 + 3 * 1.69), 1e-12);
+  EXPECT_NEAR(found.sharpness, found.perturbed - 3.5, 1e-14);
+}
+
+TEST(Ball, SamSharpnessIsZeroWhereTheGradientIs) {
+  const at::Tensor w = torch::zeros({3}, at::kDouble).requires_grad_(true);
+  EXPECT_EQ(sam_sharpness(LossSurface({w}, [&] { return w.square().sum(); })).sharpness, 0.0);
+}
+
+TEST(Ball, AverageCaseOfAQuadraticIsHalfTheScaledTrace) {
+  const at::Tensor w = torch::tensor({2.0, -1.0, 0.0}, at::kDouble).requires_grad_(true);
+  const at::Tensor d = torch::tensor({3.0, 5.0, 7.0}, at::kDouble);
+  const LossSurface surface({w}, [&] { return 0.5 * (d * w.square()).sum(); });
+  // E = (rho^2 / 2) sum d w^2, or (rho^2 / 2) sum d
+  const Estimate adaptive = average_case_sharpness(surface, 0.3, AverageCaseOptions().draws(4000));
+  EXPECT_NEAR(adaptive.mean, 0.045 * 17.0, 4.0 * adaptive.standard_error);
+  const Estimate plain = average_case_sharpness(surface, 0.3, AverageCaseOptions().draws(4000).adaptive(false));
+  EXPECT_NEAR(plain.mean, 0.045 * 15.0, 4.0 * plain.standard_error);
+  EXPECT_GT(plain.standard_error, 0.0);
+  EXPECT_LT(plain.standard_error, 0.1);
+  EXPECT_EQ(average_case_sharpness(surface, 0.3).mean, average_case_sharpness(surface, 0.3).mean);
+}
+
+TEST(Ball, WorstCaseOfAQuadraticIsItsMaximum) {
+  const at::Tensor w = torch::tensor({2.0, -1.0, 0.0}, at::kDouble).requires_grad_(true);
+  const at::Tensor d = torch::tensor({1.0, 9.0, 100.0}, at::kDouble), centre = w.detach().clone();
+  // At its minimum the rise is (1/2) z^T C D C z with C = |w|: the largest of d w^2, 9, or of d itself, 100.
+  const LossSurface minimum({w}, [&] { return 0.5 * (d * (w - centre).square()).sum(); });
+  const auto worst = [&](const LossSurface& surface, const WorstCaseOptions& options) {
+    return worst_case_sharpness(surface, 0.5, options).mean;
+  };
+  EXPECT_NEAR(worst(minimum, WorstCaseOptions().steps(100)), 0.125 * 9.0, 1e-6);
+  EXPECT_NEAR(worst(minimum, WorstCaseOptions().steps(100).adaptive(false)), 0.125 * 100.0, 1e-6);
+  EXPECT_NEAR(worst(minimum, WorstCaseOptions().p(inf)), 0.125 * 13.0, 1e-12);
+  EXPECT_NEAR(worst(minimum, WorstCaseOptions().p(inf).adaptive(false)), 0.125 * 110.0, 1e-12);
+  // A linear loss: rho |C g|.
+  const LossSurface linear({w}, [&] { return (d * w).sum(); });
+  EXPECT_NEAR(worst(linear, WorstCaseOptions()), 0.5 * std::sqrt(4.0 + 81.0), 1e-12);
+  EXPECT_NEAR(worst(linear, WorstCaseOptions().p(inf)), 0.5 * 11.0, 1e-12);
+}
+
+TEST(Ball, WorstCaseIsNeverBelowSamsNorBelowZero) {
+  SmallNet net;
+  const LossSurface surface(*net.model, [&] { return net.loss(); });
+  const double sam = sam_sharpness(surface, 0.3).sharpness;
+  EXPECT_GT(sam, 0.0);
+  EXPECT_GE(worst_case_sharpness(surface, 0.3, WorstCaseOptions().adaptive(false)).mean, sam);
+  EXPECT_EQ(worst_case_sharpness(surface, 0.0).mean, 0.0);
+}
+
+TEST(Ball, WorstCaseIsTakenPerBatchAndAveraged) {
+  const at::Tensor w = torch::ones({1}, at::kDouble).requires_grad_(true);
+  SmallNet net;
+  LossSurface surface(*net.model, std::vector<int64_t>{1, 1}, [&](size_t i) { return (i == 0 ? w : -w).sum(); });
+  surface.only({w});
+  const Estimate each = worst_case_sharpness(surface, 0.5);
+  EXPECT_NEAR(each.mean, 0.5, 1e-12);  // each batch rises its own way
+  EXPECT_EQ(each.draws, 2);
+  EXPECT_NEAR(worst_case_sharpness(surface, 0.5, WorstCaseOptions().per_batch(false)).mean, 0.0, 1e-12);
+}
+
+TEST(Ball, ErrorsNameWhatIsWrong) {
+  const Quadratic quadratic({1.0});
+  const LossSurface surface({quadratic.w}, [&] { return quadratic.loss(); });
+  const auto complains = [](const std::string& words, auto&& call) {
+    const std::string message = message_of(call);
+    EXPECT_NE(message.find(words), std::string::npos) << message;
+  };
+  complains("got -1", [&] { sam_sharpness(surface, -1.0); });
+  complains("got -1", [&] { average_case_sharpness(surface, -1.0); });
+  complains("got -1", [&] { worst_case_sharpness(surface, -1.0); });
+  complains("got 0", [&] { average_case_sharpness(surface, 1.0, AverageCaseOptions().draws(0)); });
+  complains("got 3", [&] { worst_case_sharpness(surface, 1.0, WorstCaseOptions().p(3.0)); });
+  complains("got 0", [&] { worst_case_sharpness(surface, 1.0, WorstCaseOptions().steps(0)); });
+}
+
+}  // namespace
+}  // namespace steppe::sharpness

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/sharpness/hessian.hpp>
+#include <torch/autograd.h>
+#include <torch/nn/functional/embedding.h>
+#include <torch/nn/functional/loss.h>
+#include <torch/nn/functional/vision.h>
+#include <torch/types.h>
+
+#include <cmath>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "../errors.hpp"
+#include "small_net.hpp"
+
+namespace steppe::sharpness {
+namespace {
+
+TEST(Hessian, ProductsAreThoseOfTheDenseHessian) {
+  SmallNet net;
+  const at::Tensor dense = dense_hessian(net.model->parameters(), net.loss());
+  const LossSurface surface(*net.model, [&] { return net.loss(); });
+  const Hessian hessian(surface);
+  EXPECT_EQ(hessian.derivative(), Derivative::DoubleBackward);
+  EXPECT_EQ(hessian.reason(), "double backward agrees with differences");
+  const Hessian differences(surface, Derivative::Differences);
+  const at::Tensor v = torch::randn({26}, at::kDouble);
+  EXPECT_LT((hessian.times(v) - dense.mv(v)).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((differences.times(v) - dense.mv(v)).abs().max().item<double>(), 1e-8);
+  EXPECT_TRUE(differences.times(torch::zeros({26}, at::kDouble)).equal(torch::zeros({26}, at::kDouble)));
+}
+
+TEST(Hessian, OfASubsetIsItsBlock) {
+  SmallNet net;
+  const std::vector<at::Tensor> params = net.model->parameters();
+  const at::Tensor dense = dense_hessian(params, net.loss());
+  LossSurface surface(*net.model, [&] { return net.loss(); });
+  surface.only({params[2]});
+  const at::Tensor v = torch::randn({8}, at::kDouble);
+  EXPECT_LT((Hessian(surface).times(v) - dense.slice(0, 16, 24).slice(1, 16, 24).mv(v)).abs().max().item<double>(), 1e-12);
+}
+
+TEST(Hessian, OfALossThatIsLinearInSomeWeightsOrInAllHasZerosThere) {
+  const at::Tensor a = torch::ones({2}, at::kDouble).requires_grad_(true), b = torch::ones({3}, at::kDouble).requires_grad_(true);
+  const LossSurface surface({a, b}, [&] { return a.square().sum() + b.sum(); });
+  EXPECT_TRUE(Hessian(surface).times(torch::ones({5}, at::kDouble)).equal(torch::tensor({2.0, 2.0, 0.0, 0.0, 0.0}, at::kDouble)));
+  const LossSurface linear({b}, [&] { return b.sum(); });
+  EXPECT_TRUE(Hessian(linear).times(torch::ones({3}, at::kDouble)).equal(torch::zeros({3}, at::kDouble)));
+}
+
+/// x^2 whose backward is right, and whose double backward is wrong or missing.
+struct Doubtful : public torch::autograd::Function<Doubtful> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, bool throws) {
+    context->save_for_backward({x});
+    context->saved_data["throws"] = throws;
+    return x.square();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    if (at::GradMode::is_enabled() && context->saved_data["throws"].toBool()) throw std::runtime_error("no second derivative\nof it");
+    return {gradients[0] * 2 * x.detach(), at::Tensor()};  // detached: its derivative seems to be 0
+  }
+};
+
+TEST(Hessian, ADoubleBackwardThatIsWrongOrFailsGivesWayToDifferences) {
+  for (const at::ScalarType type : {at::kDouble, at::kFloat})
+    for (const bool throws : {false, true}) {
+      const at::Tensor w = torch::full({4}, 0.5, type).requires_grad_(true);
+      const Hessian hessian(LossSurface({w}, [&] { return Doubtful::apply(w, throws).sum() + w.pow(3).sum(); }));
+      EXPECT_EQ(hessian.derivative(), Derivative::Differences);
+      EXPECT_EQ(hessian.reason().substr(0, 26), throws ? "double backward fails: no " : "double backward is off by ");
+      EXPECT_EQ(hessian.reason().find('\n'), std::string::npos);
+      EXPECT_TRUE(at::allclose(hessian.times(torch::ones({4}, type)), torch::full({4}, 5.0, type), 1e-3, 0.0));
+      // What was asked for is done.
+      if (throws) continue;
+      const Hessian told(hessian.surface(), Derivative::DoubleBackward);
+      EXPECT_TRUE(at::allclose(told.times(torch::ones({4}, type)), torch::full({4}, 3.0, type)));
+    }
+}
+
+/// Each operation's product must be that of differences of its gradients with another step, whichever way was chosen.
+TEST(Hessian, TheChoiceIsRightForEachOperation) {
+  namespace F = torch::nn::functional;
+  torch::manual_seed(5);
+  const auto d = at::TensorOptions(at::kDouble);
+  const at::Tensor x = torch::randn({5, 4}, d), y = torch::randn({3, 4}, d), labels = torch::tensor({0, 1, 2, 3, 0}, at::kLong);
+  const at::Tensor image = torch::randn({1, 2, 5, 5}, d), indices = torch::tensor({0, 1, 3, 1}, at::kLong);
+  const at::Tensor offsets = torch::tensor({0, 2}, at::kLong);
+  const at::Tensor w = torch::randn({4, 4}, d).requires_grad_(true);
+  const std::vector<std::pair<std::string, std::function<at::Tensor()>>> operations = {
+      {"tanh", [&] { return torch::tanh(x.mm(w)).square().mean(); }},
+      {"hardsigmoid", [&] { return torch::hardsigmoid(x.mm(w)).square().mean(); }},
+      {"hardswish", [&] { return torch::hardswish(x.mm(w)).square().mean(); }},
+      {"cdist", [&] { return torch::cdist(x.mm(w), y).square().mean(); }},
+      {"multi_margin_loss", [&] { return F::multi_margin_loss(x.mm(w).square(), labels); }},
+      {"multilabel_margin_loss",
+       [&] { return F::multilabel_margin_loss(x.mm(w).square(), torch::tensor({{3, 0, -1, 1}}, at::kLong).expand({5, 4})); }},
+      {"grid_sample",
+       [&] {
+         const at::Tensor grid = torch::tanh(w).view({1, 2, 4, 2}) * 0.9;
+         return F::grid_sample(image, grid, F::GridSampleFuncOptions().align_corners(true)).square().mean();
+       }},
+      {"embedding_bag",
+       [&] {
+         return F::embedding_bag(indices, w, F::EmbeddingBagFuncOptions().offsets(offsets).mode(torch::kMean)).square().mean();
+       }},
+      {"ctc_loss",
+       [&] {
+         const at::Tensor log_probs = torch::log_softmax(torch::stack({x.mm(w), x.mm(w.t())}, 1), 2);
+         return torch::ctc_loss(log_probs, torch::tensor({{1, 2}, {2, 3}}, at::kLong), torch::tensor({5, 5}, at::kLong),
+                                torch::tensor({2, 2}, at::kLong));
+       }},
+      {"_weight_norm",
+       [&] {
+         return torch::tanh(x.mm(torch::_weight_norm(w, w.detach().norm(2, {1}, true) + w.slice(1, 0, 1) * 0.1, 0))).square().mean();
+       }},
+      {"layer_norm", [&] { return torch::layer_norm(x.mm(w), {4}).pow(3).mean(); }},
+      {"batch_norm",
+       [&] { return torch::batch_norm(x.mm(w), {}, {}, {}, {}, true, 0.1, 1e-5, false).pow(3).mean(); }},
+      {"softmax", [&] { return torch::softmax(x.mm(w), 1).square().mean(); }},
+  };
+  for (const auto& [name, loss] : operations) {
+    const Hessian hessian(LossSurface({w}, loss));
+    std::cout << name << ": " << (hessian.derivative() == Derivative::Differences ? "differences, " : "double backward, ")
+              << hessian.reason() << "\n";
+    const at::Tensor v = torch::randn({16}, d);
+    const at::Tensor product = hessian.times(v);
+    const double h = 1e-5;
+    std::vector<at::Tensor> gradients;
+    for (const double sign : {1.0, -1.0}) {
+      Displaced weights({w});
+      weights.move_to(sign * h, {v.view({4, 4})});
+      gradients.push_back(torch::autograd::grad({loss()}, {w})[0].reshape({-1}));
+    }
+    const at::Tensor expected = (gradients[0] - gradients[1]) / (2 * h);
+    EXPECT_LT((product - expected).norm().item<double>(), 1e-5 * (1.0 + expected.norm().item<double>())) << name;
+  }
+}
+
+TEST(Hessian, TheTraceIsExactForADiagonalAndWithinItsErrorsOtherwise) {
+  const Quadratic quadratic({4.0, 2.0, 1.0, -0.5, 0.0});
+  const Estimate exact = trace(Hessian(LossSurface({quadratic.w}, [&] { return quadratic.loss(); })), TraceOptions().vectors(3));
+  EXPECT_NEAR(exact.mean, 6.5, 1e-12);
+  EXPECT_NEAR(exact.standard_error, 0.0, 1e-12);
+  EXPECT_EQ(exact.draws, 3);
+
+  SmallNet net;
+  const at::Tensor dense = dense_hessian(net.model->parameters(), net.loss());
+  const Hessian hessian(LossSurface(*net.model, [&] { return net.loss(); }));
+  const Estimate estimate = trace(hessian);
+  EXPECT_EQ(estimate.draws, 100);
+  EXPECT_NEAR(estimate.mean, dense.trace().item<double>(), 4.0 * estimate.standard_error);
+  // With the same vectors, the estimate itself to 1e-8; its error by the known variance of Hutchinson's.
+  RandomVectors random(0);
+  double sum = 0.0;
+  for (int i = 0; i < 100; ++i) {
+    const at::Tensor v = random.rademacher(26, at::TensorOptions(at::kDouble));
+    EXPECT_TRUE(v.abs().equal(torch::ones({26}, at::kDouble)));
+    sum += v.dot(dense.mv(v)).item<double>();
+  }
+  EXPECT_NEAR(estimate.mean, sum / 100, 1e-8);
+  const double variance = 2.0 * (dense.square().sum() - dense.diagonal().square().sum()).item<double>();
+  EXPECT_NEAR(estimate.standard_error / std::sqrt(variance / 100), 1.0, 0.3);
+}
+
+TEST(Hessian, SeedsDecideTheVectors) {
+  SmallNet net;
+  const Hessian hessian(LossSurface(*net.model, [&] { return net.loss(); }));
+  const auto mean = [&](uint64_t seed) { return trace(hessian, TraceOptions().vectors(5).seed(seed)).mean; };
+  EXPECT_EQ(mean(1), mean(1));
+  EXPECT_NE(mean(1), mean(2));
+}
+
+TEST(Hessian, ErrorsNameWhatIsWrong) {
+  const at::Tensor half = torch::ones({2}, at::kHalf).requires_grad_(true);
+  const LossSurface surface({half}, [&] { return half.to(at::kFloat).square().sum(); });
+  EXPECT_NE(message_of([&] { Hessian(surface, Derivative::Differences).times(torch::ones({2})); }).find("float32 or float64"), std::string::npos);
+  EXPECT_TRUE(Hessian(surface).times(torch::ones({2})).equal(torch::full({2}, 2.0)));
+  EXPECT_NE(message_of([&] { trace(Hessian(surface), TraceOptions().vectors(0)); }).find("got 0"), std::string::npos);
+  const at::Tensor w = torch::zeros({2}).requires_grad_(true);
+  const LossSurface broken({w}, [&] { return w.sqrt().sum(); });
+  EXPECT_NE(message_of([&] { Hessian(broken, Derivative::DoubleBackward).times(torch::ones({2})); }).find("not finite"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace steppe::sharpness

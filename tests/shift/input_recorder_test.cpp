@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/shift/input_recorder.hpp>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/types.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../errors.hpp"
+
+namespace steppe::shift {
+namespace {
+
+TEST(InputRecorder, SeesEachInputOfEachLayerOnceHoweverItIsApplied) {
+  torch::nn::Linear with(3, 3), without(torch::nn::LinearOptions(3, 3).bias(false)), other(3, 3);
+  torch::nn::Conv2d convolution(torch::nn::Conv2dOptions(3, 2, 1));
+  const at::Tensor x = torch::rand({4, 3}), image = torch::rand({2, 3, 2, 2});
+  std::vector<std::pair<size_t, at::Tensor>> seen;
+  {
+    const InputRecorder recorder({with->weight, without->weight, convolution->weight},
+                                 [&](size_t layer, const at::Tensor& input) { seen.emplace_back(layer, input); });
+    const at::Tensor between = with->forward(x);
+    other->forward(x);
+    without->forward(x.view({2, 2, 3}));
+    torch::linear(between, with->weight, with->bias);
+    convolution->forward(image).sum().backward();
+    recorder.rethrow();
+  }
+  with->forward(x);
+  ASSERT_EQ(seen.size(), 4U);
+  EXPECT_TRUE(seen[0].first == 0 && seen[0].second.equal(x));
+  EXPECT_TRUE(seen[1].first == 1 && seen[1].second.equal(x.view({2, 2, 3})));
+  EXPECT_TRUE(seen[2].first == 0 && seen[2].second.sizes() == x.sizes());
+  EXPECT_TRUE(seen[3].first == 2 && seen[3].second.equal(image));
+}
+
+TEST(InputRecorder, WhatIsThrownWhileSeeingPassesAfterTheForward) {
+  torch::nn::Linear layer(3, 3);
+  const InputRecorder recorder({layer->weight}, [](size_t, const at::Tensor&) { throw std::runtime_error("on purpose"); });
+  layer->forward(torch::ones({1, 3}));
+  EXPECT_EQ(message_of([&] { recorder.rethrow(); }), "on purpose");
+  EXPECT_NE(message_of([&] { InputRecorder({layer->weight}, {}); }).find("at work already"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace steppe::shift
