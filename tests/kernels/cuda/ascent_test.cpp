@@ -1,113 +1,21 @@
 // The CUDA kernels, run on the host, against the definition: every recipe, format and way to cut the work.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
-#include <steppe/kernels/cuda/ascent.hpp>
-#include <steppe/kernels/cuda/cuda.hpp>
+#include <steppe/kernels/cuda/plan.hpp>
 
-#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "expectations.hpp"
-#include "host_launch.hpp"
+#include "host_model.hpp"
 #include "model.hpp"
 
 namespace steppe::kernels::cuda {
 namespace {
-
-/// How the work is cut. Chunks and blocks are small, so that every boundary is met.
-struct Cut {
-  int threads = 8;
-  int64_t chunk = 24, blocks = 3;
-  int64_t offset = 0;  ///< of every layer's memory, in components
-};
-
-/// The memory of a model, which may take several ascents.
-class HostModel {
- public:
-  HostModel(const std::vector<Numbers>& model, const Cut& cut, uint64_t seed = 1) : model_(model), cut_(cut), seed_(seed), plan_(cut.chunk) {
-    std::vector<Layer> layers;
-    for (size_t i = 0; i < model.size(); ++i) {
-      const auto where = static_cast<Destination>((i + seed) % static_cast<size_t>(Destination::kCount));
-      memory_.push_back(std::make_unique<LayerMemory>(model[i], where, cut.offset));
-      LayerMemory& memory = *memory_.back();
-      Layer layer = model[i].layer;
-      layer.direction = memory.g.bytes() + memory.g.begin();
-      layer.weights = memory.w.bytes() + memory.w.begin();
-      layer.out = memory.out().bytes() + memory.out().begin();
-      layers.push_back(layer);
-    }
-    plan_.describe(layers);
-    scratch_.resize(static_cast<size_t>(scratch_bytes(plan_)) / sizeof(Scratch) + 1);
-  }
-
-  Outcome ascend() {
-    reset();
-    Outcome outcome;
-    const size_t n = model_.size();
-    outcome.layer_gradient_norm.assign(n, -1.0);
-    outcome.layer_perturbation_norm.assign(n, -1.0);
-    outcome.layer_kept_share.assign(n, -1.0);
-    const Results results{&outcome.gradient_norm,
-                          &outcome.perturbation_norm,
-                          &outcome.kept_share,
-                          &outcome.finite,
-                          outcome.layer_gradient_norm.data(),
-                          outcome.layer_perturbation_norm.data(),
-                          outcome.layer_kept_share.data()};
-    const Work work = work_of(plan_, plan_.table().data(), scratch_.data(), results);
-    switch (cut_.threads) {
-      case 4: launch<4>(work); break;
-      case 8: launch<8>(work); break;
-      case 32: launch<32>(work); break;
-      default: launch<256>(work); break;
-    }
-    for (size_t i = 0; i < n; ++i) {
-      outcome.moved.push_back(model_[i].layer.rho > 0.0 ? memory_[i]->out().numbers() : memory_[i]->w.numbers());
-      EXPECT_TRUE(memory_[i]->out().guards_are_whole()) << "layer " << i;
-    }
-    return outcome;
-  }
-
-  int launches() const { return launches_; }
-
- private:
-  struct alignas(32) Scratch {
-    std::byte bytes[32];
-  };
-
-  void reset() {
-    for (size_t i = 0; i < model_.size(); ++i) {
-      LayerMemory& memory = *memory_[i];
-      memory.g.assign(model_[i].g);
-      memory.w.assign(model_[i].w);
-    }
-  }
-
-  template <int kThreads>
-  void launch(const Work& work) {
-    HostLaunch launcher(kThreads, cut_.blocks, seed_);
-    launch_ascent<kThreads>(plan_, work, launcher);
-    launches_ = launcher.launches();
-  }
-
-  std::vector<Numbers> model_;
-  Cut cut_;
-  uint64_t seed_;
-  Plan plan_;
-  std::vector<std::unique_ptr<LayerMemory>> memory_;
-  std::vector<Scratch> scratch_;
-  int launches_ = 0;
-};
-
-std::vector<Cut> every_cut() {
-  return {{8, 24, 3, 0}, {4, 16, 1, 0}, {4, 7, 5, 1}, {32, 40, 2, 3}, {256, kChunk, 2, 0}};
-}
 
 class CudaKernels : public testing::TestWithParam<std::tuple<Asked, Format>> {
  protected:
@@ -116,15 +24,14 @@ class CudaKernels : public testing::TestWithParam<std::tuple<Asked, Format>> {
 };
 
 TEST_P(CudaKernels, AgreeWithTheDefinition) {
-  for (uint64_t seed = 1; seed <= 6; ++seed) {
+  const std::vector<Cut> cuts = every_cut();
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const Cut& cut = cuts[seed % (cuts.size() - 1)];  // without the last one: its fibers are many
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(cut.threads) + " threads, chunks of " +
+                 std::to_string(cut.chunk));
     const auto model = random_model(asked(), format(), seed);
-    const Outcome definition = ascend_by_definition(model);
-    for (const Cut& cut : every_cut()) {
-      if (cut.threads == 256 && seed != 6) continue;
-      SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(cut.threads) + " threads, chunks of " + std::to_string(cut.chunk));
-      expect_agreement(HostModel(model, cut, seed).ascend(), definition);
-      if (HasFatalFailure()) return;
-    }
+    expect_agreement(HostModel(model, cut, seed).ascend(), ascend_by_definition(model));
+    if (HasFatalFailure()) return;
   }
 }
 
@@ -148,7 +55,8 @@ TEST_P(CudaKernels, GiveTheSameBitsForEveryNumberOfBlocksAndEveryAscent) {
   // Tickets and histograms are empty again.
   expect_same_bits(first.ascend(), outcome);
   for (const int64_t blocks : {2, 5, 17})
-    for (uint64_t seed = 1; seed <= 4; seed += 3) expect_same_bits(HostModel(model, {8, 24, blocks, 0}, seed).ascend(), outcome);
+    for (uint64_t seed = 1; seed <= 4; seed += 3)
+      expect_same_bits(HostModel(model, {8, 24, blocks, 0}, seed).ascend(), outcome);
 }
 
 TEST_P(CudaKernels, MoveNothingWhereAGradientIsNotFinite) {
@@ -169,9 +77,8 @@ TEST_P(CudaKernels, MoveNothingWhereAGradientIsNotFinite) {
 
 TEST_P(CudaKernels, MoveNothingAlongZero) {
   Random random(4);
-  const std::vector<Numbers> model = {
-      layer_of(asked(), format(), 5, 9, std::vector<float>(45, 0.0f), random, 0.5),
-      layer_of(asked(), format(), 0, 4, {}, random, 0.5)};
+  const std::vector<Numbers> model = {layer_of(asked(), format(), 5, 9, std::vector<float>(45, 0.0f), random, 0.5),
+                                      layer_of(asked(), format(), 0, 4, {}, random, 0.5)};
   const Outcome outcome = HostModel(model, Cut()).ascend();
   EXPECT_TRUE(outcome.finite);
   EXPECT_EQ(outcome.gradient_norm, 0.0);
@@ -181,13 +88,16 @@ TEST_P(CudaKernels, MoveNothingAlongZero) {
 INSTANTIATE_TEST_SUITE_P(Every, CudaKernels,
                          testing::Combine(testing::ValuesIn(every_recipe()),
                                           testing::Values(Format::Float32, Format::BFloat16, Format::Half)),
-                         [](const auto& each) { return std::get<0>(each.param).name + "_" + name_of(std::get<1>(each.param)); });
+                         [](const auto& each) {
+                           return std::get<0>(each.param).name + "_" + name_of(std::get<1>(each.param));
+                         });
 
 TEST(CudaThreshold, IsExactForTiesPlateausAndEveryQuantile) {
   const Asked asked{"filtered", false, true};
   Random random(5);
   std::vector<std::vector<float>> hard;
-  for (const Values kind : {Values::Normal, Values::AllEqual, Values::MostlyZero, Values::OneHuge, Values::Grid, Values::Denormal})
+  for (const Values kind :
+       {Values::Normal, Values::AllEqual, Values::MostlyZero, Values::OneHuge, Values::Grid, Values::Denormal})
     hard.push_back(values_of(kind, 1000, 1.0, random));
   std::vector<float> neighbours, two_values, sorted;
   for (int i = 0; i < 1000; ++i) {
@@ -212,7 +122,8 @@ TEST(CudaThreshold, IsExactForTiesPlateausAndEveryQuantile) {
 
 TEST(CudaThreshold, ALayerWithoutATailKeepsItsDirection) {
   Random random(6);
-  const std::vector<Numbers> model = {layer_of({"f", false, true}, Format::Float32, 4, 25, std::vector<float>(100, -0.7f), random, 1.0)};
+  const std::vector<Numbers> model = {
+      layer_of({"f", false, true}, Format::Float32, 4, 25, std::vector<float>(100, -0.7f), random, 1.0)};
   const Outcome outcome = HostModel(model, Cut()).ascend();
   EXPECT_EQ(outcome.kept_share, 1.0);
   EXPECT_NEAR(outcome.perturbation_norm, 1.0, 1e-12);
@@ -220,7 +131,9 @@ TEST(CudaThreshold, ALayerWithoutATailKeepsItsDirection) {
 
 TEST(CudaAscent, WeightsThatDoNotMoveKeepTheirBits) {
   Random random(7);
-  std::vector<Numbers> model = {layer_of({"f", false, true, false, 0.9}, Format::Float32, 4, 100, values_of(Values::Normal, 400, 1.0, random), random, 1.0)};
+  const Asked asked{"filtered", false, true, false, 0.9};
+  std::vector<Numbers> model = {
+      layer_of(asked, Format::Float32, 4, 100, values_of(Values::Normal, 400, 1.0, random), random, 1.0)};
   model[0].w.assign(400, -0.0f);
   const Outcome outcome = HostModel(model, Cut()).ascend();
   int still = 0;
@@ -230,7 +143,8 @@ TEST(CudaAscent, WeightsThatDoNotMoveKeepTheirBits) {
 
 TEST(CudaAscent, ANormTooSmallToDivideByCountsAsZero) {
   Random random(8);
-  const std::vector<Numbers> model = {layer_of({"plain"}, Format::Float32, 1, 9, std::vector<float>(9, 1e-42f), random, 5.0)};
+  const std::vector<Numbers> model = {
+      layer_of({"plain"}, Format::Float32, 1, 9, std::vector<float>(9, 1e-42f), random, 5.0)};
   const Outcome outcome = HostModel(model, Cut()).ascend();
   EXPECT_GT(outcome.gradient_norm, 0.0);
   EXPECT_EQ(outcome.perturbation_norm, 0.0);
@@ -244,7 +158,8 @@ TEST(CudaAscent, FormatsAndRecipesMix) {
   for (const Asked& asked : every_recipe())
     for (const Format format : {Format::Half, Format::Float32, Format::BFloat16}) {
       rows = rows % 11 + 2;
-      model.push_back(layer_of(asked, format, rows, 17, values_of(Values::Normal, rows * 17, 0.1, random), random, 0.5));
+      model.push_back(
+          layer_of(asked, format, rows, 17, values_of(Values::Normal, rows * 17, 0.1, random), random, 0.5));
     }
   for (const Cut& cut : every_cut()) expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
 }
@@ -252,7 +167,9 @@ TEST(CudaAscent, FormatsAndRecipesMix) {
 TEST(CudaAscent, TakesAHandfulOfLaunches) {
   const auto launches = [](const Asked& asked, int64_t row) {
     Random random(10);
-    HostModel model({layer_of(asked, Format::Float32, 3, row, values_of(Values::Normal, 3 * row, 1.0, random), random, 0.5)}, {8, 24, 3, 0});
+    HostModel model(
+        {layer_of(asked, Format::Float32, 3, row, values_of(Values::Normal, 3 * row, 1.0, random), random, 0.5)},
+        {8, 24, 3, 0});
     model.ascend();
     return model.launches();
   };

@@ -13,7 +13,9 @@
 
 namespace steppe::kernels::cuda {
 
-inline bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0 || (std::isnan(a) && std::isnan(b)); }
+inline bool same_bits(float a, float b) {
+  return std::memcmp(&a, &b, sizeof(a)) == 0 || (std::isnan(a) && std::isnan(b));
+}
 
 inline void expect_near(double ours, double expected, const char* what) {
   if (std::isnan(expected)) {
@@ -25,16 +27,16 @@ inline void expect_near(double ours, double expected, const char* what) {
   }
 }
 
-/// The same weights to the bit. The kernels add squares in another order, in double, which does not reach a factor that is
-/// rounded to float.
+/// The same weights to the bit. The kernels add squares in another order, in double, which does not reach a factor that
+/// is rounded to float.
 inline void expect_agreement(const Outcome& ours, const Outcome& definition) {
   ASSERT_EQ(ours.finite, definition.finite);
   for (size_t k = 0; k < definition.moved.size(); ++k) {
     ASSERT_EQ(ours.moved[k].size(), definition.moved[k].size());
     for (size_t i = 0; i < ours.moved[k].size(); ++i)
       ASSERT_TRUE(same_bits(ours.moved[k][i], definition.moved[k][i]))
-          << "layer " << k << ", component " << i << " of " << ours.moved[k].size() << ": " << ours.moved[k][i] << " is not "
-          << definition.moved[k][i];
+          << "layer " << k << ", component " << i << " of " << ours.moved[k].size() << ": " << ours.moved[k][i]
+          << " is not " << definition.moved[k][i];
     expect_near(ours.layer_gradient_norm[k], definition.layer_gradient_norm[k], "norm of a gradient");
     expect_near(ours.layer_perturbation_norm[k], definition.layer_perturbation_norm[k], "norm of a perturbation");
     // Of a gradient that is not finite nothing is kept or left out.
@@ -49,7 +51,8 @@ inline void expect_agreement(const Outcome& ours, const Outcome& definition) {
 
 inline void expect_same_bits(const Outcome& a, const Outcome& b) {
   for (size_t k = 0; k < a.moved.size(); ++k)
-    for (size_t i = 0; i < a.moved[k].size(); ++i) ASSERT_TRUE(same_bits(a.moved[k][i], b.moved[k][i])) << k << ", " << i;
+    for (size_t i = 0; i < a.moved[k].size(); ++i)
+      ASSERT_TRUE(same_bits(a.moved[k][i], b.moved[k][i])) << k << ", " << i;
   EXPECT_EQ(a.layer_gradient_norm, b.layer_gradient_norm);
   EXPECT_EQ(a.layer_perturbation_norm, b.layer_perturbation_norm);
   EXPECT_EQ(a.layer_kept_share, b.layer_kept_share);

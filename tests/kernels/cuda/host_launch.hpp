@@ -1,5 +1,5 @@
-// A stand-in for the launch of a kernel: the host runs its blocks one after the other, the threads of a block as fibers.
-// SPDX-License-Identifier: MIT
+// A stand-in for the launch of a kernel: the host runs its blocks one after the other, the threads of a block as
+// fibers. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <ucontext.h>
@@ -16,8 +16,8 @@
 
 namespace steppe::kernels::cuda {
 
-/// The threads of one block. Between two barriers they run one at a time, in an order that is drawn anew each time, so that
-/// a missing barrier shows.
+/// The threads of one block. Between two barriers they run one at a time, in an order that is drawn anew each time, so
+/// that a missing barrier shows.
 class Fibers {
  public:
   Fibers(int count, uint64_t seed) : fibers_(static_cast<size_t>(count)), random_(seed) {
@@ -38,8 +38,10 @@ class Fibers {
         current_ = i;
         swapcontext(&home_, &fibers_[i].context);
       }
-      const auto ended = static_cast<size_t>(std::count_if(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return f.ended; }));
-      if (ended != 0 && ended != fibers_.size()) throw std::logic_error("some threads have ended, others wait at a barrier");
+      const auto ended =
+          static_cast<size_t>(std::count_if(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return f.ended; }));
+      if (ended != 0 && ended != fibers_.size())
+        throw std::logic_error("some threads have ended, others wait at a barrier");
       running -= ended;
     }
   }

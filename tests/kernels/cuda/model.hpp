@@ -79,8 +79,8 @@ inline std::vector<float> values_of(Values kind, int64_t n, double size, Random&
 }
 
 /// A layer of n rows.
-inline Numbers layer_of(const Asked& asked, Format format, int64_t rows, int64_t row, std::vector<float> g, Random& random,
-                        double rho) {
+inline Numbers layer_of(const Asked& asked, Format format, int64_t rows, int64_t row, std::vector<float> g,
+                        Random& random, double rho) {
   Numbers numbers;
   numbers.layer.format = format;
   numbers.layer.size = rows * row;
@@ -127,8 +127,11 @@ enum class Destination { Buffer, Direction, Weights, kCount };
 class Memory {
  public:
   Memory(const std::vector<float>& x, Format format, int64_t offset)
-      : format_(format), width_(format == Format::Float32 ? 4 : 2), count_(x.size()),
-        begin_(kGuard + static_cast<size_t>(offset) * width_), words_((begin_ + count_ * width_ + kGuard) / sizeof(Word) + 1) {
+      : format_(format),
+        width_(format == Format::Float32 ? 4 : 2),
+        count_(x.size()),
+        begin_(kGuard + static_cast<size_t>(offset) * width_),
+        words_((begin_ + count_ * width_ + kGuard) / sizeof(Word) + 1) {
     std::memset(bytes(), kFill, words_.size() * sizeof(Word));
     assign(x);
   }

@@ -12,8 +12,8 @@ namespace steppe::kernels::cuda {
 
 /// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where rows are longer than a chunk.
 ///
-/// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; one launch
-/// begins when the one before has ended.
+/// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; one
+/// launch begins when the one before has ended.
 template <int kThreads, class Launch>
 void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
   launch(Sweep<kThreads>(work, Stage::First));

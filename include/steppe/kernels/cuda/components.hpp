@@ -66,12 +66,14 @@ struct Run {
   /// Every vector of it lies on a vector's boundary.
   STEPPE_DEVICE bool is_aligned() const {
     const auto offset = [this](const void* memory) {
-      return memory == nullptr ? 0 : (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(span.begin) * sizeof(T)) % 16;
+      return memory == nullptr
+                 ? 0
+                 : (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(span.begin) * sizeof(T)) % 16;
     };
     return (offset(g) | offset(w) | offset(out)) == 0;
   }
 
-  const Entry& entry;
+  const Entry entry;  ///< a copy: what a kernel writes cannot be part of it
   Span span;
   const T* g;
   const T* w;
@@ -85,7 +87,8 @@ STEPPE_DEVICE void for_each_pack(const Block& block, const Run<T>& run, Body&& b
   constexpr int kWide = kVector<T>;
   const int64_t vectors = run.is_aligned() ? run.size() / kWide : 0;
   for (int64_t i = block.thread(); i < vectors; i += kThreads) body(Width<kWide>(), run.span.begin + i * kWide);
-  for (int64_t i = vectors * kWide + block.thread(); i < run.size(); i += kThreads) body(Width<1>(), run.span.begin + i);
+  for (int64_t i = vectors * kWide + block.thread(); i < run.size(); i += kThreads)
+    body(Width<1>(), run.span.begin + i);
 }
 
 /// The row means of neighbours, one after the other; zero where nothing is centralized.

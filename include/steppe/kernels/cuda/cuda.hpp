@@ -14,8 +14,8 @@ using Stream = CUstream_st*;
 
 /// Enqueues an ascent on the stream of the current device; returns null, or what CUDA says is wrong.
 ///
-/// `table` is a copy of the plan's table on the device, `scratch` are scratch_bytes(plan) bytes there. Nothing is waited
-/// for and no memory is asked for. Equal inputs give equal bits.
+/// `table` is a copy of the plan's table on the device, `scratch` are scratch_bytes(plan) bytes there. Nothing is
+/// waited for and no memory is asked for. Equal inputs give equal bits.
 const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream);
 
 /// Work on the stream is being captured into a graph.

@@ -34,10 +34,10 @@ STEPPE_DEVICE void add_centralized(const Block& block, const Run<T>& run, Part& 
   });
 }
 
-/// Adds the squares of the direction as it is known by now: centralized, filtered, scaled; and those of g where no other read
-/// has.
+/// Adds the squares of the direction as it is known by now: centralized, filtered, scaled; and those of g where no
+/// other read has.
 template <int kThreads, class Block, class T>
-STEPPE_DEVICE void add_direction(const Block& block, const Run<T>& run, const State& state, Part& mine) {
+STEPPE_DEVICE void add_direction(const Block& block, const Run<T>& run, const State state, Part& mine) {
   const Entry& entry = run.entry;
   const bool with_raw = entry.row == 0 && entry.filtered == 0;
   for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {

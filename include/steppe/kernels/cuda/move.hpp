@@ -31,7 +31,7 @@ class Move {
  private:
   /// The destination may be the direction or the weights: every thread reads what it will write.
   template <class Block, class T>
-  STEPPE_DEVICE static void move(const Block& block, const Run<T>& run, const State& state, float factor) {
+  STEPPE_DEVICE static void move(const Block& block, const Run<T>& run, const State state, float factor) {
     for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
       constexpr int kWidth = decltype(width)::kValue;
       const auto g = load<kWidth>(run.g + at);

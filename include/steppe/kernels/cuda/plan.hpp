@@ -88,8 +88,8 @@ class Plan {
     for (size_t i = 0; i < entries_.size(); ++i) {
       const auto index = static_cast<int32_t>(i);
       for (int64_t k = 0; k < entries_[i].chunks; ++k)
-        std::memcpy(table_.data() + of_entries + static_cast<size_t>(entries_[i].first_chunk + k) * sizeof(int32_t), &index,
-                    sizeof(index));
+        std::memcpy(table_.data() + of_entries + static_cast<size_t>(entries_[i].first_chunk + k) * sizeof(int32_t),
+                    &index, sizeof(index));
     }
   }
 

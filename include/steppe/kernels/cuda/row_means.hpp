@@ -18,7 +18,8 @@ STEPPE_DEVICE float mean_of(double sum, int64_t n) {
 ///
 /// Teams of threads, as many as suit the length of a row, take one row each.
 template <int kThreads, class Block, class T>
-STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, const Run<T>& run, float* means, Part& mine) {
+STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, const Run<T>& run, float* means,
+                                  Part& mine) {
   const int64_t row = run.entry.row, rows = run.size() / row;
   int team = 1;
   while (team < kThreads && team * 4 < row) team *= 2;

@@ -58,7 +58,8 @@ class Sweep {
       const bool scaled_only = entry.row == 0 && entry.filtered == 0 && entry.scaled != 0;
       if (is_cut(entry) || (entry.row == 0 && !scaled_only)) return add_sums<kThreads>(block, run, mine);
       if (entry.row > 0)
-        find_row_means<kThreads>(block, shared, run, work_.row_means + entry.first_row + run.span.begin / entry.row, mine);
+        find_row_means<kThreads>(block, shared, run, work_.row_means + entry.first_row + run.span.begin / entry.row,
+                                 mine);
     }
     // What was read just now is in the cache still.
     if (entry.filtered != 0) return add_centralized<kThreads>(block, run, mine);

@@ -47,7 +47,8 @@ class Threshold {
       Count* const all = work_.histograms + entry.histogram * kBins;
       for (int bin = block.thread(); bin < kBins; bin += kThreads)
         if (shared.bins[bin] != 0) block.add(all + bin, static_cast<Count>(shared.bins[bin]));
-      if (is_last(block, shared.ticket, work_.tickets + layer, entry.chunks)) choose(block, shared, all, work_.states[layer]);
+      if (is_last(block, shared.ticket, work_.tickets + layer, entry.chunks))
+        choose(block, shared, all, work_.states[layer]);
     }
   }
 

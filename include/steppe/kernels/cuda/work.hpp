@@ -43,16 +43,17 @@ struct Work {
   const int32_t* entry_of_chunk;
   int64_t layers, chunks;
   State* states;
-  Part* parts;       ///< of every chunk
+  Part* parts;  ///< of every chunk
   float* row_means;
-  float* factors;    ///< of every layer
-  unsigned* tickets;   ///< of every layer, and behind them one of the model; zero between launches
-  Count* histograms;   ///< of every filtered layer; zero between launches
+  float* factors;     ///< of every layer
+  unsigned* tickets;  ///< of every layer, and behind them one of the model; zero between launches
+  Count* histograms;  ///< of every filtered layer; zero between launches
   Results results;
 };
 
 /// Puts the memory of an ascent together.
-inline Work work_of(const Plan& plan, const void* table, void* scratch, const Results& results, int64_t* bytes = nullptr) {
+inline Work work_of(const Plan& plan, const void* table, void* scratch, const Results& results,
+                    int64_t* bytes = nullptr) {
   Carving carving;
   const int64_t tickets = carving.take<unsigned>(plan.layers() + 1);
   const int64_t histograms = carving.take<Count>(plan.histograms() * kBins);
@@ -67,7 +68,8 @@ inline Work work_of(const Plan& plan, const void* table, void* scratch, const Re
   Work work{};
   work.entries = reinterpret_cast<const Entry*>(tables);
   if (tables != nullptr)
-    work.entry_of_chunk = reinterpret_cast<const int32_t*>(tables + plan.layers() * static_cast<int64_t>(sizeof(Entry)));
+    work.entry_of_chunk =
+        reinterpret_cast<const int32_t*>(tables + plan.layers() * static_cast<int64_t>(sizeof(Entry)));
   work.layers = plan.layers();
   work.chunks = plan.chunks();
   work.states = static_cast<State*>(at(states));
@@ -80,8 +82,8 @@ inline Work work_of(const Plan& plan, const void* table, void* scratch, const Re
   return work;
 }
 
-/// The bytes that an ascent needs beside its table. They are zero before the first ascent, and before the first one of a plan
-/// with another number of layers, chunks, rows or histograms.
+/// The bytes that an ascent needs beside its table. They are zero before the first ascent, and before the first one of
+/// a plan with another number of layers, chunks, rows or histograms.
 inline int64_t scratch_bytes(const Plan& plan) {
   int64_t bytes = 0;
   work_of(plan, nullptr, nullptr, Results(), &bytes);
