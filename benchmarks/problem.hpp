@@ -15,7 +15,7 @@ namespace benchmarks {
 /// Normal weights and gradients, each gradient of another scale, as the layers of a model have them.
 class Problem {
  public:
-  Problem(const ParameterList& list, uint64_t seed);
+  Problem(const ParameterList& list, uint64_t seed, at::Device device = at::kCPU);
 
   /// Leaves that require gradients.
   const std::vector<at::Tensor>& weights() const { return weights_; }

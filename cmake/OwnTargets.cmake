@@ -18,15 +18,21 @@ endif()
 
 function(steppe_own_target target)
   target_link_libraries(${target} PRIVATE steppe::steppe)
+  steppe_own_flags(${target})
+endfunction()
+
+# The same for a target that knows no LibTorch.
+function(steppe_own_flags target)
   if(MSVC)
     target_compile_options(${target} PRIVATE /W4)
   else()
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow)
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wshadow>")
   endif()
   # A compiler with new warnings: cmake --compile-no-warning-as-error.
   set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON)
   if(STEPPE_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+    target_compile_options(${target} PRIVATE
+      "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-fno-omit-frame-pointer>")
     target_link_options(${target} PRIVATE -fsanitize=address,undefined)
   endif()
 endfunction()

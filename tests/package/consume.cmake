@@ -25,7 +25,7 @@ endfunction()
 
 file(REMOVE_RECURSE "${WORK_DIR}")
 set(prefix_path "${PREFIX_PATH}")
-if(WAY STREQUAL "find_package")
+if(WAY MATCHES "find_package")
   run("${CMAKE_COMMAND}" --install "${BUILD_DIR}" --prefix "${WORK_DIR}/first" --config "${CONFIG}")
   check_installed("${WORK_DIR}/first")
   file(RENAME "${WORK_DIR}/first" "${WORK_DIR}/moved")
@@ -50,7 +50,13 @@ endif()
 if(CUDA_ARCHS)
   file(APPEND "${WORK_DIR}/initial-cache.cmake" "set(TORCH_CUDA_ARCH_LIST [[${CUDA_ARCHS}]] CACHE STRING \"\")\n")
 endif()
-run("${CMAKE_COMMAND}" -G "${GENERATOR}" -C "${WORK_DIR}/initial-cache.cmake" -S "${SOURCE_DIR}/tests/package/consumer"
+if(NVCC)
+  file(APPEND "${WORK_DIR}/initial-cache.cmake" "
+set(CMAKE_CUDA_COMPILER [[${NVCC}]] CACHE FILEPATH \"\")
+set(CMAKE_CUDA_ARCHITECTURES 80 CACHE STRING \"\")
+")
+endif()
+run("${CMAKE_COMMAND}" -G "${GENERATOR}" -C "${WORK_DIR}/initial-cache.cmake" -S "${SOURCE_DIR}/tests/package/${CONSUMER}"
   -B "${WORK_DIR}/build")
 run("${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --parallel 2)
 run("${WORK_DIR}/build/consumer")

@@ -4,9 +4,8 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,6 +16,10 @@
 
 #include <steppe/kernels/cpu/ascent.hpp>
 #include <steppe/kernels/reference.hpp>
+#include <steppe/kernels/task_layout.hpp>
+#ifdef STEPPE_WITH_CUDA
+#include <steppe/kernels/dispatch_cuda.hpp>
+#endif
 
 namespace steppe::kernels {
 
@@ -69,25 +72,11 @@ inline bool format_of(at::ScalarType dtype, cpu::Format& format) {
   }
 }
 
-/// What the fused kernels cover; all else is computed by the definition.
+/// The CPU kernels can take the task.
 inline bool is_fused(const AscentTask& task) {
   cpu::Format format;
-  const Recipe& recipe = task.recipe;
-  const bool plain_filter = !recipe.filter.on || (recipe.filter.selection == Selection::Percentile &&
-                                                  recipe.filter.z_score == ZScore::Standard &&
-                                                  recipe.filter.threshold == Threshold::PerTensor);
-  return task.fused && plain_filter && recipe.p == 2.0 && task.param.device().is_cpu() &&
-         task.direction.device().is_cpu() && format_of(task.param.scalar_type(), format) &&
-         task.direction.scalar_type() == task.param.scalar_type();
-}
-
-/// The rows of the first dimension lie one after the other.
-inline bool has_whole_rows(const at::Tensor& x) {
-  return x.dim() < 2 || x.size(0) <= 1 || x.stride(0) == x.numel() / x.size(0);
-}
-
-inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+  return has_fused_recipe(task) && task.param.device().is_cpu() && task.direction.device().is_cpu() &&
+         format_of(task.param.scalar_type(), format);
 }
 
 }  // namespace detail
@@ -100,8 +89,9 @@ class Workspace {
 
   /// w + e of every task goes to its destination; see reference::ascend for the definition. Sets task.moved.
   AscentResult ascend(std::vector<AscentTask>& tasks) {
-    if (!std::all_of(tasks.begin(), tasks.end(), detail::is_fused) || overlap(tasks)) return reference::ascend(tasks);
     const c10::NoGradGuard no_grad;
+    if (!std::all_of(tasks.begin(), tasks.end(), detail::is_fused)) return ascend_elsewhere(tasks);
+    if (overlap(tasks)) return reference::ascend(tasks);
     describe(tasks);
     int64_t components = 0;
     for (const cpu::Layer& layer : layers_) components += layer.size;
@@ -113,14 +103,18 @@ class Workspace {
       tasks[i].moved = factors_[i] != 0.0;
     }
     ascent_.ascend(layers_, factors_, threads);
-    for (const Detour& detour : detours_)
-      if (tasks[detour.task].moved) tasks[detour.task].destination.copy_(detour.out);
-    detours_.clear();
+    detail::finish(detours_, tasks);
     fill_result(tasks, norms);
     return result_;
   }
 
-  int64_t bytes() const { return ascent_.bytes(); }
+  int64_t bytes() const {
+#ifdef STEPPE_WITH_CUDA
+    return ascent_.bytes() + cuda_.bytes();
+#else
+    return ascent_.bytes();
+#endif
+  }
   void release() { *this = Workspace(); }
 
  private:
@@ -129,11 +123,19 @@ class Workspace {
     bool finite() const { return std::isfinite(direction) && std::isfinite(raw); }
   };
 
-  /// Contiguous copies of a parameter whose own memory the kernels cannot walk through.
-  struct Detour {
-    size_t task;
-    at::Tensor weights, direction, out;
-  };
+  /// What the CPU kernels do not take.
+  AscentResult ascend_elsewhere(std::vector<AscentTask>& tasks) {
+    const at::Device device = tasks.front().param.device();
+#ifdef STEPPE_WITH_CUDA
+    const auto is_fused = [&](const AscentTask& task) { return detail::is_fused_on(device, task); };
+    if (std::all_of(tasks.begin(), tasks.end(), is_fused) && !overlap(tasks)) return cuda_.ascend(tasks);
+#else
+    if (device.is_cuda() && tasks.front().fused) {
+      TORCH_WARN_ONCE("steppe: ascents over CUDA tensors take ATen operations; link steppe::cuda for the fused kernels");
+    }
+#endif
+    return reference::ascend(tasks);
+  }
 
   /// Parameters that are written in place have memory in common. The kernels would read what they have moved already.
   bool overlap(const std::vector<AscentTask>& tasks) {
@@ -159,35 +161,9 @@ class Workspace {
       const AscentTask& task = tasks[i];
       cpu::Layer& layer = layers_[i] = cpu::Layer();
       detail::format_of(task.param.scalar_type(), layer.format);
-      layer.size = task.param.numel();
-      const auto& centralize = task.recipe.centralize;
-      if (centralize.on && task.direction.dim() >= std::max<int64_t>(centralize.min_dim, 2) && layer.size > 0)
-        layer.row = layer.size / task.direction.size(0);
-      layer.filtered = reference::is_filtered(task);
-      layer.quantile = task.recipe.filter.level;
-      layer.scaled = reference::is_scaled(task);
-      layer.eta = task.recipe.scale.convention == ScaleConvention::Paper ? task.recipe.scale.eta : 0.0;
-      locate(task, i, layer);
+      detail::describe(task, layer);
+      detail::locate(task, i, layer, detours_);
     }
-  }
-
-  void locate(const AscentTask& task, size_t index, cpu::Layer& layer) {
-    const bool writes = task.rho > 0.0;
-    const bool direct = detail::same_memory_order(task.param, task.direction) &&
-                        (layer.row == 0 || detail::has_whole_rows(task.param)) &&
-                        (!writes || detail::same_memory_order(task.param, task.destination));
-    if (direct) {
-      layer.direction = task.direction.data_ptr();
-      layer.weights = task.param.data_ptr();
-      layer.out = writes ? task.destination.data_ptr() : nullptr;
-      return;
-    }
-    Detour detour{index, task.param.detach().contiguous(), task.direction.contiguous(), {}};
-    if (writes) detour.out = at::empty_like(detour.weights);
-    layer.direction = detour.direction.data_ptr();
-    layer.weights = detour.weights.data_ptr();
-    layer.out = writes ? detour.out.data_ptr() : nullptr;
-    detours_.push_back(std::move(detour));
   }
 
   Norms norms_of(const std::vector<AscentTask>& tasks) const {
@@ -209,22 +185,11 @@ class Workspace {
     return moves ? factor : 0.0;
   }
 
-  static bool is_ours_alone(const at::Tensor& tensor) {
-    return tensor.defined() && tensor.use_count() == 1 && tensor.storage().use_count() == 1;
-  }
-
-  /// A tensor of the last result, if nobody has kept it or a view of it; else a new one.
-  static double* numbers(at::Tensor& tensor, at::IntArrayRef sizes) {
-    if (!is_ours_alone(tensor) || tensor.sizes() != sizes)
-      tensor = at::empty(sizes, at::TensorOptions().dtype(at::kDouble));
-    return tensor.data_ptr<double>();
-  }
-
   void fill_result(const std::vector<AscentTask>& tasks, const Norms& norms) {
     const auto count = static_cast<int64_t>(tasks.size());
-    double* gradient = numbers(result_.layer_gradient_norm, {count});
-    double* perturbation = numbers(result_.layer_perturbation_norm, {count});
-    double* share = numbers(result_.layer_kept_share, {count});
+    double* gradient = detail::numbers(result_.layer_gradient_norm, {count});
+    double* perturbation = detail::numbers(result_.layer_perturbation_norm, {count});
+    double* share = detail::numbers(result_.layer_kept_share, {count});
     double squares = 0.0, kept = 0.0, looked_at = 0.0;
     for (size_t i = 0; i < tasks.size(); ++i) {
       const cpu::Statistics& seen = ascent_.statistics(i);
@@ -236,18 +201,19 @@ class Workspace {
       kept += static_cast<double>(seen.kept);
       looked_at += static_cast<double>(layers_[i].size);
     }
-    *numbers(result_.gradient_norm, {}) = norms.raw;
-    *numbers(result_.perturbation_norm, {}) = std::sqrt(squares);
-    *numbers(result_.kept_share, {}) = looked_at > 0.0 ? kept / looked_at : 1.0;
-    if (!is_ours_alone(result_.finite))
-      result_.finite = at::empty({}, at::TensorOptions().dtype(at::kBool));
-    *result_.finite.data_ptr<bool>() = norms.finite();
+    *detail::numbers(result_.gradient_norm, {}) = norms.raw;
+    *detail::numbers(result_.perturbation_norm, {}) = std::sqrt(squares);
+    *detail::numbers(result_.kept_share, {}) = looked_at > 0.0 ? kept / looked_at : 1.0;
+    *detail::flag(result_.finite) = norms.finite();
   }
 
+#ifdef STEPPE_WITH_CUDA
+  CudaWorkspace cuda_;
+#endif
   cpu::Ascent ascent_;
   std::vector<cpu::Layer> layers_;
   std::vector<double> factors_;
-  std::vector<Detour> detours_;
+  std::vector<detail::Detour> detours_;
   std::vector<std::pair<uintptr_t, uintptr_t>> ranges_;
   AscentResult result_;
 };

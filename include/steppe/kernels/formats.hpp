@@ -5,6 +5,13 @@
 #include <cstdint>
 #include <cstring>
 
+// What both sides of a CUDA program run.
+#ifdef __CUDACC__
+#define STEPPE_HOST_DEVICE __host__ __device__
+#else
+#define STEPPE_HOST_DEVICE
+#endif
+
 namespace steppe::kernels {
 
 /// 1 sign, 8 exponent, 7 mantissa bits.
@@ -19,12 +26,12 @@ struct Half {
 
 namespace detail {
 
-inline uint32_t bits_of(float value) {
+STEPPE_HOST_DEVICE inline uint32_t bits_of(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
-inline float float_of(uint32_t bits) {
+STEPPE_HOST_DEVICE inline float float_of(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
@@ -32,16 +39,16 @@ inline float float_of(uint32_t bits) {
 
 }  // namespace detail
 
-inline float widen(BFloat16 x) { return detail::float_of(uint32_t{x.bits} << 16); }
+STEPPE_HOST_DEVICE inline float widen(BFloat16 x) { return detail::float_of(uint32_t{x.bits} << 16); }
 
 /// To nearest, ties to even; NaN stays NaN.
-inline void narrow(float value, BFloat16& to) {
+STEPPE_HOST_DEVICE inline void narrow(float value, BFloat16& to) {
   const uint32_t bits = detail::bits_of(value);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
   to.bits = static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-inline float widen(Half x) {
+STEPPE_HOST_DEVICE inline float widen(Half x) {
   const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
   const uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) return detail::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
@@ -51,7 +58,7 @@ inline float widen(Half x) {
 }
 
 /// To nearest, ties to even; beyond the range it is infinity; NaN stays NaN.
-inline void narrow(float value, Half& to) {
+STEPPE_HOST_DEVICE inline void narrow(float value, Half& to) {
   const uint32_t bits = detail::bits_of(value);
   const uint32_t sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
   uint32_t result;
@@ -79,14 +86,14 @@ struct Compute<double> {
 template <class T>
 using Number = typename Compute<T>::Number;
 
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline void narrow(float value, float& to) { to = value; }
-inline void narrow(double value, double& to) { to = value; }
+STEPPE_HOST_DEVICE inline float widen(float x) { return x; }
+STEPPE_HOST_DEVICE inline double widen(double x) { return x; }
+STEPPE_HOST_DEVICE inline void narrow(float value, float& to) { to = value; }
+STEPPE_HOST_DEVICE inline void narrow(double value, double& to) { to = value; }
 
 /// A number of the compute type rounded to the storage format.
 template <class T>
-Number<T> rounded_to(Number<T> value) {
+STEPPE_HOST_DEVICE Number<T> rounded_to(Number<T> value) {
   T stored;
   narrow(value, stored);
   return widen(stored);

@@ -93,7 +93,8 @@ class Sample {
 
   /// Where many values are equal they reach an edge of the window: one of them is taken out of it and counted.
   void find_plateau(double expected, double sigmas) {
-    for (const N level : {window_.low, window_.high}) {
+    const N edges[] = {window_.low, window_.high};  // nvcc trips over the list in the loop
+    for (const N level : edges) {
       if (level < N{0} || passes_.count_above(keys_, count_, number_at<N>(ordinal_of(level) - 1)) -
                                   passes_.count_above(keys_, count_, level) <
                               count_ / 16)

@@ -1,0 +1,51 @@
+// What a kernel may ask of the block of threads that runs it.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <steppe/kernels/formats.hpp>
+
+// Kernels are function objects over a block. The tests run the same text on the host, with a block of their own.
+#ifdef __CUDACC__
+#define STEPPE_DEVICE __device__
+#define STEPPE_UNROLL _Pragma("unroll")
+#else
+#define STEPPE_DEVICE
+#define STEPPE_UNROLL
+#endif
+
+#ifdef __CUDA_FTZ
+#error "steppe's kernels keep subnormal numbers: compile without --use_fast_math and -ftz=true"
+#endif
+
+namespace steppe::kernels::cuda {
+
+/// a * b, rounded: never part of a fused multiply-add.
+STEPPE_DEVICE inline float product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+#ifdef __CUDACC__
+class DeviceBlock {
+ public:
+  __device__ int64_t index() const { return blockIdx.x; }
+  __device__ int64_t count() const { return gridDim.x; }
+  __device__ int thread() const { return static_cast<int>(threadIdx.x); }
+  /// Waits for every thread of the block.
+  __device__ void sync() const { __syncthreads(); }
+  /// What this thread wrote is seen by whoever sees what it writes next.
+  __device__ void publish() const { __threadfence(); }
+  /// Adds in one step and returns what was there; to shared or global memory.
+  template <class Count>
+  __device__ Count add(Count* to, Count value) const {
+    return atomicAdd(to, value);
+  }
+};
+#endif
+
+}  // namespace steppe::kernels::cuda

@@ -1,0 +1,47 @@
+// The CUDA kernels, compiled by every target that links steppe::cuda.
+// SPDX-License-Identifier: MIT
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include <steppe/kernels/cuda/ascent.hpp>
+#include <steppe/kernels/cuda/cuda.hpp>
+
+namespace steppe::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256, kBlocksPerProcessor = 8;
+
+template <class Kernel>
+__global__ void __launch_bounds__(kThreads) run(const Kernel kernel) {
+  __shared__ alignas(16) unsigned char memory[sizeof(typename Kernel::Shared)];
+  kernel(DeviceBlock(), *reinterpret_cast<typename Kernel::Shared*>(memory));
+}
+
+int64_t processors_of_current_device() {
+  int device = 0, count = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return std::max(count, 1);
+}
+
+}  // namespace
+
+const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream) {
+  const int64_t blocks = std::min(plan.chunks(), processors_of_current_device() * kBlocksPerProcessor);
+  cudaError_t error = cudaSuccess;
+  launch_ascent<kThreads>(plan, work_of(plan, table, scratch, results), [&](const auto& kernel) {
+    if (error != cudaSuccess) return;
+    run<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(kernel);
+    error = cudaGetLastError();
+  });
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+bool is_capturing(Stream stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace steppe::kernels::cuda

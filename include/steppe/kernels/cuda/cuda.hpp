@@ -1,0 +1,24 @@
+// The door to the CUDA kernels: plain declarations, which need neither CUDA's headers nor a tensor library.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <steppe/kernels/cuda/plan.hpp>
+#include <steppe/kernels/cuda/work.hpp>
+
+struct CUstream_st;
+
+namespace steppe::kernels::cuda {
+
+/// What CUDA's headers call cudaStream_t.
+using Stream = CUstream_st*;
+
+/// Enqueues an ascent on the stream of the current device; returns null, or what CUDA says is wrong.
+///
+/// `table` is a copy of the plan's table on the device, `scratch` are scratch_bytes(plan) bytes there. Nothing is
+/// waited for and no memory is asked for. Equal inputs give equal bits.
+const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream);
+
+/// Work on the stream is being captured into a graph.
+bool is_capturing(Stream stream);
+
+}  // namespace steppe::kernels::cuda

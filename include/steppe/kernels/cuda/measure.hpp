@@ -1,0 +1,66 @@
+// The sums over a chunk that norms and means are made of.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include <steppe/kernels/cuda/components.hpp>
+
+namespace steppe::kernels::cuda {
+
+/// Adds g and g^2 of a run.
+template <int kThreads, class Block, class T>
+STEPPE_DEVICE void add_sums(const Block& block, const Run<T>& run, Part& mine) {
+  for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+    const auto g = load<decltype(width)::kValue>(run.g + at);
+    STEPPE_UNROLL
+    for (int j = 0; j < g.kSize; ++j) {
+      const double x = static_cast<double>(widen(g.x[j]));
+      mine.sum += x;
+      mine.raw += x * x;
+    }
+  });
+}
+
+/// Adds the centralized components of a run, of which nothing but rounding is left.
+template <int kThreads, class Block, class T>
+STEPPE_DEVICE void add_centralized(const Block& block, const Run<T>& run, Part& mine) {
+  for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+    const auto g = load<decltype(width)::kValue>(run.g + at);
+    RowMeans<T> row_means(run, at);
+    STEPPE_UNROLL
+    for (int j = 0; j < g.kSize; ++j)
+      mine.sum += static_cast<double>(centralized<T>(run.entry, widen(g.x[j]), row_means.next()));
+  });
+}
+
+/// Adds the squares of the direction as it is known by now: centralized, filtered, scaled; and those of g where no
+/// other read has.
+template <int kThreads, class Block, class T>
+STEPPE_DEVICE void add_direction(const Block& block, const Run<T>& run, const State state, Part& mine) {
+  const Entry& entry = run.entry;
+  const bool with_raw = entry.row == 0 && entry.filtered == 0;
+  for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+    constexpr int kWidth = decltype(width)::kValue;
+    const auto g = load<kWidth>(run.g + at);
+    Pack<T, kWidth> w{};
+    if (entry.scaled) w = load<kWidth>(run.w + at);
+    RowMeans<T> row_means(run, at);
+    STEPPE_UNROLL
+    for (int j = 0; j < kWidth; ++j) {
+      const float raw = widen(g.x[j]);
+      if (with_raw) mine.raw += static_cast<double>(raw) * static_cast<double>(raw);
+      float x = centralized<T>(entry, raw, row_means.next());
+      if (!is_kept<T>(state, x)) continue;
+      if (entry.scaled) {
+        const float size = size_of_weight<T>(entry, widen(w.x[j]));
+        x = rounded_to<T>(product(x, size));
+        const double u = static_cast<double>(rounded_to<T>(product(x, size)));
+        mine.length += u * u;
+      }
+      mine.measure += static_cast<double>(x) * static_cast<double>(x);
+    }
+  });
+}
+
+}  // namespace steppe::kernels::cuda

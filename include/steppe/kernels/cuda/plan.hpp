@@ -1,0 +1,157 @@
+// How the layers of a model are cut into chunks, as tables that the device reads.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <steppe/kernels/cuda/layer.hpp>
+#include <steppe/kernels/formats.hpp>
+
+namespace steppe::kernels::cuda {
+
+/// Components that a block takes up at a time.
+constexpr int64_t kChunk = int64_t{1} << 14;
+
+/// Bins of one level of a threshold's histograms.
+constexpr int kBins = 2048;
+
+/// A layer as the device sees it. It has no padding, so that tables can be compared as bytes.
+struct Entry {
+  const void* direction;
+  const void* weights;
+  void* out;
+  int64_t size, row;
+  int64_t rank;            ///< of the threshold among the distances, ascending
+  int64_t chunk;           ///< components of a chunk
+  int64_t chunks_per_row;  ///< where rows are longer than a chunk; else 0, and chunks are whole rows
+  int64_t first_chunk, chunks;
+  int64_t first_row;  ///< of the row means
+  int64_t histogram;
+  double rho;
+  Norm norm;
+  float eta;
+  Format format;
+  int32_t filtered, scaled, counted, reserved;
+};
+static_assert(sizeof(Entry) == 3 * sizeof(void*) + 11 * 8 + 6 * 4);
+
+/// Components [begin, end) of a layer.
+struct Span {
+  int64_t begin, end;
+};
+
+STEPPE_HOST_DEVICE inline Span span_of(const Entry& entry, int64_t chunk) {
+  int64_t begin = chunk * entry.chunk, end = entry.size;
+  if (entry.chunks_per_row > 0) {
+    const int64_t row = chunk / entry.chunks_per_row * entry.row;
+    begin = row + chunk % entry.chunks_per_row * entry.chunk;
+    end = row + entry.row;
+  }
+  return {begin, begin + entry.chunk < end ? begin + entry.chunk : end};
+}
+
+/// Where the parts of one piece of memory begin, in bytes.
+class Carving {
+ public:
+  template <class T>
+  int64_t take(int64_t count) {
+    const int64_t begin = end_;
+    end_ += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    return begin;
+  }
+  int64_t bytes() const { return end_; }
+
+ private:
+  static constexpr int64_t kAlignment = 32;
+  int64_t end_ = 0;
+};
+
+/// The tables of an ascent: entries, one for each layer, and for each chunk the layer that it belongs to.
+class Plan {
+ public:
+  explicit Plan(int64_t chunk = kChunk) : chunk_(chunk) {}
+
+  /// Takes the layers up. There is at least one.
+  void describe(const std::vector<Layer>& layers) {
+    chunks_ = rows_ = histograms_ = 0;
+    cuts_rows_ = false;
+    entries_.clear();
+    for (const Layer& layer : layers) entries_.push_back(entry_of(layer));
+    const size_t of_entries = entries_.size() * sizeof(Entry);
+    table_.resize(of_entries + static_cast<size_t>(chunks_) * sizeof(int32_t));
+    std::memcpy(table_.data(), entries_.data(), of_entries);
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      const auto index = static_cast<int32_t>(i);
+      for (int64_t k = 0; k < entries_[i].chunks; ++k)
+        std::memcpy(table_.data() + of_entries + static_cast<size_t>(entries_[i].first_chunk + k) * sizeof(int32_t),
+                    &index, sizeof(index));
+    }
+  }
+
+  /// To be copied to the device before the ascent.
+  const std::vector<std::byte>& table() const { return table_; }
+
+  int64_t layers() const { return static_cast<int64_t>(entries_.size()); }
+  int64_t chunks() const { return chunks_; }
+  int64_t rows() const { return rows_; }
+  int64_t histograms() const { return histograms_; }
+  /// Some row is longer than a chunk.
+  bool cuts_rows() const { return cuts_rows_; }
+
+ private:
+  Entry entry_of(const Layer& layer) {
+    Entry entry{};
+    entry.direction = layer.direction;
+    entry.weights = layer.weights;
+    entry.out = layer.rho > 0.0 ? layer.out : nullptr;
+    entry.size = layer.size;
+    entry.row = layer.size > 0 ? layer.row : 0;
+    entry.rho = layer.rho;
+    entry.norm = layer.norm;
+    entry.eta = static_cast<float>(layer.eta);
+    entry.format = layer.format;
+    entry.filtered = layer.filtered;
+    entry.scaled = layer.scaled;
+    entry.counted = layer.counted;
+    const auto rank = static_cast<int64_t>(std::floor(layer.quantile * static_cast<double>(layer.size - 1)));
+    entry.rank = std::clamp<int64_t>(rank, 0, std::max<int64_t>(layer.size - 1, 0));
+    cut(entry);
+    entry.first_chunk = chunks_;
+    entry.first_row = rows_;
+    entry.histogram = histograms_;
+    chunks_ += entry.chunks;
+    rows_ += entry.row > 0 ? entry.size / entry.row : 0;
+    histograms_ += entry.filtered;
+    return entry;
+  }
+
+  void cut(Entry& entry) {
+    entry.chunk = chunk_;
+    if (entry.row > chunk_) {
+      cuts_rows_ = true;
+      entry.chunks_per_row = (entry.row + chunk_ - 1) / chunk_;
+      entry.chunks = entry.size / entry.row * entry.chunks_per_row;
+      return;
+    }
+    if (entry.row > 0) {
+      // By eights, every chunk begins where vectors do.
+      const int64_t rows = chunk_ / entry.row;
+      entry.chunk = (rows > 8 ? rows / 8 * 8 : rows) * entry.row;
+    }
+    // A layer without components has a chunk too: every layer is finished by its last one.
+    entry.chunks = std::max<int64_t>((entry.size + entry.chunk - 1) / entry.chunk, 1);
+  }
+
+  int64_t chunk_;
+  std::vector<Entry> entries_;
+  std::vector<std::byte> table_;
+  int64_t chunks_ = 0, rows_ = 0, histograms_ = 0;
+  bool cuts_rows_ = false;
+};
+
+}  // namespace steppe::kernels::cuda

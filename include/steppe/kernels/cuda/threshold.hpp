@@ -1,0 +1,112 @@
+// The threshold of a filter: an order statistic of |x - mean|, found exactly by histograms of its bits.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include <steppe/kernels/cuda/components.hpp>
+#include <steppe/kernels/cuda/reduction.hpp>
+
+namespace steppe::kernels::cuda {
+
+/// Bits of the distances, from the top; they are not negative and have the order of their bits.
+struct Level {
+  int shift, bits;
+};
+constexpr int kLevels = 3;
+STEPPE_HOST_DEVICE constexpr Level level_at(int index) {
+  return index == 0 ? Level{20, 11} : index == 1 ? Level{9, 11} : Level{0, 9};
+}
+
+/// One level for every filtered layer. After the last one the threshold is known, and how many distances lie above it.
+template <int kThreads>
+class Threshold {
+ public:
+  struct Shared {
+    unsigned bins[kBins];
+    Count sums[kThreads];
+    Sums<kThreads> ticket;
+  };
+
+  Threshold(const Work& work, int level) : work_(work), level_(level) {}
+
+  template <class Block>
+  STEPPE_DEVICE void operator()(const Block& block, Shared& shared) const {
+    for (int64_t chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
+      const int64_t layer = work_.entry_of_chunk[chunk];
+      const Entry& entry = work_.entries[layer];
+      if (entry.filtered == 0) continue;
+      for (int bin = block.thread(); bin < kBins; bin += kThreads) shared.bins[bin] = 0;
+      block.sync();
+      with_format(entry.format, [&](auto format) {
+        const Run<decltype(format)> run(work_, entry, chunk - entry.first_chunk);
+        count(block, shared, run, work_.states[layer]);
+      });
+      block.sync();
+      Count* const all = work_.histograms + entry.histogram * kBins;
+      for (int bin = block.thread(); bin < kBins; bin += kThreads)
+        if (shared.bins[bin] != 0) block.add(all + bin, static_cast<Count>(shared.bins[bin]));
+      if (is_last(block, shared.ticket, work_.tickets + layer, entry.chunks))
+        choose(block, shared, all, work_.states[layer]);
+    }
+  }
+
+ private:
+  template <class Block, class T>
+  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run<T>& run, const State& state) const {
+    const Level level = level_at(level_);
+    const float mean = state.mean;
+    const uint32_t key = state.key, mask = (1u << level.bits) - 1u;
+    for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+      const auto g = load<decltype(width)::kValue>(run.g + at);
+      RowMeans<T> row_means(run, at);
+      STEPPE_UNROLL
+      for (int j = 0; j < g.kSize; ++j) {
+        const float x = centralized<T>(run.entry, widen(g.x[j]), row_means.next());
+        const uint32_t bits = detail::bits_of(distance<T>(x, mean)) >> level.shift;
+        if (bits >> level.bits == key) block.add(shared.bins + (bits & mask), 1u);
+      }
+    });
+  }
+
+  /// The bin that holds the rank. Empties the histogram for the next level.
+  template <class Block>
+  STEPPE_DEVICE void choose(const Block& block, Shared& shared, Count* all, State& state) const {
+    constexpr int kMine = kBins / kThreads;
+    static_assert(kMine * kThreads == kBins);
+    const int thread = block.thread();
+    Count mine = 0;
+    for (int i = 0; i < kMine; ++i) mine += all[thread * kMine + i];
+    shared.sums[thread] = mine;
+    block.sync();
+    Count below = 0, total = 0;
+    for (int i = 0; i < kThreads; ++i) {
+      if (i < thread) below += shared.sums[i];
+      total += shared.sums[i];
+    }
+    const auto rank = static_cast<Count>(state.rank);
+    block.sync();  // before the rank is written
+    if (rank >= below && rank - below < mine) {
+      int bin = thread * kMine;
+      while (rank - below >= all[bin]) below += all[bin++];
+      descend(state, bin, rank - below, total - below - all[bin]);
+    }
+    for (int i = 0; i < kMine; ++i) all[thread * kMine + i] = 0;
+  }
+
+  STEPPE_DEVICE void descend(State& state, int bin, Count rank, Count above) const {
+    state.key = (state.key << level_at(level_).bits) | static_cast<uint32_t>(bin);
+    state.rank = static_cast<int64_t>(rank);
+    state.above += static_cast<int64_t>(above);
+    if (level_ < kLevels - 1) return;
+    state.threshold = detail::float_of(state.key);
+    // A layer without a tail keeps its direction.
+    state.filters = state.above > 0;
+  }
+
+  Work work_;
+  int level_;
+};
+
+}  // namespace steppe::kernels::cuda

@@ -1,0 +1,229 @@
+// The CUDA kernels, run on the host, against the definition: every recipe, format and way to cut the work.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+#include <steppe/kernels/cuda/plan.hpp>
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "expectations.hpp"
+#include "host_model.hpp"
+#include "model.hpp"
+
+namespace steppe::kernels::cuda {
+namespace {
+
+class CudaKernels : public testing::TestWithParam<std::tuple<Asked, Format>> {
+ protected:
+  const Asked& asked() const { return std::get<0>(GetParam()); }
+  Format format() const { return std::get<1>(GetParam()); }
+};
+
+TEST_P(CudaKernels, AgreeWithTheDefinition) {
+  const std::vector<Cut> cuts = every_cut();
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const Cut& cut = cuts[seed % (cuts.size() - 1)];  // without the last one: its fibers are many
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(cut.threads) + " threads, chunks of " +
+                 std::to_string(cut.chunk));
+    const auto model = random_model(asked(), format(), seed);
+    expect_agreement(HostModel(model, cut, seed).ascend(), ascend_by_definition(model));
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(CudaKernels, TakeEverySizeAtEveryOffset) {
+  for (int64_t size = 0; size <= 70; ++size) {
+    SCOPED_TRACE("size " + std::to_string(size));
+    Random random(static_cast<uint64_t>(size) + 1);
+    const std::vector<Numbers> model = {
+        layer_of(asked(), format(), 1, size, values_of(Values::Normal, size, 1.0, random), random, 0.5),
+        layer_of(asked(), format(), size, 3, values_of(Values::Grid, size * 3, 1.0, random), random, 0.5)};
+    const Outcome definition = ascend_by_definition(model);
+    expect_agreement(HostModel(model, {4, 20, 2, size % 8}, 1).ascend(), definition);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(CudaKernels, GiveTheSameBitsForEveryNumberOfBlocksAndEveryAscent) {
+  const auto model = random_model(asked(), format(), 7);
+  HostModel first(model, {8, 24, 1, 0});
+  const Outcome outcome = first.ascend();
+  // Tickets and histograms are empty again.
+  expect_same_bits(first.ascend(), outcome);
+  for (const int64_t blocks : {2, 5, 17})
+    for (uint64_t seed = 1; seed <= 4; seed += 3)
+      expect_same_bits(HostModel(model, {8, 24, blocks, 0}, seed).ascend(), outcome);
+}
+
+TEST_P(CudaKernels, MoveNothingWhereAGradientIsNotFinite) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float poison : {inf, -inf, std::numeric_limits<float>::quiet_NaN()})
+    for (const int64_t at : {0, 50, 99}) {
+      auto model = random_model(asked(), format(), 8);
+      Random random(3);
+      model.push_back(layer_of(asked(), format(), 10, 10, values_of(Values::Normal, 100, 1.0, random), random, 0.5));
+      model.back().g[static_cast<size_t>(at)] = poison;
+      const Outcome outcome = HostModel(model, Cut()).ascend();
+      EXPECT_FALSE(outcome.finite);
+      EXPECT_EQ(outcome.perturbation_norm, 0.0);
+      for (size_t k = 0; k < model.size(); ++k)
+        for (size_t i = 0; i < model[k].w.size(); ++i) ASSERT_TRUE(same_bits(outcome.moved[k][i], model[k].w[i]));
+    }
+}
+
+TEST_P(CudaKernels, MoveNothingAlongZero) {
+  Random random(4);
+  const std::vector<Numbers> model = {layer_of(asked(), format(), 5, 9, std::vector<float>(45, 0.0f), random, 0.5),
+                                      layer_of(asked(), format(), 0, 4, {}, random, 0.5)};
+  const Outcome outcome = HostModel(model, Cut()).ascend();
+  EXPECT_TRUE(outcome.finite);
+  EXPECT_EQ(outcome.gradient_norm, 0.0);
+  expect_agreement(outcome, ascend_by_definition(model));
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, CudaKernels,
+                         testing::Combine(testing::ValuesIn(every_recipe()),
+                                          testing::Values(Format::Float32, Format::BFloat16, Format::Half)),
+                         [](const auto& each) {
+                           return std::get<0>(each.param).name + "_" + name_of(std::get<1>(each.param));
+                         });
+
+TEST(CudaThreshold, IsExactForTiesPlateausAndEveryQuantile) {
+  const Asked asked{"filtered", false, true};
+  Random random(5);
+  std::vector<std::vector<float>> hard;
+  for (const Values kind :
+       {Values::Normal, Values::AllEqual, Values::MostlyZero, Values::OneHuge, Values::Grid, Values::Denormal})
+    hard.push_back(values_of(kind, 1000, 1.0, random));
+  std::vector<float> neighbours, two_values, sorted;
+  for (int i = 0; i < 1000; ++i) {
+    // Distances that differ in their last bits only, over two bins of the second level.
+    neighbours.push_back(1.0f + static_cast<float>(i % 7) * 0x1p-22f);
+    two_values.push_back(i % 3 == 0 ? 2.0f : -1.0f);
+    sorted.push_back(static_cast<float>(i) * 1e-3f);
+  }
+  hard.insert(hard.end(), {neighbours, two_values, sorted});
+  for (size_t k = 0; k < hard.size(); ++k)
+    for (const double quantile : {0.0, 0.05, 0.5, 0.9, 0.95, 0.999, 0.9999}) {
+      SCOPED_TRACE("numbers " + std::to_string(k) + ", quantile " + std::to_string(quantile));
+      for (const bool centralized : {false, true}) {
+        Asked each = asked;
+        each.quantile = quantile;
+        each.centralized = centralized;
+        const std::vector<Numbers> model = {layer_of(each, Format::Float32, 8, 125, hard[k], random, 3.0)};
+        expect_agreement(HostModel(model, {8, 104, 3, 0}).ascend(), ascend_by_definition(model));
+      }
+    }
+}
+
+TEST(CudaThreshold, ALayerWithoutATailKeepsItsDirection) {
+  Random random(6);
+  const std::vector<Numbers> model = {
+      layer_of({"f", false, true}, Format::Float32, 4, 25, std::vector<float>(100, -0.7f), random, 1.0)};
+  const Outcome outcome = HostModel(model, Cut()).ascend();
+  EXPECT_EQ(outcome.kept_share, 1.0);
+  EXPECT_NEAR(outcome.perturbation_norm, 1.0, 1e-12);
+}
+
+TEST(CudaAscent, WeightsThatDoNotMoveKeepTheirBits) {
+  Random random(7);
+  const Asked asked{"filtered", false, true, false, 0.9};
+  std::vector<Numbers> model = {
+      layer_of(asked, Format::Float32, 4, 100, values_of(Values::Normal, 400, 1.0, random), random, 1.0)};
+  model[0].w.assign(400, -0.0f);
+  const Outcome outcome = HostModel(model, Cut()).ascend();
+  int still = 0;
+  for (const float w : outcome.moved[0]) still += same_bits(w, -0.0f);
+  EXPECT_EQ(still, 360);
+}
+
+TEST(CudaAscent, ANormTooSmallToDivideByCountsAsZero) {
+  Random random(8);
+  const std::vector<Numbers> model = {
+      layer_of({"plain"}, Format::Float32, 1, 9, std::vector<float>(9, 1e-42f), random, 5.0)};
+  const Outcome outcome = HostModel(model, Cut()).ascend();
+  EXPECT_GT(outcome.gradient_norm, 0.0);
+  EXPECT_EQ(outcome.perturbation_norm, 0.0);
+  EXPECT_EQ(outcome.moved[0], model[0].w);
+}
+
+TEST(CudaAscent, FormatsAndRecipesMix) {
+  Random random(9);
+  std::vector<Numbers> model;
+  int64_t rows = 3;
+  for (const Asked& asked : every_recipe())
+    for (const Format format : {Format::Half, Format::Float32, Format::BFloat16}) {
+      rows = rows % 11 + 2;
+      model.push_back(
+          layer_of(asked, format, rows, 17, values_of(Values::Normal, rows * 17, 0.1, random), random, 0.5));
+    }
+  for (const Cut& cut : every_cut()) expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
+}
+
+TEST(CudaAscent, TakesAHandfulOfLaunches) {
+  const auto launches = [](const Asked& asked, int64_t row) {
+    Random random(10);
+    HostModel model(
+        {layer_of(asked, Format::Float32, 3, row, values_of(Values::Normal, 3 * row, 1.0, random), random, 0.5)},
+        {8, 24, 3, 0});
+    model.ascend();
+    return model.launches();
+  };
+  EXPECT_EQ(launches({"plain"}, 20), 2);
+  EXPECT_EQ(launches({"centralized", true}, 20), 2);
+  EXPECT_EQ(launches({"centralized", true}, 30), 3);
+  EXPECT_EQ(launches({"scaled", false, false, true}, 20), 2);
+  EXPECT_EQ(launches({"filtered", false, true}, 20), 6);
+  EXPECT_EQ(launches({"all", true, true, true}, 30), 7);
+}
+
+TEST(CudaPlan, ChunksCoverLayersOfMoreThanFourGigabytesOnce) {
+  const int64_t big = (int64_t{1} << 32) + 12345;
+  for (const int64_t row : {int64_t{0}, int64_t{9}, int64_t{20000}, big}) {
+    Layer layer;
+    layer.size = row == 0 ? big : big / row * row;
+    layer.row = row;
+    Plan plan(kChunk);
+    plan.describe({layer});
+    Entry entry;
+    std::memcpy(&entry, plan.table().data(), sizeof(entry));
+    ASSERT_EQ(entry.chunks, plan.chunks());
+    int64_t end = 0;
+    for (int64_t chunk = 0; chunk < entry.chunks; ++chunk) {
+      const Span span = span_of(entry, chunk);
+      ASSERT_EQ(span.begin, end);
+      ASSERT_GT(span.end, span.begin);
+      ASSERT_LE(span.end - span.begin, kChunk);
+      if (row > kChunk) {
+        ASSERT_EQ(span.begin / row, (span.end - 1) / row);
+      } else if (row > 0) {
+        ASSERT_EQ(span.begin % row, 0);
+      }
+      end = span.end;
+    }
+    EXPECT_EQ(end, layer.size);
+  }
+}
+
+TEST(CudaPlan, EqualLayersHaveEqualTables) {
+  Random random(11);
+  const auto model = random_model({"all", true, true, true}, Format::Half, 3);
+  std::vector<Layer> layers;
+  for (const Numbers& numbers : model) layers.push_back(numbers.layer);
+  Plan first, second;
+  first.describe(layers);
+  second.describe({Layer()});
+  second.describe(layers);
+  EXPECT_EQ(first.table(), second.table());
+  layers[0].out = &layers;
+  layers[0].rho = 1.0;
+  second.describe(layers);
+  EXPECT_NE(first.table(), second.table());
+}
+
+}  // namespace
+}  // namespace steppe::kernels::cuda

@@ -1,0 +1,140 @@
+// A stand-in for the launch of a kernel: the host runs its blocks one after the other, the threads of a block as
+// fibers. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+namespace steppe::kernels::cuda {
+
+/// The threads of one block. Between two barriers they run one at a time, in an order that is drawn anew each time, so
+/// that a missing barrier shows.
+class Fibers {
+ public:
+  Fibers(int count, uint64_t seed) : fibers_(static_cast<size_t>(count)), random_(seed) {
+    for (Fiber& fiber : fibers_) fiber.stack.reset(new char[kStack]);
+  }
+
+  /// Runs body(thread) in every fiber. Throws where some wait at a barrier that others never reach.
+  template <class Body>
+  void run(const Body& body) {
+    body_ = [](const void* function, int thread) { (*static_cast<const Body*>(function))(thread); };
+    function_ = &body;
+    for (Fiber& fiber : fibers_) start(fiber);
+    std::vector<size_t> order(fibers_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    for (size_t running = fibers_.size(); running > 0;) {
+      std::shuffle(order.begin(), order.end(), random_);
+      for (const size_t i : order) {
+        current_ = i;
+        swapcontext(&home_, &fibers_[i].context);
+      }
+      const auto ended =
+          static_cast<size_t>(std::count_if(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return f.ended; }));
+      if (ended != 0 && ended != fibers_.size())
+        throw std::logic_error("some threads have ended, others wait at a barrier");
+      running -= ended;
+    }
+  }
+
+  void wait() { swapcontext(&fibers_[current_].context, &home_); }
+  int thread() const { return static_cast<int>(current_); }
+
+ private:
+  static constexpr size_t kStack = size_t{1} << 18;
+
+  struct Fiber {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack;
+    bool ended = false;
+  };
+
+  void start(Fiber& fiber) {
+    fiber.ended = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStack;
+    fiber.context.uc_link = nullptr;
+    // makecontext passes on integers only.
+    const auto self = reinterpret_cast<uintptr_t>(this);
+    makecontext(&fiber.context, reinterpret_cast<void (*)()>(&Fibers::enter), 2, static_cast<unsigned>(self >> 32),
+                static_cast<unsigned>(self));
+  }
+
+  static void enter(unsigned high, unsigned low) {
+    auto* const self = reinterpret_cast<Fibers*>((uintptr_t{high} << 32) | uintptr_t{low});
+    self->body_(self->function_, self->thread());
+    self->fibers_[self->current_].ended = true;
+    self->wait();
+  }
+
+  std::vector<Fiber> fibers_;
+  std::mt19937_64 random_;
+  ucontext_t home_{};
+  size_t current_ = 0;
+  void (*body_)(const void*, int) = nullptr;
+  const void* function_ = nullptr;
+};
+
+/// What a kernel sees of its block; see block.hpp.
+class HostBlock {
+ public:
+  HostBlock(Fibers& fibers, int64_t index, int64_t count) : fibers_(&fibers), index_(index), count_(count) {}
+
+  int64_t index() const { return index_; }
+  int64_t count() const { return count_; }
+  int thread() const { return fibers_->thread(); }
+  void sync() const { fibers_->wait(); }
+  void publish() const {}
+  template <class Count>
+  Count add(Count* to, Count value) const {
+    const Count before = *to;
+    *to += value;
+    return before;
+  }
+
+ private:
+  Fibers* fibers_;
+  int64_t index_, count_;
+};
+
+/// Blocks in an order that is drawn anew for each launch.
+class HostLaunch {
+ public:
+  HostLaunch(int threads, int64_t blocks, uint64_t seed) : fibers_(threads, seed), blocks_(blocks), random_(seed) {}
+
+  template <class Kernel>
+  void operator()(const Kernel& kernel) {
+    using Shared = typename Kernel::Shared;
+    ++launches_;
+    std::vector<int64_t> order(static_cast<size_t>(blocks_));
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::shuffle(order.begin(), order.end(), random_);
+    for (const int64_t index : order) {
+      // Shared memory begins as anything.
+      alignas(16) std::byte memory[sizeof(Shared)];
+      std::memset(memory, 0xa5, sizeof(memory));
+      const HostBlock block(fibers_, index, blocks_);
+      fibers_.run([&](int) { kernel(block, *reinterpret_cast<Shared*>(memory)); });
+    }
+  }
+
+  int launches() const { return launches_; }
+
+ private:
+  Fibers fibers_;
+  int64_t blocks_;
+  std::mt19937_64 random_;
+  int launches_ = 0;
+};
+
+}  // namespace steppe::kernels::cuda

@@ -1,0 +1,116 @@
+// A model in the host's memory, for kernels that run on the host.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <gtest/gtest.h>
+#include <steppe/kernels/cuda/ascent.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "host_launch.hpp"
+#include "model.hpp"
+
+namespace steppe::kernels::cuda {
+
+/// How the work is cut. Chunks and blocks are small, so that every boundary is met.
+struct Cut {
+  int threads = 8;
+  int64_t chunk = 24, blocks = 3;
+  int64_t offset = 0;  ///< of every layer's memory, in components
+};
+
+/// The memory of a model, which may take several ascents.
+class HostModel {
+ public:
+  HostModel(const std::vector<Numbers>& model, const Cut& cut, uint64_t seed = 1)
+      : model_(model), cut_(cut), seed_(seed), plan_(cut.chunk) {
+    std::vector<Layer> layers;
+    for (size_t i = 0; i < model.size(); ++i) {
+      const auto where = static_cast<Destination>((i + seed) % static_cast<size_t>(Destination::kCount));
+      memory_.push_back(std::make_unique<LayerMemory>(model[i], where, cut.offset));
+      LayerMemory& memory = *memory_.back();
+      Layer layer = model[i].layer;
+      layer.direction = memory.g.bytes() + memory.g.begin();
+      layer.weights = memory.w.bytes() + memory.w.begin();
+      layer.out = memory.out().bytes() + memory.out().begin();
+      layers.push_back(layer);
+    }
+    plan_.describe(layers);
+    scratch_.resize(static_cast<size_t>(scratch_bytes(plan_)) / sizeof(Scratch) + 1);
+  }
+
+  Outcome ascend() {
+    reset();
+    Outcome outcome;
+    const size_t n = model_.size();
+    outcome.layer_gradient_norm.assign(n, -1.0);
+    outcome.layer_perturbation_norm.assign(n, -1.0);
+    outcome.layer_kept_share.assign(n, -1.0);
+    const Results results{&outcome.gradient_norm,
+                          &outcome.perturbation_norm,
+                          &outcome.kept_share,
+                          &outcome.finite,
+                          outcome.layer_gradient_norm.data(),
+                          outcome.layer_perturbation_norm.data(),
+                          outcome.layer_kept_share.data()};
+    const Work work = work_of(plan_, plan_.table().data(), scratch_.data(), results);
+    switch (cut_.threads) {
+      case 4:
+        launch<4>(work);
+        break;
+      case 8:
+        launch<8>(work);
+        break;
+      case 32:
+        launch<32>(work);
+        break;
+      default:
+        launch<256>(work);
+        break;
+    }
+    for (size_t i = 0; i < n; ++i) {
+      outcome.moved.push_back(model_[i].layer.rho > 0.0 ? memory_[i]->out().numbers() : memory_[i]->w.numbers());
+      EXPECT_TRUE(memory_[i]->out().guards_are_whole()) << "layer " << i;
+    }
+    return outcome;
+  }
+
+  int launches() const { return launches_; }
+
+ private:
+  struct alignas(32) Scratch {
+    std::byte bytes[32];
+  };
+
+  void reset() {
+    for (size_t i = 0; i < model_.size(); ++i) {
+      LayerMemory& memory = *memory_[i];
+      memory.g.assign(model_[i].g);
+      memory.w.assign(model_[i].w);
+    }
+  }
+
+  template <int kThreads>
+  void launch(const Work& work) {
+    HostLaunch launcher(kThreads, cut_.blocks, seed_);
+    launch_ascent<kThreads>(plan_, work, launcher);
+    launches_ = launcher.launches();
+  }
+
+  std::vector<Numbers> model_;
+  Cut cut_;
+  uint64_t seed_;
+  Plan plan_;
+  std::vector<std::unique_ptr<LayerMemory>> memory_;
+  std::vector<Scratch> scratch_;
+  int launches_ = 0;
+};
+
+inline std::vector<Cut> every_cut() {
+  return {{8, 24, 3, 0}, {4, 16, 1, 0}, {4, 7, 5, 1}, {32, 40, 2, 3}, {256, kChunk, 2, 0}};
+}
+
+}  // namespace steppe::kernels::cuda

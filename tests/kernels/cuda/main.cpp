@@ -1,0 +1,8 @@
+// Runs tests that know no LibTorch.
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
