@@ -92,7 +92,8 @@ inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace detail
 
-/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing.
+/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing, if their memory can be
+/// walked through as it is and nobody has kept the last result.
 class Workspace {
  public:
   /// Errors: STEPPE_CPU names instructions that the machine does not have.
@@ -239,8 +240,7 @@ class Workspace {
     *numbers(result_.gradient_norm, {}) = norms.raw;
     *numbers(result_.perturbation_norm, {}) = std::sqrt(squares);
     *numbers(result_.kept_share, {}) = looked_at > 0.0 ? kept / looked_at : 1.0;
-    if (!is_ours_alone(result_.finite))
-      result_.finite = at::empty({}, at::TensorOptions().dtype(at::kBool));
+    if (!is_ours_alone(result_.finite)) result_.finite = at::empty({}, at::TensorOptions().dtype(at::kBool));
     *result_.finite.data_ptr<bool>() = norms.finite();
   }
 
