@@ -117,8 +117,22 @@ TEST(Perturbation, ItsMemoryServesOneAtATime) {
     EXPECT_TRUE(w.equal(moved));
   }
   EXPECT_TRUE(w.equal(before));
+  auto restored = std::make_unique<Perturbation>(std::vector<AscentGroup>{group}, memory);
+  restored->restore();
   const Perturbation later({group}, memory);
+  restored.reset();
   EXPECT_FALSE(w.equal(before));
+}
+
+TEST(Perturbation, OneGradientOfTwoParametersCannotBeSpare) {
+  AscentGroup group;
+  group.params = {torch::ones({3}), torch::ones({3})};
+  group.gradients = {torch::ones({3}), at::Tensor()};
+  group.gradients[1] = group.gradients[0];
+  group.spare = {true, true};
+  group.rho = 0.5;
+  EXPECT_NE(message_of([&] { const Perturbation at({group}); }).find("marked spare"), std::string::npos);
+  EXPECT_TRUE(group.params[0].eq(1).all().item<bool>());
 }
 
 TEST(Perturbation, RestoresWhenTheAscentItselfThrows) {

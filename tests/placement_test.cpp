@@ -178,18 +178,35 @@ TEST(Placement, FollowsAParameterWhoseMemoryChanges) {
 }
 
 TEST(Placement, AGraphOverTheOldWeightsIsAnErrorInPassTwo) {
-  const at::Tensor w = parameter(torch::rand({5}) + 1);
-  SAM<SGD> sam = sam_over({w});
-  at::Tensor kept;
-  int pass = 0;
-  const auto closure = [&] {
-    if (++pass == 1) kept = w.pow(3).sum();
-    if (pass == 2) kept.backward();  // its saved weights have changed
-    at::Tensor loss = w.pow(2).sum();
-    loss.backward();
-    return loss;
-  };
-  EXPECT_NE(message_of([&] { sam.step(closure); }).find("modified by an inplace operation"), std::string::npos);
+  for (const Placement placement : {Placement::Gradient, Placement::Buffer, Placement::InPlace}) {
+    const at::Tensor w = parameter(torch::rand({5}) + 1);
+    SAM<SGD> sam = sam_over({w}, placement);
+    at::Tensor kept;
+    int pass = 0;
+    const auto closure = [&] {
+      if (++pass == 1) kept = w.pow(3).sum();
+      if (pass == 2) kept.backward();  // its saved weights have changed
+      at::Tensor loss = w.pow(2).sum();
+      loss.backward();
+      return loss;
+    };
+    EXPECT_NE(message_of([&] { sam.step(closure); }).find("modified by an inplace operation"), std::string::npos)
+        << static_cast<int64_t>(placement);
+  }
+}
+
+TEST(Placement, StridesOfSingleDimensionsDoNotMatter) {
+  const at::Tensor w = parameter(torch::rand({6, 4, 1, 1}));
+  AscentGroup group;
+  group.params = {w};
+  group.gradients = {torch::empty({0}).set_(torch::rand({24}).storage(), 0, {6, 4, 1, 1}, {4, 1, 4, 4})};
+  group.spare = {true};
+  group.rho = 0.5;
+  const auto memory = std::make_shared<PerturbationMemory>();
+  const at::Tensor expected = w.detach() + group.gradients[0] * (0.5 / group.gradients[0].norm());
+  const Perturbation at({group}, memory);
+  EXPECT_EQ(memory->placement(w), Placement::Gradient);
+  EXPECT_TRUE(at::allclose(w, expected));
 }
 
 TEST(Placement, AParameterGoesToAndFromAnyPlaceInItsStorage) {

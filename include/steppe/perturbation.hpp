@@ -35,6 +35,8 @@ struct AscentGroup {
   Placement placement = Placement::Auto;
 };
 
+class Perturbation;
+
 /// What is kept from one perturbation to the next, so that none allocates when nothing has changed.
 class PerturbationMemory {
  public:
@@ -54,7 +56,8 @@ class PerturbationMemory {
   kernels::Workspace workspace_;
   std::vector<AscentTask> tasks_;
   std::vector<MovedWeights> moved_;
-  std::vector<const c10::TensorImpl*> params_;
+  std::vector<const c10::TensorImpl*> seen_;
+  const Perturbation* user_ = nullptr;
 };
 
 namespace detail {
@@ -107,16 +110,17 @@ class Perturbation {
   /// twice, rho that is negative or not finite, groups of different norm orders.
   explicit Perturbation(const std::vector<AscentGroup>& groups,
                         std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>())
-      : memory_(std::move(memory)), weights_(unused(memory_->moved_)) {
+      : memory_(std::move(memory)), weights_(*memory_, *this) {
     const c10::NoGradGuard no_grad;
     check(groups);
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
+    memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
     result_ = memory_->workspace_.ascend(tasks.all);
     for (const AscentTask& task : tasks.all)
       if (task.moved && !task.destination.is_same(task.param))
-        weights_.moved.push_back(MovedWeights::elsewhere(task.param, task.destination));
+        memory_->moved_.push_back(MovedWeights::elsewhere(task.param, task.destination));
   }
 
   Perturbation(const Perturbation&) = delete;
@@ -138,9 +142,14 @@ class Perturbation {
     std::vector<AscentTask>& all;
   };
 
-  /// A member, so that a constructor that throws half-way restores as well.
-  struct Weights {
-    explicit Weights(std::vector<MovedWeights>& kept) : moved(kept) {}
+  /// The memory while this perturbation uses it. A member, so that a constructor that throws half-way restores as well.
+  class Weights {
+   public:
+    Weights(PerturbationMemory& memory, const Perturbation& user) : memory_(memory), user_(user) {
+      TORCH_CHECK(memory.user_ == nullptr,
+                  "steppe: a PerturbationMemory serves one Perturbation at a time; give each its own");
+      memory.user_ = &user;
+    }
     Weights(const Weights&) = delete;
     Weights& operator=(const Weights&) = delete;
     ~Weights() {
@@ -151,29 +160,28 @@ class Perturbation {
       }
     }
 
-    /// One that fails does not keep the others from their place.
+    /// Once. One that fails does not keep the others from their place.
     void restore() {
+      if (memory_.user_ != &user_) return;
       const c10::NoGradGuard no_grad;
       std::string failures;
-      for (const MovedWeights& each : moved) try {
+      for (const MovedWeights& each : memory_.moved_) try {
           each.restore();
         } catch (const std::exception& error) {
           failures += error.what();
         }
-      moved.clear();
+      memory_.moved_.clear();
+      memory_.user_ = nullptr;
       TORCH_CHECK(failures.empty(), "steppe: weights could not be put back: ", failures);
     }
 
-    std::vector<MovedWeights>& moved;
+   private:
+    PerturbationMemory& memory_;
+    const Perturbation& user_;
   };
 
-  static std::vector<MovedWeights>& unused(std::vector<MovedWeights>& moved) {
-    TORCH_CHECK(moved.empty(), "steppe: a PerturbationMemory serves one Perturbation at a time; give each its own");
-    return moved;
-  }
-
   void check(const std::vector<AscentGroup>& groups) {
-    std::vector<const c10::TensorImpl*>& seen = memory_->params_;
+    std::vector<const c10::TensorImpl*>& seen = memory_->seen_;
     seen.clear();
     for (const AscentGroup& group : groups) {
       const size_t count = group.params.size();
@@ -193,6 +201,13 @@ class Perturbation {
     const auto twice = std::adjacent_find(seen.begin(), seen.end());
     TORCH_CHECK(twice == seen.end(), "steppe: a parameter of shape ", (*twice)->sizes(),
                 " appears twice in a Perturbation; pass each tensor once");
+    seen.clear();
+    for (const AscentGroup& group : groups)
+      for (size_t i = 0; i < group.spare.size(); ++i)
+        if (group.spare[i] && group.gradients[i].defined()) seen.push_back(group.gradients[i].unsafeGetTensorImpl());
+    std::sort(seen.begin(), seen.end());
+    TORCH_CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end(),
+                "steppe: one gradient of two parameters is marked spare; only one can be written to");
   }
 
   void append_tasks(const AscentGroup& group) {
@@ -246,7 +261,7 @@ class Perturbation {
     PlacedWeights& placed = memory_->placed_.of(task.param);
     const Placement chosen = placed.choose(task.param, wish, task.direction, spare);
     task.destination = placed.destination(task.param, task.direction);
-    if (chosen == Placement::InPlace) weights_.moved.push_back(MovedWeights::in_place(task.param, placed.buffer()));
+    if (chosen == Placement::InPlace) memory_->moved_.push_back(MovedWeights::in_place(task.param, placed.buffer()));
   }
 
   template <class Ascent>

@@ -45,6 +45,7 @@ class MovedWeights {
   }
   /// The parameter is about to be overwritten; `copy` holds w.
   static MovedWeights in_place(const at::Tensor& param, const at::Tensor& copy) {
+    param.unsafeGetTensorImpl()->bump_version();
     MovedWeights moved(param);
     moved.copy_ = copy;
     return moved;
@@ -61,13 +62,13 @@ class MovedWeights {
  private:
   explicit MovedWeights(at::Tensor param) : param_(std::move(param)) {}
 
-  /// Graphs that were recorded over the old values notice, as they would if the values had been overwritten.
+  /// Graphs that were recorded over the old values notice, as if the values had been overwritten.
   static void point(const at::Tensor& param, const c10::Storage& storage, int64_t offset) {
     c10::TensorImpl* const impl = param.unsafeGetTensorImpl();
-    impl->set_allow_tensor_metadata_change(true);  // which parameters made by detach() may lack
+    impl->bump_version();  // first: it refuses inference tensors
+    if (!impl->allow_tensor_metadata_change()) impl->set_allow_tensor_metadata_change(true);  // detach() takes it away
     impl->set_storage_keep_dtype(storage);
     impl->set_storage_offset(offset);
-    impl->bump_version();
   }
 
   at::Tensor param_, copy_;
@@ -81,7 +82,7 @@ class PlacedWeights {
   /// The wish, if it is safe, else the next one that is. `spare`: the direction's memory may be overwritten.
   Placement choose(const at::Tensor& param, Placement wish, const at::Tensor& direction, bool spare) {
     const bool shared = param.storage().use_count() != 1 || !param.is_non_overlapping_and_dense();
-    const bool fits = spare && direction.sizes() == param.sizes() && direction.strides() == param.strides() &&
+    const bool fits = spare && direction.sizes() == param.sizes() && same_strides(direction, param) &&
                       direction.dtype() == param.dtype() && direction.device() == param.device();
     placement_ = wish == Placement::Auto ? Placement::Gradient : wish;
     if (placement_ == Placement::Gradient && !fits) placement_ = Placement::Buffer;
@@ -106,11 +107,18 @@ class PlacedWeights {
   int64_t bytes() const { return buffer_.defined() ? static_cast<int64_t>(buffer_.nbytes()) : 0; }
 
  private:
+  /// Of dimensions that have one element the stride says nothing.
+  static bool same_strides(const at::Tensor& a, const at::Tensor& b) {
+    for (int64_t d = 0; d < a.dim(); ++d)
+      if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
+    return true;
+  }
+
   at::Tensor buffer_;
   Placement placement_ = Placement::Auto;
 };
 
-/// The parameters of an optimizer, by tensor.
+/// The parameters of an optimizer, by tensor. One that is gone leaves its buffer until release().
 class PlacedParameters {
  public:
   PlacedWeights& of(const at::Tensor& param) { return placed_[param.unsafeGetTensorImpl()]; }

@@ -81,7 +81,8 @@ inline bool is_fused(const AscentTask& task) {
 
 }  // namespace detail
 
-/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing.
+/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing, if their memory can be
+/// walked through as it is and nobody has kept the last result.
 class Workspace {
  public:
   /// Errors: STEPPE_CPU names instructions that the machine does not have.

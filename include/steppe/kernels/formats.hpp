@@ -52,8 +52,9 @@ STEPPE_HOST_DEVICE inline float widen(Half x) {
   const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
   const uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) return detail::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
-  // Scaling by 2^112 moves the exponent's bias and makes subnormal numbers normal.
-  const float value = detail::float_of(rest << 13) * detail::float_of(0x77800000u);
+  // Subnormal numbers as integers times 2^-24: where the processor takes subnormal floats for zero they are kept too.
+  const float value = rest < 0x400u ? static_cast<float>(rest) * detail::float_of(0x33800000u)
+                                    : detail::float_of((rest << 13) + 0x38000000u);
   return detail::float_of(sign | detail::bits_of(value));
 }
 

@@ -131,7 +131,8 @@ inline std::string check_selection(const FilteredLayer& given, InstructionSet se
     for (int64_t i = begin; i < begin + given.row; ++i) x[static_cast<size_t>(i)] -= mean;
   }
   for (const float value : x)
-    if (!std::isfinite(value)) return "";  // a difference beyond the format: nothing is promised
+    if (!std::isfinite(value))
+      return std::isfinite(seen.measure) ? "a difference beyond the format was not noticed" : "";
   double sum = 0.0;
   for (const float value : x) sum += static_cast<double>(value);
   const auto mean = static_cast<float>(sum / static_cast<double>(x.size()));

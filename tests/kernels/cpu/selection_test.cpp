@@ -66,6 +66,13 @@ int64_t gigabytes_available() {
 }
 
 #if defined(__SANITIZE_ADDRESS__)
+#define STEPPE_ADDRESS_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define STEPPE_ADDRESS_SANITIZED
+#endif
+#endif
+#ifdef STEPPE_ADDRESS_SANITIZED
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

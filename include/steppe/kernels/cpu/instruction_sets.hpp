@@ -26,13 +26,13 @@
 #include <steppe/kernels/cpu/passes.inl>
 #undef STEPPE_INSTRUCTION_SET
 
-STEPPE_TARGET_BEGIN("avx2,fma,f16c,bmi,popcnt")
+STEPPE_TARGET_BEGIN(STEPPE_AVX2)
 #define STEPPE_INSTRUCTION_SET avx2
 #include <steppe/kernels/cpu/passes.inl>
 #undef STEPPE_INSTRUCTION_SET
 STEPPE_TARGET_END
 
-STEPPE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
+STEPPE_TARGET_BEGIN(STEPPE_AVX512)
 #define STEPPE_INSTRUCTION_SET avx512
 #include <steppe/kernels/cpu/passes.inl>
 #undef STEPPE_INSTRUCTION_SET
@@ -53,10 +53,11 @@ inline std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> found = {InstructionSet::Portable};
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   found.push_back(InstructionSet::Sse2);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"))
-    found.push_back(InstructionSet::Avx2);
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+  if (avx2) found.push_back(InstructionSet::Avx2);
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     found.push_back(InstructionSet::Avx512);
 #endif
   return found;

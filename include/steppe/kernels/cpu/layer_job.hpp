@@ -133,8 +133,8 @@ class LayerJobOf final : public LayerJob {
   static constexpr bool kIsFloat = std::is_same_v<T, float>;
   /// Below this many components everything is in the cache, and sampling would not pay.
   static constexpr int64_t kSampled = 1 << 15;
-  /// Half the width of the window in standard deviations of the sample's counts.
   static constexpr int kAttempts = 2;
+  /// Half the width of the window in standard deviations of the sample's counts.
   static constexpr double kSigmas[kAttempts] = {3.5, 14.0};
 
   const T* gradient() const { return static_cast<const T*>(layer_.direction); }
@@ -261,7 +261,7 @@ class LayerJobOf final : public LayerJob {
     if (!layer_.filtered) return;
     rule_.mean = mean_of(sum, layer_.size);
     sweep_ = Sweep::Measure;
-    if (!std::isfinite(statistics_.gradient_squares)) return;  // nothing will move
+    if (!std::isfinite(statistics_.gradient_squares) || !std::isfinite(rule_.mean)) return;  // nothing will move
     rule_.threshold = select_exactly(worker);
     rule_.filtered = true;
   }

@@ -51,7 +51,7 @@ struct Above {
   int64_t count = 0;
 };
 
-/// All of it for one storage format; pointers to runs of `n` elements. The bits of every result are the same for every
+/// All of it for one storage format; pointers to runs of `n` elements. Finite results have the same bits for every
 /// instruction set.
 template <class T>
 struct Passes {

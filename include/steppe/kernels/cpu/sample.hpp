@@ -49,6 +49,10 @@ class Sample {
   /// the descending order of all distances.
   Window<N> window(N centre, int64_t rank, double sigmas) {
     window_ = Window<N>();
+    if (!std::isfinite(mean_)) {  // nothing will move
+      window_.low = window_.high = std::numeric_limits<N>::infinity();
+      return window_;
+    }
     window_.centre = centre;
     int64_t none = 0;
     passes_.distances_between(values_, count_, centre, N{-1}, std::numeric_limits<N>::infinity(), keys_, none);

@@ -5,7 +5,6 @@
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <immintrin.h>
 
-#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -31,8 +30,7 @@ inline constexpr CompressTable kCompressTable = make_compress_table();
 
 }  // namespace steppe::kernels::cpu::avx2
 
-// Every processor with AVX2 has these.
-STEPPE_TARGET_BEGIN("avx2,fma,f16c,bmi,popcnt")
+STEPPE_TARGET_BEGIN(STEPPE_AVX2)
 namespace steppe::kernels::cpu::avx2 {
 
 constexpr int kLanes = 16;
@@ -146,7 +144,6 @@ inline Mask equal(Floats x, Floats y) {
 inline Mask both(Mask x, Mask y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
 inline Mask without(Mask x, Mask y) { return {_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)}; }
 inline unsigned bits(__m256 lanes) { return static_cast<unsigned>(_mm256_movemask_ps(lanes)); }
-inline bool any(Mask m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
 inline int count(Mask m) { return static_cast<int>(_mm_popcnt_u32(bits(m.a) | bits(m.b) << 8)); }
 inline Floats choose(Mask m, Floats yes, Floats no) {
   return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};

@@ -1,4 +1,4 @@
-// Sixteen floats at a time in AVX-512 registers. Included by instruction_sets.hpp, inside its target region.
+// Sixteen floats at a time in AVX-512 registers.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/kernels/cpu/simd/target.hpp>
 
-STEPPE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
+STEPPE_TARGET_BEGIN(STEPPE_AVX512)
 namespace steppe::kernels::cpu::avx512 {
 
 constexpr int kLanes = 16;
@@ -95,7 +95,6 @@ inline Mask above(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 inline Mask equal(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
 inline Mask without(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & ~b.bits)}; }
-inline bool any(Mask m) { return m.bits != 0; }
 inline int count(Mask m) { return static_cast<int>(_mm_popcnt_u32(m.bits)); }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_ps(m.bits, no.v, yes.v)}; }
 /// Compressed in the register: compressing stores are slow on some processors.

@@ -100,9 +100,6 @@ inline Mask without(Mask x, Mask y) {
   for (int i = 0; i < 4; ++i) x.v[i] = _mm_andnot_ps(y.v[i], x.v[i]);
   return x;
 }
-inline bool any(Mask m) {
-  return _mm_movemask_ps(_mm_or_ps(_mm_or_ps(m.v[0], m.v[1]), _mm_or_ps(m.v[2], m.v[3]))) != 0;
-}
 inline unsigned bits(Mask m) {
   const __m128i low = _mm_packs_epi32(_mm_castps_si128(m.v[0]), _mm_castps_si128(m.v[1]));
   const __m128i high = _mm_packs_epi32(_mm_castps_si128(m.v[2]), _mm_castps_si128(m.v[3]));

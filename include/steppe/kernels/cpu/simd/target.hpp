@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+// What a processor must have; instruction_sets.hpp asks it for each.
+#define STEPPE_AVX2 "avx2,fma,f16c,bmi,popcnt"
+#define STEPPE_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,popcnt"
+
 #define STEPPE_PRAGMA(words) _Pragma(#words)
 
 // Everything that a region uses must be included before it: what is defined inside is compiled for its processors only.
