@@ -63,6 +63,13 @@ TEST(Ball, WorstCaseOfAQuadraticIsItsMaximum) {
   EXPECT_NEAR(worst(linear, WorstCaseOptions().p(inf)), 0.5 * 11.0, 1e-12);
 }
 
+TEST(Ball, AMaximumInsideTheBallIsFoundThoughTheFirstStepGoesBeyondIt) {
+  const at::Tensor w = torch::ones({1}, at::kDouble).requires_grad_(true);
+  const LossSurface surface({w}, [&] { return -(w - 1.1).square().sum(); });
+  EXPECT_NEAR(worst_case_sharpness(surface, 0.5).mean, 0.01, 1e-6);
+  EXPECT_NEAR(worst_case_sharpness(surface, 0.5, WorstCaseOptions().p(inf)).mean, 0.01, 1e-6);
+}
+
 TEST(Ball, WorstCaseIsNeverBelowSamsNorBelowZero) {
   SmallNet net;
   const LossSurface surface(*net.model, [&] { return net.loss(); });

@@ -67,8 +67,9 @@ inline at::Tensor first_of(const std::vector<int64_t>& order, int64_t count) {
 /// The k outermost eigenvalues by Lanczos with full reorthogonalisation, restarted with the best vectors when the basis
 /// is full.
 ///
-/// Cost: `products` products with the Hessian, about 2 k + 20 for one that is well separated. Memory: basis + 1 flat
-/// vectors and those of a product; with basis(2) and k 1 that is three copies of the parameters, and more products.
+/// Cost: `products` products with the Hessian, about 2 k + 20 for one that is well separated. Memory: `basis` flat
+/// vectors and what a product takes, about four more with the gradient; so k 1 with basis(2) takes about six copies of
+/// the parameters, and more products.
 /// An eigenvalue that occurs several times may be found once, unless k or the basis is the number of parameters.
 ///
 ///     const auto top = sharpness::eigenvalues(hessian, sharpness::EigenvalueOptions().k(5));

@@ -39,6 +39,7 @@ class KrylovBasis {
   /// Takes in the next vector, by one product. Not beyond capacity.
   void extend() {
     rows_[size_].copy_(next_);
+    next_ = at::Tensor();  // not held while the product takes its memory
     next_ = hessian_.times(rows_[size_]);
     ++size_;
     const at::Tensor inner = (orthogonalize() + orthogonalize()).to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
