@@ -8,6 +8,8 @@ else()
   set(CMAKE_CXX_STANDARD 20)
 endif()
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
+# The kernels need no more, and CMake 3.25 knows no more.
+set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CXX_EXTENSIONS OFF)
 
 find_program(STEPPE_CCACHE ccache DOC "Compiler cache, used when there")
