@@ -30,8 +30,12 @@ inline bool has_whole_rows(const at::Tensor& x) {
   return x.dim() < 2 || x.size(0) <= 1 || x.stride(0) == x.numel() / x.size(0);
 }
 
+/// Of dimensions that have one element the stride says nothing.
 inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+  if (a.sizes() != b.sizes() || !a.is_non_overlapping_and_dense()) return false;
+  for (int64_t d = 0; d < a.dim(); ++d)
+    if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
+  return true;
 }
 
 /// Contiguous copies of a parameter whose own memory the kernels cannot walk through.
