@@ -183,8 +183,8 @@ class LayerJobOf final : public LayerJob {
       const int64_t n = run.size();
       const N mean = row_means_[static_cast<size_t>(run.begin / n)] = mean_of(sum, n);
       double about_mean = squares_about_mean(sum, squares, n);
-      // Where nearly all cancels, and near the smallest numbers, the rounded differences themselves are measured.
-      if (!(about_mean > 1e-3 * squares) || squares < 1e-70 * static_cast<double>(n)) {
+      // Where nearly all cancels, and near the ends of the format, the rounded differences themselves are measured.
+      if (!(about_mean > 1e-3 * squares) || squares < 1e-70 * static_cast<double>(n) || squares > 1e76) {
         Rule<T> centralize;
         centralize.centralized = true;
         centralize.row_mean = mean;
