@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "arguments.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <memory>
 #include <stdexcept>
 #include <utility>
 
 #include "models.hpp"
 #include "optimizer_name.hpp"
+#include "presentation/command_line.hpp"
 
 namespace cifar {
 namespace {
@@ -50,52 +48,21 @@ struct Given {
   int seeds = 1;
 };
 
-/// The type after the name, the default after the description, nothing else.
-class HelpFormatter : public CLI::Formatter {
- public:
-  std::string make_option_opts(const CLI::Option* option) const override {
-    return option->get_type_size() == 0 ? "" : " " + option->get_type_name();
-  }
-  std::string make_option_desc(const CLI::Option* option) const override {
-    const std::string otherwise = option->get_default_str();
-    return option->get_description() + (otherwise.empty() ? "" : " (default: " + otherwise + ")");
-  }
-};
+using presentation::CommandLine;
+using presentation::count;
+using presentation::not_negative;
+using presentation::number;
+using presentation::one_of;
+using presentation::share;
 
-/// low <= value <= high (or < high); NaN is none of them.
-CLI::Validator number(double low, double high, const std::string& range) {
-  return CLI::Validator(
-      [=](const std::string& text) {
-        const double value = std::strtod(text.c_str(), nullptr);
-        return value >= low && value <= high ? std::string() : "must be " + range + ", not " + text;
-      },
-      "");
-}
-
-CLI::Validator count() { return number(1.0, 1e9, "a number from 1 on"); }
-CLI::Validator not_negative() { return number(0.0, 1e9, "0 or more"); }
-/// [0, 1)
-CLI::Validator share() { return number(0.0, std::nextafter(1.0, 0.0), "at least 0 and under 1"); }
-
-CLI::Validator one_of(const std::vector<std::string>& names) { return CLI::IsMember(names).description(""); }
-
-CLI::Option* documented(CLI::Option* option, const char* type, const char* group) {
-  return option->type_name(type)->group(group);
-}
-
-void add_data_options(CLI::App& app, Given& given) {
+void add_data_options(CommandLine& app, Given& given) {
   const char* group = "Data";
-  documented(
-      app.add_option("--data", given.data,
-                     "Folder that is or contains cifar-10-batches-bin or cifar-100-binary (default: the sample)"),
-      "DIR", group);
-  documented(app.add_option("--train-size", given.train_size, "Only the first N training images"), "N", group)
-      ->check(count());
-  documented(app.add_option("--test-size", given.test_size, "Only the first N test images"), "N", group)
-      ->check(count());
-  documented(app.add_option("--label-noise", given.label_noise,
-                            "Share of the training labels made wrong (default: sample 0.4, else 0)"),
-             "SHARE", group)
+  app.add("--data", given.data,
+          "Folder that is or contains cifar-10-batches-bin or cifar-100-binary (default: the sample)", "DIR", group);
+  app.add("--train-size", given.train_size, "Only the first N training images", "N", group)->check(count());
+  app.add("--test-size", given.test_size, "Only the first N test images", "N", group)->check(count());
+  app.add("--label-noise", given.label_noise, "Share of the training labels made wrong (default: sample 0.4, else 0)",
+          "SHARE", group)
       ->check(share());
   app.add_flag("--augment", given.augment, "Random crops and flips (default with --data)")->group(group);
   app.add_flag("--no-augment", given.no_augment, "Images as they are (default for the sample)")
@@ -103,90 +70,68 @@ void add_data_options(CLI::App& app, Given& given) {
       ->excludes("--augment");
 }
 
-void add_training_options(CLI::App& app, Given& given, Arguments& arguments) {
+void add_training_options(CommandLine& app, Given& given, Arguments& arguments) {
   const char* group = "Training";
-  documented(
-      app.add_option("--model", given.model, "small, resnet20 or resnet18 (default: sample small, else resnet20)"),
-      "MODEL", group)
+  app.add("--model", given.model, "small, resnet20 or resnet18 (default: sample small, else resnet20)", "MODEL", group)
       ->check(one_of(model_names()));
-  documented(app.add_option("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)"),
-             "N", group)
+  app.add("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)", "N", group)
       ->check(count());
-  documented(app.add_option("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)"), "N",
-             group)
+  app.add("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)", "N", group)
       ->check(count());
-  documented(
-      app.add_option("--schedule", arguments.settings.schedule, "Of the learning rate: cosine, step or constant"),
-      "KIND", group)
+  app.add("--schedule", arguments.settings.schedule, "Of the learning rate: cosine, step or constant", "KIND", group)
       ->check(one_of({"cosine", "step", "constant"}))
       ->capture_default_str();
-  documented(
-      app.add_option("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)"),
-      "EPOCHS", group)
+  app.add("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)", "EPOCHS",
+          group)
       ->check(not_negative());
-  documented(app.add_option("--seed", given.seed, "Draws the initial weights, the order of the data, the noise"), "S",
-             group)
+  app.add("--seed", given.seed, "Draws the initial weights, the order of the data, the noise", "S", group)
       ->check(number(0.0, 1e15, "a whole number from 0 on"))
       ->capture_default_str();
-  documented(app.add_option("--seeds", given.seeds, "Number of seeds, from --seed on; the table shows mean and spread"),
-             "N", group)
+  app.add("--seeds", given.seeds, "Number of seeds, from --seed on; the table shows mean and spread", "N", group)
       ->check(number(1, 1000, "from 1 to 1000"));
   app.add_flag("--quick", given.quick, "Two epochs on 256 images, to see it work")->group(group);
 }
 
-void add_optimizer_options(CLI::App& app, Given& given, Arguments& arguments) {
+void add_optimizer_options(CommandLine& app, Given& given, Arguments& arguments) {
   const char* group = "Optimizer";
   RunSettings& run = arguments.settings;
-  CLI::Option* one =
-      documented(app.add_option("--optimizer", given.optimizer, "The one to train with (default: sgd)"), "NAME", group);
-  documented(app.add_option("--compare", given.compare,
-                            "Several, each from the same weights and data order (default list: sgd,sam,zsharp,gcsam)"),
-             "NAME,NAME...", group)
+  CLI::Option* one = app.add("--optimizer", given.optimizer, "The one to train with (default: sgd)", "NAME", group);
+  app.add("--compare", given.compare,
+          "Several, each from the same weights and data order (default list: sgd,sam,zsharp,gcsam)", "NAME,NAME...",
+          group)
       ->delimiter(',')
       ->expected(0, -1)
       ->excludes(one);
-  documented(app.add_option("--lr", given.learning_rates,
-                            "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)"),
-             "X", group);
-  documented(app.add_option("--momentum", run.momentum, "Of sgd and rmsprop"), "X", group)
-      ->check(share())
-      ->capture_default_str();
-  documented(app.add_option("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none"),
-             "X", group)
+  app.add("--lr", given.learning_rates, "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)",
+          "X", group);
+  app.add("--momentum", run.momentum, "Of sgd and rmsprop", "X", group)->check(share())->capture_default_str();
+  app.add("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none", "X", group)
       ->check(not_negative());
-  documented(app.add_option("--rho", given.rhos,
-                            "Radius of the perturbation, for all or as NAME=X (default: by method and data)"),
-             "X", group);
-  documented(app.add_option("--percentile", run.percentile, "Quantile above which zsharp keeps components"), "Q", group)
+  app.add("--rho", given.rhos, "Radius of the perturbation, for all or as NAME=X (default: by method and data)", "X",
+          group);
+  app.add("--percentile", run.percentile, "Quantile above which zsharp keeps components", "Q", group)
       ->check(share())
       ->capture_default_str();
 }
 
-void add_running_options(CLI::App& app, Given& given, Arguments& arguments) {
+void add_running_options(CommandLine& app, Given& given, Arguments& arguments) {
   const char* group = "Running and results";
-  documented(app.add_option("--device", arguments.device, "cpu or cuda"), "DEVICE", group)
+  app.add("--device", arguments.device, "cpu or cuda", "DEVICE", group)
       ->check(one_of({"cpu", "cuda"}))
       ->capture_default_str();
-  documented(app.add_option("--threads", arguments.threads, "Of the CPU (default: LibTorch's choice)"), "N", group)
+  app.add("--threads", arguments.threads, "Of the CPU (default: LibTorch's choice)", "N", group)
       ->check(number(1, 1024, "from 1 to 1024"));
-  documented(app.add_option("--out", given.out, "Folder of results.csv and curves.svg"), "DIR", group)
-      ->capture_default_str();
-  documented(
-      app.add_option("--evaluate-every", given.evaluate_every, "Epochs between tests (default: sample 2, else 1)"), "N",
-      group)
+  app.add("--out", given.out, "Folder of index.html, curves.svg and curves.csv", "DIR", group)->capture_default_str();
+  app.add("--evaluate-every", given.evaluate_every, "Epochs between tests (default: sample 2, else 1)", "N", group)
       ->check(count());
-  documented(app.add_option("--sharpness-rho", arguments.settings.sharpness_rho,
-                            "Radius at which the sharpness in the table is measured"),
-             "X", group)
+  app.add("--sharpness-rho", arguments.settings.sharpness_rho, "Radius at which the sharpness in the table is measured",
+          "X", group)
       ->check(not_negative())
       ->capture_default_str();
-  CLI::Option* checkpoint = documented(
-      app.add_option("--checkpoint", given.checkpoint,
-                     "File (with --compare folder) written after every epoch and on Ctrl-C (default: in --out)"),
-      "PATH", group);
-  documented(
-      app.add_option("--resume", given.resume, "Continue bit for bit from such a checkpoint, with the same options"),
-      "PATH", group)
+  CLI::Option* checkpoint = app.add(
+      "--checkpoint", given.checkpoint,
+      "File (with --compare folder) written after every epoch and on Ctrl-C (default: in --out)", "PATH", group);
+  app.add("--resume", given.resume, "Continue bit for bit from such a checkpoint, with the same options", "PATH", group)
       ->excludes(checkpoint);
 }
 
@@ -304,22 +249,13 @@ std::filesystem::path Arguments::checkpoint_of(const RunSettings& run) const {
 }
 
 std::optional<int> parse_arguments(int argc, const char* const* argv, Arguments& arguments) {
-  CLI::App app(kDescription, "steppe-cifar");
-  app.footer(kFooter);
-  app.formatter(std::make_shared<HelpFormatter>());
-  app.set_help_flag("-h,--help", "This text");
+  CommandLine app("steppe-cifar", kDescription, kFooter);
   Given given;
   add_data_options(app, given);
   add_training_options(app, given, arguments);
   add_optimizer_options(app, given, arguments);
   add_running_options(app, given, arguments);
-  try {
-    app.parse(argc, argv);
-    resolve(given, app.count("--compare") > 0, arguments);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error);
-  }
-  return std::nullopt;
+  return app.read(argc, argv, [&] { resolve(given, app.count("--compare") > 0, arguments); });
 }
 
 }  // namespace cifar

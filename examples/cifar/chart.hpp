@@ -1,16 +1,16 @@
-// The curves of a comparison as one SVG picture.
+// The curves of a comparison as one picture.
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <string>
 #include <vector>
 
+#include "presentation/figure.hpp"
 #include "records.hpp"
 
 namespace cifar {
 
 /// Test accuracy and training accuracy over the epochs (mean over the seeds in their range), and the test accuracy at
 /// the end of every seed.
-std::string chart(const std::vector<RunResult>& results);
+presentation::Figure chart(const std::vector<RunResult>& results);
 
 }  // namespace cifar

@@ -3,15 +3,15 @@
 
 #include <cmath>
 #include <cstdio>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 
 #include "chart.hpp"
-#include "clock.hpp"
-#include "formatted.hpp"
-#include "interrupt.hpp"
-#include "progress.hpp"
+#include "presentation/clock.hpp"
+#include "presentation/files.hpp"
+#include "presentation/formatted.hpp"
+#include "presentation/interrupt.hpp"
+#include "presentation/page.hpp"
+#include "presentation/progress.hpp"
 #include "report.hpp"
 #include "training.hpp"
 
@@ -19,20 +19,10 @@ namespace cifar {
 namespace {
 
 namespace fs = std::filesystem;
-
-void make_writable(const fs::path& folder, const std::string& what) {
-  std::error_code failed;
-  fs::create_directories(folder, failed);
-  const fs::path probe = folder / ".steppe-cifar-probe";
-  const bool written = !failed && static_cast<bool>(std::ofstream(probe) << "probe" << std::flush);
-  fs::remove(probe, failed);
-  if (!written) throw std::runtime_error("cannot write into " + folder.string() + "; " + what + " names another place");
-}
-
-void write_file(const fs::path& file, const std::string& text) {
-  std::ofstream out(file, std::ios::binary);
-  if (!(out << text << std::flush)) throw std::runtime_error("cannot write " + file.string());
-}
+using presentation::formatted;
+using presentation::make_writable;
+using presentation::Progress;
+using presentation::seconds_now;
 
 /// Passes over the training images that an epoch makes.
 double passes_of(const RunSettings& run) { return OptimizerName::parse(run.optimizer).method.empty() ? 1.0 : 2.0; }
@@ -78,11 +68,14 @@ class Watched {
     if (progress_.due()) {
       const Moment now = run_.moment();
       const double images = images_before(now, settings);
-      progress_.show({label_of(settings), now.epoch, now.epochs, images / work_of(settings) * passes_of(settings),
-                      now.loss, now.accuracy, (images - first_image_) / (seconds_now() - start_),
+      progress_.show({formatted("%s  epoch %lld/%lld", label_of(settings).c_str(), static_cast<long long>(now.epoch),
+                                static_cast<long long>(now.epochs)),
+                      images / work_of(settings) * passes_of(settings),
+                      formatted("loss %.3f  acc %.1f %%  %.0f img/s", now.loss, 100.0 * now.accuracy,
+                                (images - first_image_) / (seconds_now() - start_)),
                       progress_.seconds_left()});
     }
-    return !interrupted();
+    return !presentation::interrupted();
   }
 
   void after_epoch(const EpochRecord& epoch) {
@@ -106,8 +99,10 @@ bool to_be_resumed(const Comparison& comparison, size_t i) {
 }
 
 void write_results(const Comparison& comparison, const std::vector<RunResult>& results) {
-  write_file(comparison.out / "results.csv", csv(results));
-  write_file(comparison.out / "curves.svg", chart(results));
+  presentation::Page page(comparison.out, "Optimizers compared on CIFAR images");
+  page.table("At the end of training; mean ± standard deviation over the seeds", table(results));
+  if (const std::string words = conclusions(results); !words.empty()) page.verbatim(words);
+  page.figure("curves", "Over the epochs, and at the end of every seed", chart(results), csv(results));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace cifar {
 
 struct Comparison {
   std::vector<RunSettings> runs;
-  std::filesystem::path out;                       ///< folder of results.csv and curves.svg
+  std::filesystem::path out;                       ///< folder of index.html, curves.svg and curves.csv
   std::vector<std::filesystem::path> checkpoints;  ///< beside runs; empty paths for none
   bool resume = false;                             ///< from the checkpoints that exist
 };

@@ -4,15 +4,15 @@
 #include <torch/cuda.h>
 
 #include <cstdio>
-#include <exception>
 #include <stdexcept>
 #include <string>
 
 #include "arguments.hpp"
 #include "comparison.hpp"
 #include "dataset.hpp"
-#include "interrupt.hpp"
 #include "optimizer_name.hpp"
+#include "presentation/command_line.hpp"
+#include "presentation/interrupt.hpp"
 #include "report.hpp"
 
 namespace {
@@ -22,8 +22,6 @@ using cifar::Comparison;
 using cifar::Dataset;
 using cifar::Outcome;
 using cifar::RunSettings;
-
-constexpr int kInterrupted = 130;
 
 /// The data set, cut to the sizes asked for, on the device; the sizes go into the settings.
 Dataset load(Arguments& arguments) {
@@ -87,10 +85,10 @@ void demo_note(const RunSettings& settings) {
 }
 
 void close(const Arguments& arguments, const Comparison& comparison, const Outcome& outcome) {
-  std::printf("\n%s\n", cifar::table(outcome.results).c_str());
+  std::printf("\n%s\n", presentation::text_of(cifar::table(outcome.results)).c_str());
   std::printf("%s\n", cifar::conclusions(outcome.results).c_str());
   if (arguments.sample && arguments.compare) demo_note(arguments.settings);
-  std::printf("%s and %s\n", (comparison.out / "results.csv").c_str(), (comparison.out / "curves.svg").c_str());
+  std::printf("Results: %s (curves.svg and curves.csv beside it)\n", (comparison.out / "index.html").c_str());
   if (!outcome.finished)
     std::printf("Interrupted. Continue with the same options and --resume %s\n", arguments.checkpoint.c_str());
 }
@@ -103,21 +101,14 @@ int run(int argc, char** argv) {
   const Comparison comparison = plan(arguments);
   cifar::prepare(comparison, data);
   introduce(arguments);
-  cifar::catch_interrupts();
+  presentation::catch_interrupts();
   const Outcome outcome = cifar::carry_out(comparison, data);
   close(arguments, comparison, outcome);
-  return outcome.finished ? 0 : kInterrupted;
+  return outcome.finished ? 0 : presentation::kInterrupted;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    // LibTorch's errors go on with a stack trace.
-    const std::string what = error.what();
-    std::fprintf(stderr, "steppe-cifar: %s\n", what.substr(0, what.find('\n')).c_str());
-    return 1;
-  }
+  return presentation::carried_out("steppe-cifar", [&] { return run(argc, argv); });
 }

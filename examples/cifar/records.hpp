@@ -3,14 +3,15 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "presentation/spread.hpp"
+
 namespace cifar {
 
-constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+using presentation::kUnknown;
 
 /// Everything that decides the result of a run.
 struct RunSettings {

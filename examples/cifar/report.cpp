@@ -4,47 +4,17 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <sstream>
 
-#include "formatted.hpp"
 #include "optimizer_name.hpp"
+#include "presentation/formatted.hpp"
 #include "statistics.hpp"
 
 namespace cifar {
 namespace {
 
-/// "34.5 ± 1.2"; "34.5" for one value; "-" for none.
-std::string mean_and_deviation(const std::vector<double>& values, const char* format) {
-  const Spread spread = spread_of(values);
-  if (!std::isfinite(spread.mean)) return "-";
-  std::string text = formatted(format, spread.mean);
-  if (spread.count > 1)
-    text += " ± " + formatted(format[0] == '%' && format[1] == '+' ? "%.1f" : format, spread.deviation);
-  return text;
-}
-
-using Row = std::vector<std::string>;
-
-/// Characters, not bytes.
-size_t width_of(const std::string& text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-std::string aligned(const std::vector<Row>& rows) {
-  std::vector<size_t> widths(rows.front().size(), 0);
-  for (const Row& row : rows)
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
-  std::string text;
-  for (const Row& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      const std::string gap(widths[i] - width_of(row[i]), ' ');
-      text += i == 0 ? row[i] + gap : "  " + gap + row[i];
-    }
-    text += '\n';
-  }
-  return text;
-}
+using presentation::cell;
+using presentation::formatted;
+using presentation::mean_and_deviation;
 
 /// Mean time of the runs relative to the base's.
 std::string relative_seconds(const std::vector<RunResult>& results, const std::string& optimizer) {
@@ -74,25 +44,26 @@ std::string conclusion(const std::vector<RunResult>& results, const std::string&
   return text + "no difference shown.\n";
 }
 
-std::string cell(double value) { return std::isfinite(value) ? formatted("%.6g", value) : ""; }
-
 }  // namespace
 
-std::string table(const std::vector<RunResult>& results) {
+presentation::Table table(const std::vector<RunResult>& results) {
   const RunSettings& first = results.front().settings;
   const auto per_run = [&](const std::string& name, const char* format,
                            const std::function<double(const RunResult&)>& value) {
     return mean_and_deviation(values_of(results, name, value), format);
   };
-  std::vector<Row> rows = {{"", "test accuracy", "train accuracy", "train loss", "sharpness", "seconds", "times base"},
-                           {"", "%", "%", "", formatted("rho %g", first.sharpness_rho), "", ""}};
+  presentation::Table table;
+  table.heads = 2;
+  auto& rows = table.rows;
+  rows = {{"", "test accuracy", "train accuracy", "train loss", "sharpness", "seconds", "times base"},
+          {"", "%", "%", "", formatted("rho %g", first.sharpness_rho), "", ""}};
   for (const std::string& name : optimizers_of(results))
     rows.push_back({name, per_run(name, "%.1f", [](const RunResult& run) { return 100.0 * test_accuracy(run); }),
                     per_run(name, "%.1f", [](const RunResult& run) { return 100.0 * run.measured.accuracy; }),
                     per_run(name, "%.3f", [](const RunResult& run) { return run.measured.loss; }),
                     per_run(name, "%.3f", [](const RunResult& run) { return run.measured.sharpness; }),
                     per_run(name, "%.1f", training_seconds), relative_seconds(results, name)});
-  return aligned(rows);
+  return table;
 }
 
 std::string conclusions(const std::vector<RunResult>& results) {
@@ -102,22 +73,22 @@ std::string conclusions(const std::vector<RunResult>& results) {
   return text;
 }
 
-std::string csv(const std::vector<RunResult>& results) {
-  std::ostringstream text;
-  text << "optimizer,seed,epoch,learning_rate,train_loss,train_accuracy,seen_sharpness,test_loss,test_accuracy,seconds,"
-          "measured_loss,measured_accuracy,measured_sharpness\n";
+presentation::Table csv(const std::vector<RunResult>& results) {
+  presentation::Table table;
+  table.rows = {{"optimizer", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy", "seen_sharpness",
+                 "test_loss", "test_accuracy", "seconds", "measured_loss", "measured_accuracy", "measured_sharpness"}};
   for (const RunResult& run : results)
     for (const EpochRecord& epoch : run.history) {
       const bool last = epoch.epoch == run.settings.epochs;
       const Measurement measured = last ? run.measured : Measurement();
-      text << run.settings.optimizer << ',' << run.settings.seed << ',' << epoch.epoch;
+      auto& row = table.rows.emplace_back();
+      row = {run.settings.optimizer, std::to_string(run.settings.seed), std::to_string(epoch.epoch)};
       for (const double value :
            {epoch.learning_rate, epoch.train_loss, epoch.train_accuracy, epoch.seen_sharpness, epoch.test_loss,
             epoch.test_accuracy, epoch.seconds, measured.loss, measured.accuracy, measured.sharpness})
-        text << ',' << cell(value);
-      text << '\n';
+        row.push_back(cell(value));
     }
-  return text.str();
+  return table;
 }
 
 }  // namespace cifar

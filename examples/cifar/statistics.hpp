@@ -7,20 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "presentation/spread.hpp"
 #include "records.hpp"
 
 namespace cifar {
 
-struct Spread {
-  size_t count = 0;
-  double mean = kUnknown, deviation = kUnknown;  ///< sample standard deviation, unknown below two values
-  double lowest = kUnknown, highest = kUnknown;
-};
-
-Spread spread_of(const std::vector<double>& values);
-
-/// Half the width of the 95 % interval of the mean (Student's t); unknown below two values.
-double half_interval(const Spread& spread);
+using presentation::half_interval;
+using presentation::Spread;
+using presentation::spread_of;
 
 /// The optimizers of the results, in the order in which they appear first.
 std::vector<std::string> optimizers_of(const std::vector<RunResult>& results);

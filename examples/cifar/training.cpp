@@ -9,7 +9,7 @@
 #include <stdexcept>
 
 #include "augmentation.hpp"
-#include "clock.hpp"
+#include "presentation/clock.hpp"
 
 namespace cifar {
 namespace {
@@ -121,19 +121,19 @@ void Run::finish_epoch() {
 
 bool Run::train(const std::function<bool()>& go_on, const std::function<void(const EpochRecord&)>& after_epoch) {
   while (epoch_ < settings_.epochs) {
-    double start = seconds_now();
+    double start = presentation::seconds_now();
     model_->train();
     if (batch_ == 0) order_ = at::randperm(settings_.train_size, random_, at::kLong);
     while (batch_ < settings_.batches()) {
       train_batch();
       ++batch_;
       if (!go_on()) {
-        seconds_ += seconds_now() - start;
+        seconds_ += presentation::seconds_now() - start;
         return false;
       }
     }
     finish_epoch();
-    seconds_ += seconds_now() - start;
+    seconds_ += presentation::seconds_now() - start;
     EpochRecord& record = history_.back();
     record.seconds = seconds_;
     if (epoch_ % settings_.evaluate_every == 0 || epoch_ == settings_.epochs) {

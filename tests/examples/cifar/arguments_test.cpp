@@ -5,10 +5,13 @@
 
 #include <sstream>
 
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 namespace cifar {
 namespace {
+
+using examples::TemporaryFolder;
+using examples::write_file;
 
 struct Parsed {
   Arguments arguments;

@@ -8,11 +8,14 @@
 #include <set>
 
 #include "../../errors.hpp"
+#include "../temporary_folder.hpp"
 #include "augmentation.hpp"
-#include "temporary_folder.hpp"
 
 namespace cifar {
 namespace {
+
+using examples::TemporaryFolder;
+using examples::write_file;
 
 namespace fs = std::filesystem;
 

@@ -18,10 +18,10 @@ wait "$process" || code=$?
 [ "$code" -eq 130 ] || fail "code $code: $(cat "$work/said")"
 grep -q "Interrupted. Continue with the same options and --resume $work/cut/checkpoints" "$work/said" ||
   fail "no word of --resume: $(cat "$work/said")"
-[ "$(wc -l <"$work/cut/results.csv")" -lt 81 ] || fail "it had ended already"
+[ "$(wc -l <"$work/cut/curves.csv")" -lt 81 ] || fail "it had ended already"
 
 "$program" $options --out "$work/resumed" --resume "$work/cut/checkpoints" >"$work/said" 2>&1 ||
   fail "code $?: $(cat "$work/said")"
-without_seconds "$work/whole/results.csv" >"$work/expected"
-without_seconds "$work/resumed/results.csv" >"$work/found"
+without_seconds "$work/whole/curves.csv" >"$work/expected"
+without_seconds "$work/resumed/curves.csv" >"$work/found"
 cmp "$work/expected" "$work/found" || fail "the results differ: $(diff "$work/expected" "$work/found")"

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "../presentation/flaw_of.hpp"
 #include "chart.hpp"
-#include "progress.hpp"
 #include "statistics.hpp"
 
 namespace cifar {
@@ -57,23 +57,6 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-TEST(CifarStatistics, SpreadIsMeanSampleDeviationAndRange) {
-  const Spread spread = spread_of({1.0, 2.0, 6.0});
-  EXPECT_EQ(spread.count, 3U);
-  EXPECT_DOUBLE_EQ(spread.mean, 3.0);
-  EXPECT_DOUBLE_EQ(spread.deviation, std::sqrt(7.0));
-  EXPECT_DOUBLE_EQ(spread.lowest, 1.0);
-  EXPECT_DOUBLE_EQ(spread.highest, 6.0);
-  EXPECT_NEAR(half_interval(spread), 4.303 * std::sqrt(7.0 / 3.0), 0.01);
-}
-
-TEST(CifarStatistics, OneValueHasNoDeviationAndNoneHasNoMean) {
-  EXPECT_DOUBLE_EQ(spread_of({4.0}).mean, 4.0);
-  EXPECT_TRUE(std::isnan(spread_of({4.0}).deviation));
-  EXPECT_TRUE(std::isnan(half_interval(spread_of({4.0}))));
-  EXPECT_TRUE(std::isnan(spread_of({}).mean));
-}
-
 TEST(CifarStatistics, DifferencesPairTheSeeds) {
   std::vector<RunResult> results = three_seeds();
   std::reverse(results.begin(), results.end());
@@ -95,7 +78,7 @@ TEST(CifarStatistics, ARunThatWasStoppedHasNoEnd) {
 }
 
 TEST(CifarReport, TheTableHasARowPerOptimizerInAlignedColumns) {
-  const std::vector<std::string> lines = lines_of(table(three_seeds()));
+  const std::vector<std::string> lines = lines_of(text_of(table(three_seeds())));
   ASSERT_EQ(lines.size(), 5U);
   EXPECT_TRUE(contains(lines[0], "test accuracy"));
   EXPECT_TRUE(contains(lines[1], "rho 0.05"));
@@ -111,11 +94,11 @@ TEST(CifarReport, TheTableHasARowPerOptimizerInAlignedColumns) {
 
 TEST(CifarReport, OneSeedHasNoSpreadAndAStoppedRunNoNumbers) {
   const std::vector<RunResult> results = {result("sgd", 0, 0.3), stopped(result("sam", 0, 0.4))};
-  const std::vector<std::string> lines = lines_of(table(results));
-  EXPECT_FALSE(contains(table(results), "±"));
+  const std::vector<std::string> lines = lines_of(text_of(table(results)));
+  EXPECT_FALSE(contains(text_of(table(results)), "±"));
   EXPECT_TRUE(contains(lines[2], "30.0"));
   EXPECT_FALSE(contains(lines[3], "90")) << lines[3];
-  EXPECT_FALSE(contains(table(results), "nan"));
+  EXPECT_FALSE(contains(text_of(table(results)), "nan"));
   EXPECT_EQ(conclusions(results), "");
 }
 
@@ -134,7 +117,7 @@ TEST(CifarReport, TheConclusionsSayWhatTheSeedsAllow) {
 }
 
 TEST(CifarReport, TheCsvHasALinePerEpochAndLeavesTheUnknownEmpty) {
-  const std::vector<std::string> lines = lines_of(csv({result("sgd", 4, 0.3)}));
+  const std::vector<std::string> lines = lines_of(csv_of(csv({result("sgd", 4, 0.3)})));
   ASSERT_EQ(lines.size(), 3U);
   EXPECT_EQ(lines[0].rfind("optimizer,seed,epoch,", 0), 0U);
   EXPECT_EQ(lines[1], "sgd,4,1,0.1,2,0.2,,,,5,,,");
@@ -142,32 +125,9 @@ TEST(CifarReport, TheCsvHasALinePerEpochAndLeavesTheUnknownEmpty) {
   for (const std::string& line : lines) EXPECT_EQ(std::count(line.begin(), line.end(), ','), 12);
 }
 
-/// Empty if every tag is closed in its order, every attribute quoted and every & part of an entity.
-std::string flaw_of(const std::string& xml) {
-  std::vector<std::string> open;
-  for (size_t i = 0; i < xml.size(); ++i) {
-    if (xml[i] == '&' && xml.compare(i, 4, "&lt;") != 0 && xml.compare(i, 4, "&gt;") != 0 &&
-        xml.compare(i, 5, "&amp;") != 0)
-      return "& at " + std::to_string(i);
-    if (xml[i] != '<') continue;
-    const size_t end = xml.find('>', i);
-    const std::string tag = xml.substr(i + 1, end - i - 1), name = tag.substr(0, tag.find_first_of(" /", 1));
-    if (end == std::string::npos || tag.find('<') != std::string::npos) return "< at " + std::to_string(i);
-    if (std::count(tag.begin(), tag.end(), '"') != 2 * std::count(tag.begin(), tag.end(), '=')) return tag;
-    if (tag[0] == '/') {
-      if (open.empty() || "/" + open.back() != tag) return tag + " closes nothing";
-      open.pop_back();
-    } else if (tag.back() != '/') {
-      open.push_back(name);
-    }
-    i = end;
-  }
-  return open.empty() ? "" : open.back() + " stays open";
-}
-
 TEST(CifarChart, IsWellFormedAndNamesItsAxesAndCurves) {
-  const std::string svg = chart(three_seeds());
-  EXPECT_EQ(flaw_of(svg), "");
+  const std::string svg = chart(three_seeds()).svg();
+  EXPECT_EQ(presentation::flaw_of(svg), "");
   EXPECT_EQ(svg.rfind("<svg xmlns=", 0), 0U);
   for (const char* words :
        {">sgd<", ">sam<", ">gcsam<", "Test accuracy (%)", "Accuracy on the training labels (%)", ">epoch<", "3 seeds"})
@@ -178,8 +138,8 @@ TEST(CifarChart, IsWellFormedAndNamesItsAxesAndCurves) {
 TEST(CifarChart, EscapesWords) {
   std::vector<RunResult> results = {result("sgd", 0, 0.3)};
   results[0].settings.dataset = "A<B & C>";
-  const std::string svg = chart(results);
-  EXPECT_EQ(flaw_of(svg), "");
+  const std::string svg = chart(results).svg();
+  EXPECT_EQ(presentation::flaw_of(svg), "");
   EXPECT_TRUE(contains(svg, "A&lt;B &amp; C&gt;"));
 }
 
@@ -188,32 +148,10 @@ TEST(CifarChart, DrawsWhatThereIsOfAnInterruptedComparison) {
   nothing.history.clear();
   for (const std::vector<RunResult>& results :
        {std::vector<RunResult>{nothing}, std::vector<RunResult>{stopped(result("sgd", 0, 0.3)), nothing}}) {
-    const std::string svg = chart(results);
-    EXPECT_EQ(flaw_of(svg), "");
+    const std::string svg = chart(results).svg();
+    EXPECT_EQ(presentation::flaw_of(svg), "");
     EXPECT_FALSE(contains(svg, "nan"));
     EXPECT_TRUE(contains(svg, "1 seed")) << svg;
-  }
-}
-
-TEST(CifarProgress, DurationsHaveTheUnitThatFits) {
-  EXPECT_EQ(duration(-3.0), "0 s");
-  EXPECT_EQ(duration(59.4), "59 s");
-  EXPECT_EQ(duration(59.6), "1:00 min");
-  EXPECT_EQ(duration(725.0), "12:05 min");
-  EXPECT_EQ(duration(3 * 3600 + 7 * 60 + 5), "3:07 h");
-}
-
-TEST(CifarProgress, TheLineFitsAnyWidthAndHasABarWhereThereIsRoom) {
-  ProgressState state{"adam+zsharp, seed 1", 3, 30, 0.5, 1.234, 0.456, 789.0, 65.0};
-  for (size_t width = 1; width <= 250; ++width) EXPECT_LE(progress_line(state, width, true).size(), width);
-  const std::string wide = progress_line(state, 150, true);
-  EXPECT_TRUE(contains(wide, "adam+zsharp, seed 1  epoch 3/30  [===============               ]  loss 1.234")) << wide;
-  EXPECT_TRUE(contains(wide, "acc 45.6 %  789 img/s  1:05 min left")) << wide;
-  EXPECT_FALSE(contains(progress_line(state, 150, false), "["));
-  EXPECT_FALSE(contains(progress_line(state, 80, true), "["));
-  for (const double share : {-1.0, 0.0, 1.0, 2.0}) {
-    state.share = share;
-    EXPECT_EQ(progress_line(state, 150, true).size(), wide.size());
   }
 }
 

@@ -8,11 +8,15 @@
 #include <cmath>
 
 #include "../../errors.hpp"
+#include "../temporary_folder.hpp"
 #include "comparison.hpp"
-#include "temporary_folder.hpp"
 
 namespace cifar {
 namespace {
+
+using examples::read_file;
+using examples::TemporaryFolder;
+using examples::write_file;
 
 namespace fs = std::filesystem;
 using TrainingRun = Run;  // testing::Test has a Run of its own
@@ -262,7 +266,7 @@ TEST(CifarComparison, CarriesOutEveryRunAndWritesTheResults) {
   ASSERT_EQ(outcome.results.size(), 2U);
   EXPECT_EQ(outcome.results[1].settings.optimizer, "sam");
   EXPECT_TRUE(std::isfinite(outcome.results[1].measured.sharpness));
-  EXPECT_TRUE(fs::exists(folder / "results/results.csv") && fs::exists(folder / "results/curves.svg"));
+  EXPECT_TRUE(fs::exists(folder / "results/curves.csv") && fs::exists(folder / "results/curves.svg"));
   EXPECT_TRUE(fs::exists(folder / "sam.pt"));
   EXPECT_NE(said.find("sam, seed 0  epoch 3/3"), std::string::npos) << said;
   EXPECT_EQ(said.find('\r'), std::string::npos);  // no terminal, no bar

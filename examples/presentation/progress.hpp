@@ -2,21 +2,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cstdint>
 #include <cstdio>
 #include <string>
 
-namespace cifar {
+namespace presentation {
 
 /// "59 s", "12:05 min", "3:07 h".
 std::string duration(double seconds);
 
 struct ProgressState {
-  std::string label;  ///< "sam, seed 1"
-  int64_t epoch = 0, epochs = 0;
-  double share = 0.0;  ///< of this run
-  double loss = 0.0, accuracy = 0.0;
-  double images_per_second = 0.0, seconds_left = 0.0;
+  std::string label;    ///< "sam, seed 1  epoch 3/20"
+  double share = 0.0;   ///< of what the label names, for the bar
+  std::string numbers;  ///< "loss 1.234"; may be empty
+  double seconds_left = 0.0;
 };
 
 /// One line of at most `width` characters; with a bar where there is room for one.
@@ -30,10 +28,13 @@ class Progress {
   void advance(double work) { done_ += work; }
   /// Work that is not going to be made, or was made before.
   void skip(double work) { work_ -= work; }
+  double share() const { return work_ > 0.0 ? done_ / work_ : 0.0; }
   double seconds_left() const;
   /// Whether enough time has passed to show something.
   bool due() const;
   void show(const ProgressState& state);
+  /// advance(), and shows the share of the whole where it is due.
+  void advance(double work, const std::string& label, const std::string& numbers = "");
   /// A line that stays, above the bar.
   void say(const std::string& line);
   /// Removes the bar.
@@ -48,4 +49,4 @@ class Progress {
   double start_, shown_;
 };
 
-}  // namespace cifar
+}  // namespace presentation

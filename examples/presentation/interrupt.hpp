@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-namespace cifar {
+namespace presentation {
 
 /// From now on the first SIGINT or SIGTERM only sets a flag; a second one ends the program as usual.
 void catch_interrupts();
 bool interrupted();
 
-}  // namespace cifar
+}  // namespace presentation

@@ -4,10 +4,10 @@
 
 #include <chrono>
 
-namespace cifar {
+namespace presentation {
 
 inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-}  // namespace cifar
+}  // namespace presentation

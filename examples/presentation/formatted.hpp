@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-namespace cifar {
+namespace presentation {
 
 /// Cut at 599 characters.
 template <class... Values>
@@ -15,4 +15,4 @@ std::string formatted(const char* format, Values... values) {
   return text;
 }
 
-}  // namespace cifar
+}  // namespace presentation

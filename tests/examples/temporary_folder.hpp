@@ -8,14 +8,14 @@
 #include <fstream>
 #include <string>
 
-namespace cifar {
+namespace examples {
 
 class TemporaryFolder {
  public:
   TemporaryFolder() {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
     path_ = std::filesystem::path(testing::TempDir()) /
-            (std::string("steppe-cifar-") + test->test_suite_name() + "-" + test->name());
+            (std::string("steppe-examples-") + test->test_suite_name() + "-" + test->name());
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
@@ -43,4 +43,4 @@ inline std::string read_file(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-}  // namespace cifar
+}  // namespace examples

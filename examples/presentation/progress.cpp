@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "progress.hpp"
+#include "presentation/progress.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +10,10 @@
 #include <unistd.h>
 #endif
 
-#include "clock.hpp"
-#include "formatted.hpp"
+#include "presentation/clock.hpp"
+#include "presentation/formatted.hpp"
 
-namespace cifar {
+namespace presentation {
 namespace {
 
 constexpr double kBarEvery = 0.1, kLineEvery = 15.0;  // seconds
@@ -37,10 +37,8 @@ std::string duration(double seconds) {
 }
 
 std::string progress_line(const ProgressState& state, size_t width, bool with_bar) {
-  const std::string head = formatted("%s  epoch %lld/%lld  ", state.label.c_str(), static_cast<long long>(state.epoch),
-                                     static_cast<long long>(state.epochs));
-  const std::string tail = formatted("loss %.3f  acc %.1f %%  %.0f img/s  %s left", state.loss, 100.0 * state.accuracy,
-                                     state.images_per_second, duration(state.seconds_left).c_str());
+  const std::string head = state.label + "  ";
+  const std::string tail = (state.numbers.empty() ? "" : state.numbers + "  ") + duration(state.seconds_left) + " left";
   std::string bar;
   if (with_bar && head.size() + tail.size() + 10 < width) {
     const size_t room = std::min<size_t>(width - head.size() - tail.size() - 5, 30);
@@ -69,6 +67,11 @@ void Progress::show(const ProgressState& state) {
   std::fflush(out_);
 }
 
+void Progress::advance(double work, const std::string& label, const std::string& numbers) {
+  advance(work);
+  if (due()) show({label, share(), numbers, seconds_left()});
+}
+
 void Progress::say(const std::string& line) {
   clear();
   std::fprintf(out_, "%s\n", line.c_str());
@@ -87,4 +90,4 @@ size_t Progress::width() const {
   return 80;
 }
 
-}  // namespace cifar
+}  // namespace presentation

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include "interrupt.hpp"
+#include "presentation/interrupt.hpp"
 
 #include <csignal>
 
-namespace cifar {
+namespace presentation {
 namespace {
 
 volatile std::sig_atomic_t flag = 0;
@@ -22,4 +22,4 @@ void catch_interrupts() {
 
 bool interrupted() { return flag != 0; }
 
-}  // namespace cifar
+}  // namespace presentation

@@ -1,0 +1,40 @@
+// One HTML page with a program's tables and pictures.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "presentation/figure.hpp"
+#include "presentation/table.hpp"
+
+namespace presentation {
+
+/// What a program ends with. Everything stands in the page itself; beside it lie the pictures, and a CSV file for each
+/// of them. Between the lines <!-- section --> and <!-- /section --> is what a page of several programs takes over.
+class Page {
+ public:
+  /// Files go into `folder`. Each call writes at once, and the page anew, so that what is done survives what fails.
+  Page(std::filesystem::path folder, std::string title) : folder_(std::move(folder)), title_(std::move(title)) {}
+
+  void heading(const std::string& words);
+  void paragraph(const std::string& words);
+  /// As it stands, in a typewriter's letters.
+  void verbatim(const std::string& text);
+  void table(const std::string& caption, const Table& table);
+  /// NAME.svg, and NAME.csv with `data`, its numbers.
+  void figure(const std::string& name, const std::string& caption, const Figure& figure, const Table& data);
+  /// NAME.csv, linked by its name.
+  void data(const std::string& name, const Table& data);
+
+  std::filesystem::path file() const { return folder_ / "index.html"; }
+
+ private:
+  void add(const std::string& html);
+
+  std::filesystem::path folder_;
+  std::string title_, body_;
+};
+
+}  // namespace presentation

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#include "presentation/spread.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+#include "presentation/formatted.hpp"
+
+namespace presentation {
+
+Spread spread_of(const std::vector<double>& values) {
+  Spread spread;
+  spread.count = values.size();
+  if (values.empty()) return spread;
+  double sum = 0.0, squares = 0.0;
+  for (const double value : values) sum += value;
+  spread.mean = sum / static_cast<double>(values.size());
+  for (const double value : values) squares += (value - spread.mean) * (value - spread.mean);
+  if (values.size() > 1) spread.deviation = std::sqrt(squares / static_cast<double>(values.size() - 1));
+  spread.lowest = *std::min_element(values.begin(), values.end());
+  spread.highest = *std::max_element(values.begin(), values.end());
+  return spread;
+}
+
+double half_interval(const Spread& spread) {
+  if (spread.count < 2) return kUnknown;
+  constexpr double t_quantiles[] = {12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26};  // 97.5 %, 1 to 9 degrees
+  const std::size_t degrees = spread.count - 1;
+  const double t = degrees <= std::size(t_quantiles) ? t_quantiles[degrees - 1] : 2.23;
+  return t * spread.deviation / std::sqrt(static_cast<double>(spread.count));
+}
+
+std::string mean_and_deviation(const std::vector<double>& values, const char* format) {
+  const Spread spread = spread_of(values);
+  if (!std::isfinite(spread.mean)) return "-";
+  std::string text = formatted(format, spread.mean);
+  if (spread.count > 1) text += " ± " + formatted(format, spread.deviation);
+  return text;
+}
+
+}  // namespace presentation
