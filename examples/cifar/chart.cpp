@@ -38,7 +38,7 @@ Series curve(const std::vector<RunResult>& results, const std::string& optimizer
 }
 
 Panel curves(const std::vector<RunResult>& results, const std::string& title, const Value& value) {
-  Panel panel{title, {"epoch"}, {}, {}};
+  Panel panel{title, {"epoch", false, {}, /*whole=*/true}, {}, {}};
   for (const std::string& optimizer : optimizers_of(results)) panel.series.push_back(curve(results, optimizer, value));
   return panel;
 }

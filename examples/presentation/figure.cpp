@@ -58,7 +58,7 @@ std::string number_text(double value, double step) {
 class Scale {
  public:
   Scale(const Axis& axis, const std::vector<double>& values, bool tight, double at, double end)
-      : logarithmic_(axis.logarithmic), at_(at), end_(end) {
+      : logarithmic_(axis.logarithmic), whole_(axis.whole), at_(at), end_(end) {
     double low = std::numeric_limits<double>::infinity(), high = -low;
     for (const double value : values)
       if (shows(value)) {
@@ -98,7 +98,7 @@ class Scale {
       low -= room;
       high += room;
     }
-    const double step = tick_step(high - low);
+    const double step = whole_ ? std::max(1.0, tick_step(high - low)) : tick_step(high - low);
     if (tight)
       set(low, high);
     else
@@ -122,7 +122,7 @@ class Scale {
       }
   }
 
-  bool logarithmic_;
+  bool logarithmic_, whole_;
   double at_, end_, from_ = 0.0, to_ = 1.0;
   std::vector<std::pair<double, std::string>> ticks_;
 };

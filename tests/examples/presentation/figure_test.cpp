@@ -53,6 +53,14 @@ TEST(Figure, ALogarithmicAxisHasDecadesAndLeavesOutWhatIsNotOverZero) {
   EXPECT_EQ(count_of(svg, "<polyline"), 2U);
 }
 
+TEST(Figure, AWholeAxisHasNoFractions) {
+  Figure figure("", "");
+  figure.add(Panel{"", {"epoch", false, {}, /*whole=*/true}, {}, {{"a", {1, 2, 3}, {7, 7, 7}, {}, {}}}});
+  const std::string svg = figure.svg();
+  for (const char* words : {">1<", ">2<", ">3<"}) EXPECT_EQ(count_of(svg, words), 1U) << words;
+  EXPECT_FALSE(has(svg, ">1.5<"));
+}
+
 TEST(Figure, EqualOrAbsentValuesStillHaveAnAxis) {
   for (const std::vector<double>& values : {std::vector<double>{}, std::vector<double>{0, 0}, std::vector<double>{7, 7},
                                             std::vector<double>{1e300, 1e300}, std::vector<double>{kNone, kNone}}) {
