@@ -10,10 +10,12 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <exception>
@@ -59,8 +61,19 @@ struct Estimate {
 
 namespace detail {
 
+/// In blocks: LibTorch would convert the whole of a long vector to float64 first.
 inline double two_norm(const at::Tensor& vector) {
-  return at::linalg_vector_norm(vector, 2, c10::nullopt, false, at::kDouble).item<double>();
+  const int64_t block = 1 << 16, size = vector.size(0);
+  std::vector<at::Tensor> norms;
+  for (int64_t from = 0; from < size; from += block)
+    norms.push_back(at::linalg_vector_norm(vector.slice(0, from, std::min(from + block, size)), 2, c10::nullopt, false,
+                                           at::kDouble));
+  return norms.empty() ? 0.0 : at::linalg_vector_norm(at::stack(norms)).item<double>();
+}
+
+inline bool is_finite(const at::Tensor& vector) {
+  if (std::isfinite(two_norm(vector))) return true;
+  return vector.isfinite().all().item<bool>();  // a norm of float64 can overflow by itself
 }
 
 inline Estimate estimate_of(const std::vector<double>& draws) {
@@ -81,8 +94,8 @@ inline Estimate estimate_of(const std::vector<double>& draws) {
 /// times(v) = d/dw <g(w), v>, by a second backward pass, or (g(w + h u) - g(w - h u)) |v| / 2h with u = v / |v|; h is
 /// 6e-6 in float64, 5e-3 in float32. Which one is used is decided when made (for Auto: the first batch's product with
 /// one random vector, by both ways) and told by derivative() and reason().
-/// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients and one
-/// copy of the weights. Memory beside that: three flat vectors.
+/// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients. Memory
+/// beside the graph, the given vector included: three copies of the parameters, or four; for Auto four when it is made.
 ///
 ///     const sharpness::Hessian hessian(surface);
 ///     at::Tensor product = hessian.times(v);  // v: surface.numel() elements
@@ -97,9 +110,12 @@ class Hessian {
 
   at::Tensor times(const at::Tensor& vector) const {
     const auto held = surface_.hold();
-    at::Tensor product = derivative_ == Derivative::Differences ? by_differences(surface_, vector, step())
-                                                                : by_double_backward(surface_, vector);
-    TORCH_CHECK(product.isfinite().all().item<bool>(),
+    at::Tensor product;
+    if (derivative_ == Derivative::Differences)
+      add_differences(surface_, vector, step(), product, 1.0);
+    else
+      add_double_backward(surface_, vector, product, 1.0);
+    TORCH_CHECK(detail::is_finite(product),
                 "steppe: a product with the Hessian is not finite; is the loss finite at these weights?");
     return product;
   }
@@ -113,72 +129,92 @@ class Hessian {
  private:
   double step() const { return surface_.vector_options().dtype() == at::kDouble ? 6e-6 : 5e-3; }
 
-  static at::Tensor by_double_backward(const LossSurface& surface, const at::Tensor& vector) {
+  /// sum += factor * H v
+  static void add_double_backward(const LossSurface& surface, const at::Tensor& vector, at::Tensor& sum,
+                                  double factor) {
     const std::vector<at::Tensor> pieces = surface.parts(vector);
-    at::Tensor sum;
     surface.for_each_batch(/*with_graph=*/true, [&](const at::Tensor& loss, double weight) {
-      const auto first = torch::autograd::grad({loss}, surface.params(), {}, /*retain_graph=*/true,
-                                               /*create_graph=*/true, /*allow_unused=*/true);
-      std::vector<at::Tensor> curved, along;
-      for (size_t i = 0; i < first.size(); ++i) {
-        if (!first[i].defined() || !first[i].requires_grad()) continue;  // linear in this one: no second derivative
-        TORCH_CHECK(first[i].layout() == at::kStrided, "steppe: sparse gradients have no double backward");
-        curved.push_back(first[i]);
-        along.push_back(pieces[i]);
-      }
-      std::vector<at::Tensor> second(first.size());
-      if (!curved.empty())
-        second = torch::autograd::grad(curved, surface.params(), along, /*retain_graph=*/false,
+      const std::vector<at::Tensor> slopes = slopes_along(pieces, loss, surface.params());
+      std::vector<at::Tensor> second(pieces.size());
+      if (!slopes.empty())
+        second = torch::autograd::grad(slopes, surface.params(), {}, /*retain_graph=*/false,
                                        /*create_graph=*/false, /*allow_unused=*/true);
-      surface.add(sum, second, weight);
+      surface.add(sum, std::move(second), weight * factor);
     });
-    return sum;
   }
 
-  static at::Tensor by_differences(const LossSurface& surface, const at::Tensor& vector, double h) {
+  /// <g_i, v_i> of every parameter whose gradient depends on the weights, with their graphs. The gradients themselves
+  /// are gone before the second pass begins.
+  static std::vector<at::Tensor> slopes_along(const std::vector<at::Tensor>& pieces, const at::Tensor& loss,
+                                              const std::vector<at::Tensor>& params) {
+    std::vector<at::Tensor> first = torch::autograd::grad({loss}, params, {}, /*retain_graph=*/true,
+                                                          /*create_graph=*/true, /*allow_unused=*/true);
+    std::vector<at::Tensor> slopes;
+    for (size_t i = 0; i < first.size(); ++i) {
+      const at::Tensor gradient = std::move(first[i]);
+      if (!gradient.defined() || !gradient.requires_grad()) continue;  // linear in this one: no second derivative
+      TORCH_CHECK(gradient.layout() == at::kStrided, "steppe: sparse gradients have no double backward");
+      slopes.push_back((gradient * pieces[i]).sum());
+    }
+    return slopes;
+  }
+
+  static void add_differences(const LossSurface& surface, const at::Tensor& vector, double h, at::Tensor& sum,
+                              double factor) {
     for (const at::Tensor& param : surface.params())
       TORCH_CHECK(param.scalar_type() == at::kFloat || param.scalar_type() == at::kDouble,
                   "steppe: differences need float32 or float64 parameters, got ", param.scalar_type(),
                   "; measure a model.to(torch::kFloat)");
     const double length = detail::two_norm(vector);
-    if (length == 0.0) return vector.clone();
+    if (!sum.defined()) sum = at::zeros({surface.numel()}, surface.vector_options());
+    if (length == 0.0) return;
     const std::vector<at::Tensor> direction = surface.parts(vector);
     Displaced weights(surface.params());
     weights.move_to(h / length, direction);
-    at::Tensor product = surface.gradient();
+    surface.add_gradient(sum, factor * length / (2.0 * h));
     weights.move_to(-h / length, direction);
-    product.sub_(surface.gradient());
-    return product.mul_(length / (2.0 * h));
+    surface.add_gradient(sum, -factor * length / (2.0 * h));
   }
 
-  /// Rounding and kinks blur differences: those of two steps tell by how much, and double backward must be farther off
-  /// than that to be called wrong.
+  /// The first batch's product with one random vector, by both ways. Never more than one vector is kept of them.
   void choose() {
     const auto held = surface_.hold();
     const LossSurface first = surface_.batch(0);
     const at::Tensor vector = RandomVectors(0).normal(first.numel(), first.vector_options());
     first.loss();  // a closure that throws by itself is no matter of derivatives
-    at::Tensor exact;
+    const auto takes_differences = [](const at::Tensor& param) {
+      return param.scalar_type() == at::kFloat || param.scalar_type() == at::kDouble;
+    };
+    const bool comparable = std::all_of(first.params().begin(), first.params().end(), takes_differences);
+    at::Tensor product;
+    if (comparable) add_differences(first, vector, step(), product, 1.0);
+    const double size = comparable ? detail::two_norm(product) : 0.0;
     try {
-      exact = by_double_backward(first, vector);
+      add_double_backward(first, vector, product, -1.0);
     } catch (const std::exception& error) {
       derivative_ = Derivative::Differences;
       reason_ = "double backward fails: " + first_line(error.what());
       return;
     }
     derivative_ = Derivative::DoubleBackward;
-    for (const at::Tensor& param : first.params())
-      if (param.scalar_type() != at::kFloat && param.scalar_type() != at::kDouble) {
-        reason_ = "16-bit parameters allow no differences to compare with";
-        return;
-      }
-    const at::Tensor narrow = by_differences(first, vector, step()), wide = by_differences(first, vector, 2 * step());
-    const double off = detail::two_norm(exact - narrow), blur = detail::two_norm(wide - narrow);
-    const double size = std::max(detail::two_norm(exact), detail::two_norm(narrow));
+    reason_ = "16-bit parameters allow no differences to compare with";
+    if (comparable) judge(first, vector, size, detail::two_norm(product));
+  }
+
+  /// Rounding and kinks blur differences: those of two steps tell by how much, and double backward must be farther off
+  /// than that to be called wrong.
+  void judge(const LossSurface& first, const at::Tensor& vector, double size, double off) {
     // The gradient's own rounding, carried into the quotient.
     const double epsilon = first.vector_options().dtype() == at::kDouble ? 1e-15 : 1e-6;
-    const double rounding = epsilon * detail::two_norm(first.gradient()) * detail::two_norm(vector) / step();
-    if (off > 0.05 * size + 3.0 * blur + rounding) {
+    const double allowed =
+        0.05 * size + epsilon * detail::two_norm(first.gradient()) * detail::two_norm(vector) / step();
+    const auto blur = [&] {
+      at::Tensor apart;
+      add_differences(first, vector, 2.0 * step(), apart, 1.0);
+      add_differences(first, vector, step(), apart, -1.0);
+      return detail::two_norm(apart);
+    };
+    if (off > allowed && off > allowed + 3.0 * blur()) {
       derivative_ = Derivative::Differences;
       reason_ = "double backward is off by " + std::to_string(off / size) + " of the product by differences";
     } else {

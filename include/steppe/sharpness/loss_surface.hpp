@@ -4,7 +4,6 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -150,41 +149,47 @@ class LossSurface {
 
   /// The flat gradient at the weights as they are, and L in `loss` if asked for.
   at::Tensor gradient(double* loss = nullptr) const {
-    const auto held = hold();
     at::Tensor sum;
+    const double value = add_gradient(sum, 1.0);
+    if (loss != nullptr) *loss = value;
+    return sum;
+  }
+
+  /// sum += factor * gradient(); returns L.
+  double add_gradient(at::Tensor& sum, double factor) const {
+    const auto held = hold();
     double value = 0.0;
     for_each_batch(/*with_graph=*/true, [&](const at::Tensor& batch_loss, double weight) {
       value += weight * batch_loss.item<double>();
       add(sum,
           torch::autograd::grad({batch_loss}, params_, {}, /*retain_graph=*/false, /*create_graph=*/false,
                                 /*allow_unused=*/true),
-          weight);
+          weight * factor);
     });
-    if (loss != nullptr) *loss = value;
-    return sum;
+    return value;
   }
 
-  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
-  void add(at::Tensor& sum, const std::vector<at::Tensor>& parts, double weight) const {
-    const at::Tensor part = flat(parts);
-    if (sum.defined())
-      sum.add_(part, weight);
-    else
-      sum = weight == 1.0 ? part : part.mul_(weight);
+  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros. Each part
+  /// is let go as soon as it is added, so that no second copy of all is made.
+  void add(at::Tensor& sum, std::vector<at::Tensor> parts, double weight) const {
+    const c10::NoGradGuard no_grad;
+    if (!sum.defined()) sum = at::zeros({numel_}, vector_options());
+    int64_t at = 0;
+    for (size_t i = 0; i < params_.size(); ++i) {
+      const int64_t count = params_[i].numel();
+      if (parts[i].defined()) {
+        const at::Tensor dense = parts[i].layout() == at::kStrided ? parts[i].detach() : parts[i].detach().to_dense();
+        sum.narrow(0, at, count).add_(dense.reshape({-1}).to(vector_options()), weight);
+      }
+      parts[i] = at::Tensor();
+      at += count;
+    }
   }
 
   at::Tensor flat(const std::vector<at::Tensor>& parts) const {
-    const c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> rows;
-    for (size_t i = 0; i < params_.size(); ++i) {
-      if (!parts[i].defined()) {
-        rows.push_back(at::zeros({params_[i].numel()}, vector_options()));
-        continue;
-      }
-      const at::Tensor dense = parts[i].layout() == at::kStrided ? parts[i].detach() : parts[i].detach().to_dense();
-      rows.push_back(dense.reshape({-1}).to(vector_options()));
-    }
-    return at::cat(rows);
+    at::Tensor vector;
+    add(vector, parts, 1.0);
+    return vector;
   }
 
   /// A flat vector cut into tensors of the parameters' shapes, types and devices; views where these are the vector's.

@@ -1,0 +1,103 @@
+// What measurements of a large model take, in copies of its parameters.
+// SPDX-License-Identifier: MIT
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <gtest/gtest.h>
+#include <steppe/sharpness/ball.hpp>
+#include <steppe/sharpness/eigenvalues.hpp>
+#include <steppe/sharpness/landscape.hpp>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace steppe::sharpness {
+namespace {
+
+/// Counts what LibTorch allocates on this thread; its versions differ in the type of the totals.
+template <class Member>
+class Count;
+template <class Total>
+class Count<void (c10::MemoryReportingInfoBase::*)(void*, int64_t, Total, Total, c10::Device)>
+    : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, Total, Total, c10::Device) override {
+    now_ += size;
+    peak_ = std::max(peak_, now_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t peak() const { return peak_; }
+
+ private:
+  int64_t now_ = 0, peak_ = 0;
+};
+
+int64_t peak_bytes(const std::function<void()>& work) {
+  const auto count = std::make_shared<Count<decltype(&c10::MemoryReportingInfoBase::reportMemoryUsage)>>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, count);
+  work();
+  return count->peak();
+}
+
+/// 11 million parameters in layers of which none is much of the whole, and activations that count for nothing.
+struct LargeNet {
+  LargeNet() {
+    torch::manual_seed(0);
+    for (int i = 0; i < 11; ++i) {
+      model->push_back(torch::nn::Linear(1000, 1000));
+    }
+  }
+  at::Tensor loss() { return model->forward(inputs).tanh().square().mean(); }
+  double copies(const std::function<void()>& work) {
+    const double bytes = 4.0 * 11.0 * 1001.0 * 1000.0;
+    return static_cast<double>(peak_bytes(work)) / bytes;
+  }
+
+  torch::nn::Sequential model;
+  at::Tensor inputs = torch::ones({2, 1000});
+};
+
+/// A layer's own temporaries are a share of a copy.
+constexpr double kLayers = 0.3;
+
+TEST(Memory, AllocationsAreCounted) {
+  EXPECT_EQ(peak_bytes([] {
+              const at::Tensor a = torch::empty({1000});
+              { const at::Tensor b = torch::empty({500}); }
+              const at::Tensor c = torch::empty({250});
+            }),
+            6000);
+}
+
+TEST(Memory, AProductAndATraceTakeThreeCopiesOfElevenMillionParameters) {
+  LargeNet net;
+  const LossSurface surface(*net.model, [&] { return net.loss(); });
+  ASSERT_EQ(surface.numel(), 11011000);
+  const Hessian hessian(surface, Derivative::DoubleBackward);
+  EXPECT_LT(net.copies([&] { hessian.times(torch::ones({surface.numel()})); }), 3.0 + kLayers);
+  EXPECT_LT(net.copies([&] { trace(hessian, TraceOptions().vectors(2)); }), 3.0 + kLayers);
+}
+
+TEST(Memory, SamSharpnessAndALandscapeTakeThreeCopies) {
+  LargeNet net;
+  const LossSurface surface(*net.model, [&] { return net.loss(); });
+  EXPECT_LT(net.copies([&] { sam_sharpness(surface, 0.05); }), 3.0 + kLayers);
+  EXPECT_LT(net.copies([&] { slice(surface, filter_normalised_direction(surface, 1), SliceOptions().points(3)); }),
+            3.0 + kLayers);
+}
+
+TEST(Memory, ChoosingDifferencesAndTheLargestEigenvalueTakeFour) {
+  LargeNet net;
+  const LossSurface surface(*net.model, [&] { return net.loss(); });
+  const Hessian differences(surface, Derivative::Differences), hessian(surface, Derivative::DoubleBackward);
+  EXPECT_LT(net.copies([&] { Hessian chosen(surface); }), 4.0 + kLayers);
+  EXPECT_LT(net.copies([&] { differences.times(torch::ones({surface.numel()})); }), 4.0 + kLayers);
+  EXPECT_LT(net.copies([&] { eigenvalues(hessian, EigenvalueOptions().basis(2).max_products(4)); }), 4.0 + kLayers);
+}
+
+}  // namespace
+}  // namespace steppe::sharpness
