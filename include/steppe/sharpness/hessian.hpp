@@ -139,7 +139,7 @@ class Hessian {
       if (!slopes.empty())
         second = torch::autograd::grad(slopes, surface.params(), {}, /*retain_graph=*/false,
                                        /*create_graph=*/false, /*allow_unused=*/true);
-      surface.add(sum, std::move(second), weight * factor);
+      surface.add(sum, second, weight * factor);
     });
   }
 

@@ -169,9 +169,8 @@ class LossSurface {
     return value;
   }
 
-  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros. Each part
-  /// is let go as soon as it is added, so that no second copy of all is made.
-  void add(at::Tensor& sum, std::vector<at::Tensor> parts, double weight) const {
+  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
+  void add(at::Tensor& sum, const std::vector<at::Tensor>& parts, double weight) const {
     const c10::NoGradGuard no_grad;
     if (!sum.defined()) sum = at::zeros({numel_}, vector_options());
     int64_t at = 0;
@@ -181,7 +180,6 @@ class LossSurface {
         const at::Tensor dense = parts[i].layout() == at::kStrided ? parts[i].detach() : parts[i].detach().to_dense();
         sum.narrow(0, at, count).add_(dense.reshape({-1}).to(vector_options()), weight);
       }
-      parts[i] = at::Tensor();
       at += count;
     }
   }
