@@ -26,8 +26,8 @@ void be_quick(const CommandLine& app, Arguments& arguments) {
   set("--iterations", arguments.kernel.iterations, 2000);
   set("--draws", arguments.kernel.draws, 60);
   set("--designs", arguments.kernel.designs, 5);
-  set("--steps", arguments.network.iterations, 100);
-  set("--seeds", arguments.network.seeds, 2);
+  set("--steps", arguments.network.iterations, 200);
+  set("--seeds", arguments.network.seeds, 3);
   set("--label-draws", arguments.network.draws, 2);
   if (app.count("--label-noise") == 0) arguments.network.noise = {0.0, 0.2};
 }

@@ -21,12 +21,12 @@ struct KernelSettings {
 
 struct NetworkStudySettings {
   std::string data;  ///< empty: the bundled images
-  std::vector<int64_t> classes = {3, 5};
+  std::vector<int64_t> classes = {0, 1};
   std::vector<double> noise = {0.0, 0.1, 0.2, 0.4};  ///< shares of flipped labels
-  int64_t hidden = 64, iterations = 400, seeds = 5, draws = 6;
-  double learning_rate = 0.1;
-  double rho = 0.1;           ///< of the normalised SAM
-  double gradient_rho = 0.1;  ///< of the un-normalised one
+  int64_t hidden = 64, iterations = 400, seeds = 5, draws = 4;
+  double learning_rate = 0.01;
+  double rho = 0.1;            ///< of the normalised SAM
+  double gradient_rho = 0.03;  ///< of the un-normalised one
 };
 
 struct Arguments {

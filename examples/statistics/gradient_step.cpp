@@ -11,7 +11,7 @@ namespace statistics {
 
 at::Tensor gradient_step(torch::optim::Optimizer& optimizer, double rho, const std::function<at::Tensor()>& closure) {
   const at::Tensor loss = closure();
-  if (rho > 0.0) {
+  if (rho > 0.0 && std::isfinite(loss.item<double>())) {
     std::vector<at::Tensor> params, gradients;
     double squares = 0.0;
     for (const auto& group : optimizer.param_groups())
@@ -21,7 +21,9 @@ at::Tensor gradient_step(torch::optim::Optimizer& optimizer, double rho, const s
         squares += gradients.back().to(at::kDouble).square().sum().item<double>();
       }
     // The radius of a Perturbation is that of a normalised gradient.
-    const steppe::Perturbation at(params, gradients, rho * std::sqrt(squares));
+    const double radius = rho * std::sqrt(squares);
+    if (!std::isfinite(radius)) return loss * radius;
+    const steppe::Perturbation at(params, gradients, radius);
     closure();
   }
   optimizer.step();

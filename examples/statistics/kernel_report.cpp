@@ -61,15 +61,16 @@ Series marks(const KernelStudy& study, const KernelLevel& level, size_t method, 
 }
 
 Figure curves_figure(const KernelStudy& study) {
-  Figure figure(
-      "Kernel regression: GD and SAM over the steps",
-      formatted("lines: closed form; hollow marks: means of %lld noise draws, bands one standard error around",
-                static_cast<long long>(study.settings.draws)));
+  Figure figure("Kernel regression: GD and SAM over the steps",
+                formatted("lines: closed form; hollow marks: means of %lld noise draws, bands one standard error "
+                          "(values of 0 or less are left out)",
+                          static_cast<long long>(study.settings.draws)));
   constexpr const char* kParts[] = {"Bias²", "Variance", "Risk"};
   for (const KernelLevel& level : study.levels) {
     if (level.sigma == 0.0) continue;
     for (int part = 0; part < 3; ++part) {
-      Panel panel{formatted("%s, sigma %g", kParts[part], level.sigma), {"step k", true}, {"", true}, {}};
+      Panel panel{
+          formatted("%s, sigma %g", kParts[part], level.sigma), {"step k", true}, {"mean over the points", true}, {}};
       for (const size_t method : {kGd, kSam}) {
         panel.series.push_back(curve(study, method, level.sigma, part));
         panel.series.push_back(marks(study, level, method, part));

@@ -15,6 +15,7 @@
 
 #include "decomposition.hpp"
 #include "gradient_step.hpp"
+#include "presentation/formatted.hpp"
 
 namespace statistics {
 namespace {
@@ -53,17 +54,16 @@ class Trainer {
     }
   }
 
-  void step(const std::function<at::Tensor()>& loss_of) {
+  /// Returns the loss before the step.
+  at::Tensor step(const std::function<at::Tensor()>& loss_of) {
     const auto closure = [&] {
       optimizer_->zero_grad();
       const at::Tensor loss = loss_of();
       loss.backward();
       return loss;
     };
-    if (sam_ != nullptr)
-      sam_->step(closure);
-    else
-      gradient_step(*optimizer_, method_.kind == Method::Kind::UnnormalisedSam ? method_.rho : 0.0, closure);
+    if (sam_ != nullptr) return sam_->step(closure);
+    return gradient_step(*optimizer_, method_.kind == Method::Kind::UnnormalisedSam ? method_.rho : 0.0, closure);
   }
 
  private:
@@ -71,6 +71,15 @@ class Trainer {
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   steppe::SAM<torch::optim::SGD>* sam_ = nullptr;
 };
+
+void check_finite(double loss, const Method& method, const NetworkSettings& settings) {
+  if (loss < 1e6) return;
+  std::string rho = presentation::formatted(" and rho %g", method.rho);
+  if (method.kind == Method::Kind::GradientDescent) rho = "";
+  throw std::runtime_error(presentation::formatted(
+      "the network under %s diverges with a learning rate of %g%s; take a smaller %s", method.name.c_str(),
+      settings.learning_rate, rho.c_str(), rho.empty() ? "--lr" : "one (--lr, --sam-rho, --gradient-rho)"));
+}
 
 double top_eigenvalue(torch::nn::Sequential& model, const std::function<at::Tensor()>& loss_of) {
   steppe::sharpness::LossSurface surface(*model, loss_of);
@@ -109,7 +118,7 @@ std::optional<Trained> trained(const TwoClasses& data, const at::Tensor& noisy_l
   for (const int64_t step : settings.steps) {
     for (; k < step; ++k) {
       if (!go_on()) return std::nullopt;
-      trainer.step(loss_of);
+      check_finite(trainer.step(loss_of).item<double>(), method, settings);
     }
     const at::NoGradGuard no_grad;
     predictions.push_back(model->forward(data.test_images).squeeze(1));

@@ -43,8 +43,8 @@ std::string against_gd(const NetworkStudy& study, size_t level, size_t method, c
   text +=
       formatted(", lower on %d of %d seeds (95 %% interval ", static_cast<int>(lower), static_cast<int>(spread.count)) +
       formatted(format, spread.mean - half) + " to " + formatted(format, spread.mean + half) + "): ";
-  if (spread.mean + half < 0.0) return text + "ahead of GD here.\n";
-  if (spread.mean - half > 0.0) return text + "behind GD here.\n";
+  if (spread.mean + half < 0.0) return text + "lower here.\n";
+  if (spread.mean - half > 0.0) return text + "higher here.\n";
   return text + "no difference shown.\n";
 }
 
@@ -124,16 +124,18 @@ void for_each_row(const NetworkStudy& study, const std::function<void(size_t, si
 
 std::string conditions(const NetworkStudy& study) {
   const NetworkStudySettings& s = study.settings;
-  return formatted(
+  const std::string setting = formatted(
       "%s, classes %lld and %lld: %lld training and %lld test images of 16 x 16 pixels; %lld hidden units (ReLU), "
-      "squared "
-      "loss on labels -1 and 1, full batches, no momentum, learning rate %g for all, %lld steps; SAM's radius %g, "
-      "un-normalised %g |g|; %d seeds of initial weights with %lld draws of flipped labels each. "
-      "Best stopping times are chosen on the test images themselves, as the theory does.\n",
+      "squared loss on labels -1 and 1, full batches, no momentum, learning rate %g for all, %lld steps; SAM's radius "
+      "%g, un-normalised %g |g|; ",
       study.data_name.c_str(), static_cast<long long>(s.classes[0]), static_cast<long long>(s.classes[1]),
       static_cast<long long>(study.train_images), static_cast<long long>(study.test_images),
-      static_cast<long long>(s.hidden), s.learning_rate, static_cast<long long>(s.iterations), s.rho, s.gradient_rho,
-      static_cast<int>(study.curves.empty() ? 0 : study.curves.front().size()), static_cast<long long>(s.draws));
+      static_cast<long long>(s.hidden), s.learning_rate, static_cast<long long>(s.iterations), s.rho, s.gradient_rho);
+  return setting + formatted(
+                       "%d seeds of initial weights with %lld draws of flipped labels each. Best stopping times are "
+                       "chosen on the test images themselves, as the theory does.\n",
+                       static_cast<int>(study.curves.empty() ? 0 : study.curves.front().size()),
+                       static_cast<long long>(s.draws));
 }
 
 presentation::Table error_table(const NetworkStudy& study) {
@@ -188,15 +190,17 @@ std::string conclusions(const NetworkStudy& study) {
     }
     const std::string& name = study.methods[m].name;
     text += against_gd(study, level, m,
-                       formatted("points of test error at step %lld", static_cast<long long>(study.steps[early])),
+                       formatted("test error at step %lld (points)", static_cast<long long>(study.steps[early])),
                        "%+.2f", error_at(early));
-    text += against_gd(study, level, m, "at the best stop", "%+.2f", best_error);
-    text += against_gd(study, level, m, "at the end", "%+.2f", last_error);
+    text += against_gd(study, level, m, "test error at the best stop (points)", "%+.2f", best_error);
+    text += against_gd(study, level, m, "test error at the end (points)", "%+.2f", last_error);
     text += against_gd(study, level, m, "squared error at its best stop", "%+.4f", best_risk);
     text += against_gd(study, level, m, "top eigenvalue of the Hessian at the end", "%+.2f", top_eigenvalue);
-    text += "  " + name + ": bias² lower at " + lower_steps(study, level, m, &NetworkCurves::bias) +
-            " recorded steps, variance lower at " + lower_steps(study, level, m, &NetworkCurves::variance) +
-            ", squared error lower at " + lower_steps(study, level, m, &NetworkCurves::risk) + ".\n";
+    text +=
+        "  " + name + ": bias² lower at " + lower_steps(study, level, m, &NetworkCurves::bias) + " recorded steps, ";
+    if (study.settings.noise[level] > 0.0)
+      text += "variance lower at " + lower_steps(study, level, m, &NetworkCurves::variance) + ", ";
+    text += "squared error lower at " + lower_steps(study, level, m, &NetworkCurves::risk) + ".\n";
   });
   return text;
 }
