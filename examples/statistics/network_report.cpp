@@ -48,15 +48,20 @@ std::string against_gd(const NetworkStudy& study, size_t level, size_t method, c
   return text + "no difference shown.\n";
 }
 
-/// At how many of the recorded steps the mean over the seeds of SAM's `values` is lower than GD's.
+/// Of the recorded steps those at which the mean over the seeds of a method's `values` is lower than GD's.
 std::string lower_steps(const NetworkStudy& study, size_t level, size_t method,
                         const std::vector<double> NetworkCurves::*values) {
-  size_t lower = 0;
-  for (size_t i = 1; i < study.steps.size(); ++i) {
+  std::vector<double> own, gd;
+  for (size_t i = 0; i < study.steps.size(); ++i) {
     const Value at = [&](const NetworkCurves& curves) { return (curves.*values)[i]; };
-    if (spread_of(differences_to_gd(study, level, method, at)).mean < 0.0) ++lower;
+    own.push_back(spread_of(over_seeds(study, level, method, at)).mean);
+    gd.push_back(spread_of(over_seeds(study, level, 0, at)).mean);
   }
-  return formatted("%d of %d", static_cast<int>(lower), static_cast<int>(study.steps.size() - 1));
+  std::vector<Stretch> all = stretches(own, gd);
+  for (Stretch& stretch : all)
+    stretch = {static_cast<size_t>(study.steps[stretch.from]), static_cast<size_t>(study.steps[stretch.to]),
+               stretch.ahead};
+  return "lower at steps " + stretches_of(all, Ahead::First);
 }
 
 size_t index_of_tenth(const NetworkStudy& study) {
@@ -196,11 +201,10 @@ std::string conclusions(const NetworkStudy& study) {
     text += against_gd(study, level, m, "test error at the end (points)", "%+.2f", last_error);
     text += against_gd(study, level, m, "squared error at its best stop", "%+.4f", best_risk);
     text += against_gd(study, level, m, "top eigenvalue of the Hessian at the end", "%+.2f", top_eigenvalue);
-    text +=
-        "  " + name + ": bias² lower at " + lower_steps(study, level, m, &NetworkCurves::bias) + " recorded steps, ";
+    text += "  " + name + ", mean over the seeds: bias² " + lower_steps(study, level, m, &NetworkCurves::bias) + "; ";
     if (study.settings.noise[level] > 0.0)
-      text += "variance lower at " + lower_steps(study, level, m, &NetworkCurves::variance) + ", ";
-    text += "squared error lower at " + lower_steps(study, level, m, &NetworkCurves::risk) + ".\n";
+      text += "variance " + lower_steps(study, level, m, &NetworkCurves::variance) + "; ";
+    text += "squared error " + lower_steps(study, level, m, &NetworkCurves::risk) + ".\n";
   });
   return text;
 }

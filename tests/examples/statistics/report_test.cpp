@@ -101,7 +101,7 @@ TEST(NetworkReport, PairsTheSeedsAndNamesTheInterval) {
       << words;
   EXPECT_TRUE(has(words, "SAM, test error at the best stop (points): +1.67, lower on 1 of 3 seeds")) << words;
   EXPECT_TRUE(has(words, "no difference shown"));
-  EXPECT_TRUE(has(words, "bias² lower at 3 of 3 recorded steps, squared error lower at")) << words;
+  EXPECT_TRUE(has(words, "SAM, mean over the seeds: bias² lower at steps 1 to 4; squared error lower at")) << words;
 }
 
 TEST(NetworkReport, TablesHaveARowForEachLevelAndMethod) {
