@@ -104,6 +104,15 @@ TEST(NetworkReport, PairsTheSeedsAndNamesTheInterval) {
   EXPECT_TRUE(has(words, "SAM, mean over the seeds: bias² lower at steps 1 to 4; squared error lower at")) << words;
 }
 
+TEST(NetworkReport, AMeanBelowZeroIsNotEnough) {
+  NetworkStudy study = network_study();
+  study.curves[0][0][1] = curves(0.24, 0.4, 0.2);
+  const std::string words = conclusions(study), start = "SAM, test error at the best stop (points): -5.33";
+  ASSERT_TRUE(has(words, start)) << words;
+  const std::string line = words.substr(words.find(start), words.find('\n', words.find(start)) - words.find(start));
+  EXPECT_TRUE(has(line, "no difference shown")) << line;
+}
+
 TEST(NetworkReport, TablesHaveARowForEachLevelAndMethod) {
   const NetworkStudy study = network_study();
   const auto errors = error_table(study).rows, biases = bias_table(study).rows;
