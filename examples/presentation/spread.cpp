@@ -35,7 +35,9 @@ std::string mean_and_deviation(const std::vector<double>& values, const char* fo
   const Spread spread = spread_of(values);
   if (!std::isfinite(spread.mean)) return "-";
   std::string text = formatted(format, spread.mean);
-  if (spread.count > 1) text += " ± " + formatted(format, spread.deviation);
+  if (spread.count < 2) return text;
+  const std::string deviation = formatted(format, spread.deviation);
+  text += " ± " + deviation.substr(deviation.find_first_not_of('+'));
   return text;
 }
 

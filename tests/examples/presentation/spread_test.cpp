@@ -27,6 +27,7 @@ TEST(Spread, OneValueHasNoDeviationAndNoneHasNoMean) {
 
 TEST(Spread, ATextHasADeviationWhereThereIsOne) {
   EXPECT_EQ(mean_and_deviation({1.0, 2.0, 6.0}, "%.1f"), "3.0 ± 2.6");
+  EXPECT_EQ(mean_and_deviation({1.0, 2.0, 6.0}, "%+.1f"), "+3.0 ± 2.6") << "a deviation has no sign";
   EXPECT_EQ(mean_and_deviation({4.0}, "%.2f"), "4.00");
   EXPECT_EQ(mean_and_deviation({}, "%.2f"), "-");
 }
