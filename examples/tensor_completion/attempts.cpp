@@ -31,18 +31,18 @@ std::vector<Attempt> attempts(const TrainingSettings& published) {
   const auto decay = [](TrainingSettings& settings, double value) { settings.weight_decay = value; };
   vary("initial scale", "adam", {0.01, 0.03, 0.1, 1.0},
        [](TrainingSettings& settings, double value) { settings.initial_scale = value; });
-  vary("weight decay", "adam", {1e-5, 1e-4, 3e-4, 1e-3, 3e-3}, decay);
+  vary("weight decay", "adam", {1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2}, decay);
   vary("rank", "adam", {1, 2, 3, 4, 6}, limit_rank);
   vary("rank of hooi", "hooi", {1, 2, 3, 4, 8}, limit_rank);
   vary("rho of sam", "sam", {0.01, 0.1, 0.3, 1.0},
        [](TrainingSettings& settings, double value) { settings.rho = value; });
-  vary("alpha of das", "das", {0.1, 1.0, 10.0, 100.0},
+  vary("alpha of das", "das", {0.1, 10.0, 1e3, 1e5},
        [](TrainingSettings& settings, double value) { settings.alpha = value; });
-  vary("rank (weight decay 0.001)", "adam", {3, 4, 6}, [&](TrainingSettings& settings, double value) {
+  vary("rank (weight decay 0.003)", "adam", {3, 4, 6}, [&](TrainingSettings& settings, double value) {
     limit_rank(settings, value);
-    settings.weight_decay = 1e-3;
+    settings.weight_decay = 3e-3;
   });
-  vary("weight decay (initial scale 0.1)", "adam", {3e-4, 1e-3}, [&](TrainingSettings& settings, double value) {
+  vary("weight decay (initial scale 0.1)", "adam", {1e-3, 3e-3}, [&](TrainingSettings& settings, double value) {
     settings.initial_scale = 0.1;
     settings.weight_decay = value;
   });

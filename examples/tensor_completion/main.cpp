@@ -8,6 +8,7 @@
 #include <string>
 
 #include "arguments.hpp"
+#include "conclusions.hpp"
 #include "npy.hpp"
 #include "pictures.hpp"
 #include "presentation/files.hpp"

@@ -159,12 +159,7 @@ Figure samples_figure(const Results& results) {
 Figure attempts_figure(const Results& results) {
   Figure figure("What helps on held-out entries",
                 "1 - R2 on held-out entries: 1 is as good as their mean, less is better; " + over_splits(results));
-  std::vector<std::string> knobs;
-  for (const Tried& tried : results.tried)
-    if (tried.attempt.knob != "as published" &&
-        std::find(knobs.begin(), knobs.end(), tried.attempt.knob) == knobs.end())
-      knobs.push_back(tried.attempt.knob);
-  for (const std::string& knob : knobs) {
+  for (const std::string& knob : knobs_of(results)) {
     const bool rank = knob.compare(0, 4, "rank") == 0;
     figure.add(Panel{"",
                      {knob, !rank},

@@ -1,8 +1,6 @@
-// The results in numbers and in words.
+// The results as tables.
 // SPDX-License-Identifier: MIT
 #pragma once
-
-#include <string>
 
 #include "arguments.hpp"
 #include "presentation/table.hpp"
@@ -18,10 +16,6 @@ presentation::Table held_out_table(const Results& results);
 presentation::Table deviation_table(const Results& results);
 /// The attempts at the held-out entries, means over the splits.
 presentation::Table attempts_table(const Results& results);
-
-/// What the tables say, computed from them; one sentence a line.
-std::string conclusions(const Results& results, const Arguments& arguments);
-std::string attempt_conclusions(const Results& results);
 
 /// Every moment of every run; every attempt.
 presentation::Table moments_csv(const Results& results);

@@ -105,7 +105,8 @@ class Training {
 const Moment& Completion::best_by_validation() const {
   const Moment* best = &moments.back();
   for (const Moment& moment : moments)
-    if (moment.validation > best->validation) best = &moment;
+    if (moment.validation > best->validation || (std::isnan(best->validation) && !std::isnan(moment.validation)))
+      best = &moment;
   return *best;
 }
 

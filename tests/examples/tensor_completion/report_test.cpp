@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "conclusions.hpp"
 #include "pictures.hpp"
 
 namespace completion {
@@ -85,10 +86,28 @@ TEST(Report, SaysWhichFitThePublishedOneHasTheSizeOf) {
 
 TEST(Report, ComparesSplitBySplitWithAdam) {
   const std::string text = conclusions(two_splits(), Arguments());
-  // 0.21 and 0.19: mean 0.2, interval 0.2 -+ 12.706 * 0.01.
-  expect_says(text,
-              "sam against adam, R2 on held-out entries: +0.2 in the mean (95 % interval +0.0729 to +0.3271: better)");
+  // -0.01 and 0.01: mean 0, interval -+ 12.706 * 0.01.
   expect_says(text, "(95 % interval -0.1271 to +0.1271: no difference shown)");
+  // 90/100 and 180/200: the same factor twice.
+  expect_says(text,
+              "sam against adam, Q at the end: 0.9 times adam's (geometric mean; less on 2 of 2 splits; "
+              "95 % interval 0.9 to 0.9: less)");
+  // 1.79/2 and 2.81/3: the root of their product.
+  expect_says(text, "sam against adam, squared error on held-out entries: 0.9156 times adam's");
+}
+
+TEST(Report, OneSplitTellsNothingOfChance) {
+  Results results = two_splits();
+  results.splits = {4};
+  results.runs.resize(2);
+  expect_says(conclusions(results, Arguments()), "0.9 times adam's (one split, which tells nothing of chance)");
+}
+
+TEST(Report, WithoutAdamNothingIsComparedWithIt) {
+  Results results = two_splits();
+  results.methods = {"sam"};
+  results.runs = {results.runs[1]};
+  EXPECT_EQ(conclusions(results, Arguments()).find("against adam"), std::string::npos);
 }
 
 TEST(Report, TheWorstHundredthIsAtLeastOneSample) {

@@ -102,6 +102,9 @@ TEST(Training, TheBestMomentIsThatOfTheValidationEntries) {
   EXPECT_EQ(&completion.best_by_validation(), &completion.moments[2]);
   for (size_t i = 0; i < 3; ++i) completion.moments[i].validation = i == 0 ? 0.8 : 0.5;
   EXPECT_EQ(&completion.best_by_validation(), &completion.moments[0]);
+  // What ended in no number had its best moment all the same.
+  completion.moments[2].validation = presentation::kUnknown;
+  EXPECT_EQ(&completion.best_by_validation(), &completion.moments[0]);
 }
 
 TEST(Training, LooksAtTheBeginningTheEndAndBetween) {
