@@ -105,6 +105,17 @@ std::string held_out_words(const Results& results) {
   return text;
 }
 
+std::string correlation_words(const Results& results) {
+  std::string text;
+  for (const std::string& method : results.methods)
+    if (method != "hooi" && !results.of(method).empty())
+      text += formatted(
+          "%s: the squared norms of the cores and of their gradients correlate with %s over the second half of the "
+          "iterations; below 0 SAM's flow lowers Q.\n",
+          method.c_str(), mean_and_deviation(results.values(method, late_correlation), "%.3f").c_str());
+  return text;
+}
+
 /// How far a knob moves the held-out R2, by the means of its attempts.
 std::string knob_words(const Results& results, const std::vector<TriedOnSplits>& groups) {
   std::string text;
@@ -135,7 +146,7 @@ std::string conclusions(const Results& results, const Arguments& arguments) {
   std::string text = published_words(results, arguments) + held_out_words(results);
   for (const std::string& method : results.methods)
     if (method != "adam") text += against_adam(results, method);
-  return text;
+  return text + correlation_words(results);
 }
 
 std::string attempt_conclusions(const Results& results) {

@@ -99,7 +99,7 @@ Table attempts_table(const Results& results) {
   Table table;
   table.heads = 2;
   table.rows = {{"", "at the end", "at the end", "at the end", "best validation", "best validation", "best validation"},
-                {"", "R2 observed", "Q", "R2 held out", "iteration", "R2 validation", "R2 held out"}};
+                {"", "R2 trained on", "Q", "R2 held out", "iteration", "R2 validation", "R2 held out"}};
   for (const TriedOnSplits& group : by_attempt(results))
     table.rows.push_back(
         {group.attempt->label(),

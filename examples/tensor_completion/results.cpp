@@ -18,6 +18,14 @@ std::vector<double> ordered_errors(const MethodRun& run) {
 
 }  // namespace
 
+double late_correlation(const MethodRun& run) {
+  std::vector<double> late;
+  for (const Moment& moment : run.completion.moments)
+    if (2 * moment.iteration >= run.completion.last().iteration && std::isfinite(moment.correlation))
+      late.push_back(moment.correlation);
+  return presentation::spread_of(late).mean;
+}
+
 double median_error(const MethodRun& run) {
   const std::vector<double> errors = ordered_errors(run);
   return errors.empty() ? presentation::kUnknown : errors[errors.size() / 2];

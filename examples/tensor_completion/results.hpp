@@ -26,6 +26,8 @@ inline double held_out_fit(const MethodRun& run) { return run.completion.last().
 /// 1 - R2 on the held-out entries: their squared error, relative to their variance.
 inline double held_out_error(const MethodRun& run) { return 1.0 - held_out_fit(run); }
 inline double last_deviation(const MethodRun& run) { return run.completion.last().deviation; }
+/// Mean of the correlation of core and gradient norms over the looks in the second half of the iterations.
+double late_correlation(const MethodRun& run);
 double median_error(const MethodRun& run);  ///< of the samples
 double worst_error(const MethodRun& run);
 /// Of the sum over samples, what the worst hundredth of them contributes (at least one sample), in %.

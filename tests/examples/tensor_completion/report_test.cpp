@@ -110,6 +110,16 @@ TEST(Report, WithoutAdamNothingIsComparedWithIt) {
   EXPECT_EQ(conclusions(results, Arguments()).find("against adam"), std::string::npos);
 }
 
+TEST(Report, TheCorrelationIsThatOfTheSecondHalf) {
+  MethodRun run = run_of("sam", 0, 0.9, 0.5, 1.0);
+  run.completion.moments.resize(4);
+  for (int64_t i = 0; i < 4; ++i) {
+    run.completion.moments[static_cast<size_t>(i)].iteration = 10 * i;
+    run.completion.moments[static_cast<size_t>(i)].correlation = i < 2 ? 0.9 : -0.25 * static_cast<double>(i - 1);
+  }
+  EXPECT_DOUBLE_EQ(late_correlation(run), -0.375);
+}
+
 TEST(Report, TheWorstHundredthIsAtLeastOneSample) {
   const auto rows = held_out_table(two_splits()).rows;
   // Errors 1, 2, 9: the median 2, the worst 9 of 12.
