@@ -49,7 +49,8 @@ std::vector<double> values_of(const Group& group, const Column& column) {
 }
 
 std::string with_error(const steppe::sharpness::Estimate& estimate, const char* format) {
-  return formatted(format, estimate.mean) + " ± " + formatted("%.2g", estimate.standard_error);
+  const std::string mean = formatted(format, estimate.mean);
+  return std::isfinite(estimate.standard_error) ? mean + " ± " + formatted("%.2g", estimate.standard_error) : mean;
 }
 
 /// Fields that tell runs of one optimizer apart, but for the seed.

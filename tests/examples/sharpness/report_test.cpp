@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "sharpness/pictures.hpp"
 
 namespace flatness {
@@ -77,6 +79,14 @@ TEST(SharpnessReport, CorrelatesWithTheTestErrorFromFourRunsOn) {
   const auto table = rank_table(results, one_rho());
   ASSERT_EQ(table.rows.size(), 6U);
   EXPECT_EQ(table.rows[1], (std::vector<std::string>{"trace", "+1.00", "+1.00"}));
+}
+
+TEST(SharpnessReport, GivesStandardErrorsWhereThereAreAny) {
+  std::vector<Measured> results = {run_of("sgd", 0, 100, 0.4)};
+  results[0].worst.standard_error = std::nan("");  // one batch
+  const auto row = runs_table(results, one_rho()).rows.back();
+  EXPECT_EQ(row[row.size() - 2], "10.0000 ± 0.1");
+  EXPECT_EQ(row.back(), "10.000");
 }
 
 TEST(SharpnessReport, SaysHowProductsWereTaken) {
