@@ -169,7 +169,7 @@ std::vector<std::string> chosen_optimizers(const Given& given, bool compare) {
 }
 
 void resolve_training(const Given& given, Arguments& arguments) {
-  const Fitting& fitting = arguments.sample ? kSample : kFull;
+  const RunSettings fitting = fitting_settings(arguments.sample);
   RunSettings& run = arguments.settings;
   run.model = given.model.value_or(fitting.model);
   run.train_size = given.train_size.value_or(given.quick ? kQuickImages : 0);
@@ -226,6 +226,19 @@ double default_rho(const std::string& method, bool sample) {
 }
 
 }  // namespace
+
+RunSettings fitting_settings(bool sample) {
+  const Fitting& fitting = sample ? kSample : kFull;
+  RunSettings run;
+  run.model = fitting.model;
+  run.epochs = fitting.epochs;
+  run.batch_size = fitting.batch_size;
+  run.evaluate_every = fitting.evaluate_every;
+  run.label_noise = fitting.label_noise;
+  run.warm_up = fitting.warm_up;
+  run.augment = fitting.augment;
+  return run;
+}
 
 RunSettings Arguments::run(const std::string& optimizer, uint64_t seed) const {
   const auto of = [&](const std::map<std::string, double>& numbers, double otherwise) {

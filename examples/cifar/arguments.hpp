@@ -13,6 +13,10 @@
 
 namespace cifar {
 
+/// What fits the bundled sample, or a full data set, in the way it is usually trained; optimizer and seed are left
+/// open.
+RunSettings fitting_settings(bool sample);
+
 struct Arguments {
   std::filesystem::path data;
   bool sample = true;  ///< the images that come with the program

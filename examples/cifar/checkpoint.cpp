@@ -1,4 +1,4 @@
-// Run::save and Run::load.
+// Run::save, Run::load and read_settings().
 // SPDX-License-Identifier: MIT
 #include <ATen/ATen.h>
 #include <torch/serialize/archive.h>
@@ -65,6 +65,19 @@ std::string reason(const std::exception& error) {
   return what.substr(0, what.find('\n'));
 }
 
+/// Opens a checkpoint of this program and reads what its run was asked for.
+RunSettings opened(InputArchive& archive, const fs::path& file, at::Device device) {
+  if (!fs::is_regular_file(file)) throw std::runtime_error("there is no checkpoint " + file.string());
+  try {
+    archive.load_from(file.string(), device);
+    if (text_at(archive, "format") != kFormat) throw std::runtime_error("it has another format");
+    return RunSettings::read([&](const std::string& name) { return text_at(archive, "settings/" + name); });
+  } catch (const std::exception& error) {
+    throw std::runtime_error(file.string() +
+                             " is not a checkpoint of steppe-cifar, or it is damaged: " + reason(error));
+  }
+}
+
 }  // namespace
 
 void Run::save(const fs::path& file) const {
@@ -94,18 +107,14 @@ void Run::save(const fs::path& file) const {
   }
 }
 
-void Run::load(const fs::path& file) {
-  if (!fs::is_regular_file(file)) throw std::runtime_error("there is no checkpoint " + file.string());
+RunSettings read_settings(const fs::path& file) {
   InputArchive archive;
-  std::vector<std::pair<std::string, std::string>> saved = settings_.fields();
-  try {
-    archive.load_from(file.string(), labels_.device());
-    if (text_at(archive, "format") != kFormat) throw std::runtime_error("it has another format");
-    for (auto& [name, value] : saved) value = text_at(archive, "settings/" + name);
-  } catch (const std::exception& error) {
-    throw std::runtime_error(file.string() +
-                             " is not a checkpoint of steppe-cifar, or it is damaged: " + reason(error));
-  }
+  return opened(archive, file, at::kCPU);
+}
+
+void Run::load(const fs::path& file) {
+  InputArchive archive;
+  const auto saved = opened(archive, file, labels_.device()).fields();
   const auto here = settings_.fields();
   for (size_t i = 0; i < here.size(); ++i)
     if (saved[i] != here[i])

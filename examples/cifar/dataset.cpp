@@ -146,6 +146,15 @@ Split first_images(const Split& split, int64_t count, const std::string& what) {
   return {split.images.slice(0, 0, count), split.labels.slice(0, 0, count)};
 }
 
+Dataset cut(const Dataset& data, int64_t train, int64_t test, at::Device device) {
+  Dataset part = data;
+  if (train > 0) part.train = first_images(data.train, train, "--train-size");
+  if (test > 0) part.test = first_images(data.test, test, "--test-size");
+  for (at::Tensor* tensor : {&part.train.images, &part.train.labels, &part.test.images, &part.test.labels})
+    *tensor = tensor->to(device);
+  return part;
+}
+
 at::Tensor with_label_noise(const at::Tensor& labels, double share, int64_t classes, uint64_t seed) {
   const int64_t count = labels.size(0);
   const auto wrong = static_cast<int64_t>(std::llround(share * static_cast<double>(count)));

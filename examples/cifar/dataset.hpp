@@ -31,6 +31,9 @@ Dataset load_dataset(const std::filesystem::path& folder);
 /// The first `count` images; asking for more than there are is an error. `what` names the split in its message.
 Split first_images(const Split& split, int64_t count, const std::string& what);
 
+/// The first `train` and `test` images of a data set (0: all of them), on a device. Errors: more than there are.
+Dataset cut(const Dataset& data, int64_t train, int64_t test, at::Device device);
+
 /// Replaces `share` of the labels, drawn by `seed`, with another class each.
 at::Tensor with_label_noise(const at::Tensor& labels, double share, int64_t classes, uint64_t seed);
 

@@ -27,16 +27,13 @@ using cifar::RunSettings;
 Dataset load(Arguments& arguments) {
   if (arguments.device == "cuda" && !torch::cuda::is_available())
     throw std::runtime_error("--device cuda: this LibTorch sees no CUDA device; use --device cpu");
-  Dataset data = cifar::load_dataset(arguments.sample ? STEPPE_CIFAR_SAMPLE : arguments.data);
   RunSettings& settings = arguments.settings;
+  const Dataset data =
+      cifar::cut(cifar::load_dataset(arguments.sample ? STEPPE_CIFAR_SAMPLE : arguments.data), settings.train_size,
+                 settings.test_size, at::Device(arguments.device == "cuda" ? at::kCUDA : at::kCPU));
   settings.dataset = data.name;
-  if (settings.train_size == 0) settings.train_size = data.train.labels.size(0);
-  if (settings.test_size == 0) settings.test_size = data.test.labels.size(0);
-  data.train = cifar::first_images(data.train, settings.train_size, "--train-size");
-  data.test = cifar::first_images(data.test, settings.test_size, "--test-size");
-  const at::Device device(arguments.device == "cuda" ? at::kCUDA : at::kCPU);
-  for (at::Tensor* tensor : {&data.train.images, &data.train.labels, &data.test.images, &data.test.labels})
-    *tensor = tensor->to(device);
+  settings.train_size = data.train.labels.size(0);
+  settings.test_size = data.test.labels.size(0);
   return data;
 }
 

@@ -2,6 +2,7 @@
 #include "records.hpp"
 
 #include <sstream>
+#include <stdexcept>
 
 namespace cifar {
 namespace {
@@ -14,28 +15,51 @@ std::string written(const Value& value) {
   return text.str();
 }
 
+void assign(std::string& value, const std::string&, const std::string& text) { value = text; }
+
+template <class Value>
+void assign(Value& value, const std::string& name, const std::string& text) {
+  std::istringstream in(text);
+  if (!(in >> value) || in.peek() != std::istringstream::traits_type::eof())
+    throw std::runtime_error("its " + name + " is '" + text + "'");
+}
+
+/// Every name with its member, for writing and for reading.
+template <class Settings, class Visit>
+void for_each_field(Settings& run, const Visit& visit) {
+  visit("data", run.dataset);
+  visit("model", run.model);
+  visit("optimizer", run.optimizer);
+  visit("schedule", run.schedule);
+  visit("train-size", run.train_size);
+  visit("test-size", run.test_size);
+  visit("label-noise", run.label_noise);
+  visit("augment", run.augment);
+  visit("epochs", run.epochs);
+  visit("batch-size", run.batch_size);
+  visit("warm-up", run.warm_up);
+  visit("lr", run.learning_rate);
+  visit("momentum", run.momentum);
+  visit("weight-decay", run.weight_decay);
+  visit("rho", run.rho);
+  visit("percentile", run.percentile);
+  visit("seed", run.seed);
+  visit("evaluate-every", run.evaluate_every);
+  visit("sharpness-rho", run.sharpness_rho);
+}
+
 }  // namespace
 
+RunSettings RunSettings::read(const std::function<std::string(const std::string&)>& text_of) {
+  RunSettings run;
+  for_each_field(run, [&](const char* name, auto& value) { assign(value, name, text_of(name)); });
+  return run;
+}
+
 std::vector<std::pair<std::string, std::string>> RunSettings::fields() const {
-  return {{"data", dataset},
-          {"model", model},
-          {"optimizer", optimizer},
-          {"schedule", schedule},
-          {"train-size", written(train_size)},
-          {"test-size", written(test_size)},
-          {"label-noise", written(label_noise)},
-          {"augment", written(augment)},
-          {"epochs", written(epochs)},
-          {"batch-size", written(batch_size)},
-          {"warm-up", written(warm_up)},
-          {"lr", written(learning_rate)},
-          {"momentum", written(momentum)},
-          {"weight-decay", written(weight_decay)},
-          {"rho", written(rho)},
-          {"percentile", written(percentile)},
-          {"seed", written(seed)},
-          {"evaluate-every", written(evaluate_every)},
-          {"sharpness-rho", written(sharpness_rho)}};
+  std::vector<std::pair<std::string, std::string>> all;
+  for_each_field(*this, [&](const char* name, const auto& value) { all.emplace_back(name, written(value)); });
+  return all;
 }
 
 }  // namespace cifar

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,8 @@ struct RunSettings {
   int64_t batches() const { return (train_size + batch_size - 1) / batch_size; }
   /// (name, value) of every field, as in the command line.
   std::vector<std::pair<std::string, std::string>> fields() const;
+  /// The inverse of fields(): asks for the value of every name. Errors: a value that is none of its field.
+  static RunSettings read(const std::function<std::string(const std::string& name)>& text_of);
 };
 
 /// One epoch. Loss and accuracy of training are running means over its batches, with augmentation and noisy labels.

@@ -146,7 +146,7 @@ bool Run::train(const std::function<bool()>& go_on, const std::function<void(con
   return true;
 }
 
-Run::Evaluation Run::evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients) {
+Evaluation Run::evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients) {
   const c10::AutoGradMode mode(with_gradients);
   model_->eval();
   const int64_t count = labels.size(0);

@@ -28,12 +28,20 @@ struct Moment {
   double loss, accuracy;          ///< means over them
 };
 
+/// What the run of a checkpoint was asked for. Errors: foreign or damaged files.
+RunSettings read_settings(const std::filesystem::path& file);
+
+struct Evaluation {
+  double loss, accuracy;
+};
+
 class Run {
  public:
   /// The data set must lie on `device` and is shared between runs.
   Run(const Dataset& data, const RunSettings& settings);
 
-  /// Trains until the end or until go_on(), asked after every batch, is false. Returns whether it is the end.
+  /// Trains until the end or until go_on(), asked after every batch, is false. Returns whether it is the end. go_on()
+  /// may move the weights: training goes on from where they are then.
   bool train(const std::function<bool()>& go_on, const std::function<void(const EpochRecord&)>& after_epoch);
 
   /// On a GPU this waits for it.
@@ -42,6 +50,9 @@ class Run {
   /// Loss, accuracy and SAM sharpness L(w + rho g/|g|) - L(w), in evaluation mode, on the first 2,000 training images
   /// at most, not augmented, with the labels of training: the same for every optimizer.
   Measurement measure();
+
+  /// Mean loss and accuracy in evaluation mode.
+  Evaluation evaluate(const Split& split) { return evaluate(split.images, split.labels, false); }
 
   /// Everything that the rest of the run depends on, in the middle of an epoch too; replaces the file at once or not at
   /// all. Errors: a file that cannot be written.
@@ -52,13 +63,13 @@ class Run {
   const RunSettings& settings() const { return settings_; }
   const std::vector<EpochRecord>& history() const { return history_; }
   const ResNet& model() const { return model_; }
+  torch::optim::Optimizer& optimizer() { return *optimizer_.optimizer; }
+  /// The training images with the labels that are trained on, wrong ones included.
+  Split train_split() const { return {data_.train.images, labels_}; }
+  /// Images as the model takes them.
+  at::Tensor inputs(const at::Tensor& images) const;
 
  private:
-  struct Evaluation {
-    double loss, accuracy;
-  };
-
-  at::Tensor inputs(const at::Tensor& images) const;
   void train_batch();
   void finish_epoch();
   Evaluation evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients);

@@ -338,6 +338,15 @@ std::string drawn(const Map& map, const Place& place) {
          label(place.left - 44, place.top - 22, "font-weight=\"bold\"", map.title);
 }
 
+/// What the name takes in the legend, with its line and a gap.
+double width_of(const std::string& name) { return 70 + 8.0 * static_cast<double>(name.size()); }
+
+double legend_end(const std::vector<std::string>& names) {
+  double x = kLeft - 44;
+  for (const std::string& name : names) x += width_of(name);
+  return x;
+}
+
 std::string legend(const std::vector<std::string>& names) {
   std::string svg;
   double x = kLeft - 44;
@@ -346,7 +355,7 @@ std::string legend(const std::vector<std::string>& names) {
     svg += formatted("<path d=\"M%.1f,68h36\" stroke=\"%s\" stroke-width=\"2\" stroke-dasharray=\"%s\"/>\n", x,
                      look.colour, look.dashes);
     svg += mark(x + 18, 68, look, look.colour) + label(x + 44, 72, "", name);
-    x += 70 + 8.0 * static_cast<double>(name.size());
+    x += width_of(name);
   }
   return svg;
 }
@@ -364,16 +373,17 @@ std::vector<std::string> Figure::names() const {
 
 std::string Figure::svg() const {
   const size_t rows = (tiles_.size() + kColumns - 1) / kColumns, columns = std::min(tiles_.size(), kColumns);
-  const double width = kLeft + static_cast<double>(columns) * kTileWidth +
+  const std::vector<std::string> all = names();
+  const double tiles = kLeft + static_cast<double>(columns) * kTileWidth +
                        static_cast<double>(columns > 0 ? columns - 1 : 0) * kGapX + 24;
+  const double width = std::max({tiles, 560.0, legend_end(all)});
   const double height =
       kHead + static_cast<double>(rows) * kTileHeight + static_cast<double>(rows > 0 ? rows - 1 : 0) * kGapY + kFoot;
   std::string svg = formatted(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
       "font-family=\"Helvetica, Arial, sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
       "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
-      std::max(width, 560.0), height, std::max(width, 560.0));
-  const std::vector<std::string> all = names();
+      width, height, width);
   svg += label(kLeft - 44, 26, "font-size=\"17\" font-weight=\"bold\"", title_);
   svg += label(kLeft - 44, 46, "", caption_) + legend(all);
   for (size_t i = 0; i < tiles_.size(); ++i)

@@ -123,6 +123,19 @@ TEST(OptimumShifter, StepShiftsAtEveryKthCall) {
   EXPECT_EQ(shifter.steps(), 7);
 }
 
+TEST(OptimumShifter, AStepIsJudgedByOtherDataWhereGiven) {
+  Net net;
+  const at::Tensor before = net.final_weight().detach().clone();
+  const sharpness::LossSurface judged(
+      *net.model, [&] { return -net.model[3]->as<torch::nn::Linear>()->weight.square().sum(); });
+  OptimumShifter shifter(*net.model);
+  const auto refused = shifter.step(net.surface(), judged);
+  ASSERT_TRUE(refused.has_value());
+  EXPECT_FALSE(refused->accepted);
+  EXPECT_TRUE(net.final_weight().equal(before));
+  EXPECT_TRUE(shifter.step(net.surface())->accepted);
+}
+
 TEST(OptimumShifter, NamedLayersAreShiftedAndTracesTakenOnRequest) {
   Net net;
   const at::Tensor first = net.model->parameters()[0].detach().clone();

@@ -123,9 +123,11 @@ class OptimumShifter {
   }
 
   /// Counts, and shifts at every k-th call.
-  std::optional<ShifterReport> step(const sharpness::LossSurface& data) {
+  std::optional<ShifterReport> step(const sharpness::LossSurface& data) { return step(data, data); }
+
+  std::optional<ShifterReport> step(const sharpness::LossSurface& gathered, const sharpness::LossSurface& judged) {
     if (++steps_ % options_.every() != 0) return std::nullopt;
-    return shift(data);
+    return shift(gathered, judged);
   }
 
   int64_t steps() const { return steps_; }

@@ -209,6 +209,25 @@ TEST(CifarCheckpoint, ForeignAndDamagedFilesAreErrorsThatNameTheFile) {
   EXPECT_NE(load_error(folder.path()).find("there is no checkpoint"), std::string::npos);
 }
 
+TEST(CifarCheckpoint, TellsWhatItsRunWasAskedFor) {
+  const TemporaryFolder folder;
+  RunSettings settings = settings_of("adam+sam", 12345678901234);
+  settings.schedule = "step";
+  settings.label_noise = 1.0 / 3.0;
+  settings.rho = 1e-17;
+  TrainingRun(tiny_data(), settings).save(folder / "run.pt");
+  const RunSettings read = read_settings(folder / "run.pt");
+  EXPECT_EQ(read.fields(), settings.fields());
+  EXPECT_EQ(read.label_noise, settings.label_noise);
+  EXPECT_EQ(read.seed, settings.seed);
+  EXPECT_TRUE(read.augment);
+  write_file(folder / "text.pt", "a shopping list");
+  EXPECT_NE(message_of([&] { read_settings(folder / "text.pt"); }).find("is not a checkpoint"), std::string::npos);
+  EXPECT_NE(
+      message_of([] { RunSettings::read([](const std::string&) { return "7x"; }); }).find("its train-size is '7x'"),
+      std::string::npos);
+}
+
 TEST(CifarCheckpoint, OfOtherSettingsIsAnErrorThatNamesTheSetting) {
   const TemporaryFolder folder;
   RunSettings settings = settings_of("sam");

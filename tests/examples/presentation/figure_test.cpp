@@ -37,6 +37,20 @@ TEST(Figure, NamesItsAxesCurvesAndPanels) {
   EXPECT_EQ(count_of(svg, "<polygon"), 1U) << "the band";
 }
 
+TEST(Figure, IsAsWideAsItsLegend) {
+  Panel panel{"First", {"x"}, {"y"}, {}};
+  for (const char* name : {"a rather long name, one", "a rather long name, two", "a rather long name, three",
+                           "a rather long name, four", "a rather long name, five"})
+    panel.series.push_back({name, {0, 1}, {0, 1}, {}, {}, Series::Style::Line});
+  Figure figure("Title", "");
+  figure.add(panel);
+  const std::string svg = figure.svg();
+  std::smatch width, last;
+  ASSERT_TRUE(std::regex_search(svg, width, std::regex("viewBox=\"0 0 ([0-9]+)")));
+  ASSERT_TRUE(std::regex_search(svg, last, std::regex("<text x=\"([0-9.]+)\" y=\"72.0\" >a rather long name, five")));
+  EXPECT_GT(std::stod(width[1]), std::stod(last[1]) + 24 * 7);
+}
+
 TEST(Figure, ACurveIsBrokenWhereAValueIsNotFinite) {
   Figure figure("", "");
   figure.add(Panel{"", {"x"}, {}, {{"a", {0, 1, 2, 3, 4}, {1, 2, kNone, 2, 1}, {}, {}}}});
