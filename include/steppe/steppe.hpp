@@ -18,5 +18,6 @@
 #include <steppe/shift/optimum_shift.hpp>
 #include <steppe/shift/optimum_shifter.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
+#include <steppe/tensorized/tucker.hpp>
 #include <steppe/two_pass.hpp>
 #include <steppe/version.hpp>
