@@ -116,7 +116,7 @@ TEST(CoreNetwork, WhatARingHasBeyondATensorsRanksAddsNothingAndCanLearn) {
   (made.full(cores) - random({3, 4, 2, 5}, 9)).square().sum().backward();
   for (size_t k = 0; k < cores.size(); ++k) {
     const at::Tensor by_rank =
-        cores[k].grad().square().sum({0, 1}) + cores[(k + 1) % cores.size()].grad().square().sum({1, 2});
+        cores[k].grad().square().sum(Sizes{0, 1}) + cores[(k + 1) % cores.size()].grad().square().sum(Sizes{1, 2});
     EXPECT_TRUE(by_rank.gt(1e-6).all().item<bool>()) << k;
   }
 }
