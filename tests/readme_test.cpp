@@ -1,6 +1,7 @@
 // The README's code, taken from its text when CMake configures, compiled and run.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
@@ -13,6 +14,8 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <iostream>
+#include <string>
 #include <vector>
 
 namespace {
@@ -70,6 +73,28 @@ TEST_F(Readme, CoresAreScaled) {
   EXPECT_EQ(q.sizes(), (std::vector<int64_t>{3, 1}));
   both.step(closure);
   EXPECT_EQ(passes, 5);
+}
+
+TEST_F(Readme, TensorizedLayersAreTrained) {
+  torch::nn::Linear linear(12, 20);
+  const at::Tensor images = torch::sin(torch::arange(8 * 3 * 8 * 8).to(at::kFloat)).view({8, 3, 8, 8});
+  testing::internal::CaptureStdout();
+#include "readme/tensorized_layers.inc"
+  EXPECT_NE(testing::internal::GetCapturedStdout().find("format=TensorRing"), std::string::npos);
+  EXPECT_GE(head->compression(), 20.0);
+  EXPECT_EQ(full.sizes(), (std::vector<int64_t>{16, 3, 3, 3}));
+  EXPECT_EQ(near.sizes(), images.sizes());
+  const at::Tensor rows = torch::ones({2, 12});
+  EXPECT_EQ(smaller->forward(rows).sizes(), linear->forward(rows).sizes());
+  EXPECT_TRUE(adapter->forward(rows).allclose(linear->forward(rows)));
+  const std::function<at::Tensor()> loss = [&] {
+    net->zero_grad();
+    at::Tensor value = net->forward(images).square().mean();
+    value.backward();
+    return value;
+  };
+  const double before = das.step(loss).item<double>();
+  EXPECT_LT(loss().item<double>(), before);
 }
 
 TEST_F(Readme, AnExistingOptimizerIsPerturbed) {

@@ -1,0 +1,141 @@
+// The product of several tensors over shared dimensions, pair by pair in the cheapest order.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/einsum.h>
+#include <c10/util/Exception.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace steppe::tensorized {
+
+/// The size of every dimension by its letter, a-z and A-Z.
+class LetterSizes {
+ public:
+  int64_t& operator[](char letter) { return sizes_[bit(letter)]; }
+  int64_t operator[](char letter) const { return sizes_[bit(letter)]; }
+
+  /// Product over the letters of a set.
+  double product(uint64_t set) const {
+    double all = 1.0;
+    for (size_t k = 0; set != 0; ++k, set >>= 1)
+      if (set & 1) all *= static_cast<double>(sizes_[k]);
+    return all;
+  }
+  double product(const std::string& letters) const { return product(set_of(letters)); }
+
+  static uint64_t set_of(const std::string& letters) {
+    uint64_t set = 0;
+    for (const char letter : letters) set |= uint64_t{1} << bit(letter);
+    return set;
+  }
+
+ private:
+  static size_t bit(char letter) { return static_cast<size_t>(letter >= 'a' ? letter - 'a' : letter - 'A' + 26); }
+  std::array<int64_t, 52> sizes_{};
+};
+
+/// sum over all letters that the result has not, of the product of the operands, as in Einstein's notation.
+///
+/// A pair costs as many multiplications as its letters have values; a letter is summed as soon as no other operand and
+/// not the result has it. The cheapest order of pairs is found exactly, over all subsets: 3^n small steps for n
+/// operands, microseconds for the six of a usual layer.
+class Contraction {
+ public:
+  /// Which pairs are made: the left part of every subset of operands that is made (bit k: operand k).
+  struct Order {
+    double multiplications = 0.0;
+    std::vector<uint32_t> left;
+  };
+
+  Contraction() = default;
+  Contraction(std::vector<std::string> operands, std::string result)
+      : operands_(std::move(operands)), result_(std::move(result)) {
+    TORCH_CHECK(!operands_.empty() && operands_.size() <= 14, "steppe: 1 to 14 tensors are contracted, got ",
+                operands_.size());
+    const uint32_t all = everything();
+    letters_.assign(size_t{all} + 1, 0);
+    for (uint32_t set = 1; set <= all; ++set) {
+      uint64_t inside = 0, outside = LetterSizes::set_of(result_);
+      for (size_t k = 0; k < operands_.size(); ++k)
+        ((set >> k & 1) ? inside : outside) |= LetterSizes::set_of(operands_[k]);
+      letters_[set] = inside & outside;
+    }
+  }
+
+  /// The cheapest order in which the operands of `avoided` are never multiplied with each other alone.
+  Order cheapest(const LetterSizes& sizes, uint32_t avoided = 0) const {
+    const uint32_t all = everything();
+    const double none = std::numeric_limits<double>::infinity();
+    std::vector<double> cost(size_t{all} + 1, none);
+    Order order;
+    order.left.assign(size_t{all} + 1, 0);
+    for (uint32_t set = 1; set <= all; ++set) {
+      if ((set & (set - 1)) == 0) {
+        cost[set] = 0.0;
+        continue;
+      }
+      if (set == avoided) continue;
+      const uint32_t lowest = set & (~set + 1);  // always on the left: every pair is seen once
+      for (uint32_t left = (set - 1) & set; left > 0; left = (left - 1) & set) {
+        if (!(left & lowest)) continue;
+        const double parts = cost[left] + cost[set ^ left];
+        if (parts >= cost[set]) continue;
+        const double sum = parts + sizes.product(letters_of(left) | letters_of(set ^ left));
+        if (sum >= cost[set]) continue;
+        cost[set] = sum;
+        order.left[set] = left;
+      }
+    }
+    order.multiplications = cost[all];
+    return order;
+  }
+
+  at::Tensor run(const Order& order, const std::vector<at::Tensor>& operands) const {
+    return part(everything(), order, operands).first;
+  }
+
+ private:
+  using Part = std::pair<at::Tensor, std::string>;
+
+  uint32_t everything() const { return (uint32_t{1} << operands_.size()) - 1; }
+
+  /// What of a part's letters is multiplied: a single operand's, all of them.
+  uint64_t letters_of(uint32_t set) const {
+    if ((set & (set - 1)) != 0) return letters_[set];
+    size_t k = 0;
+    while ((set >> k & 1) == 0) ++k;
+    return LetterSizes::set_of(operands_[k]);
+  }
+
+  Part part(uint32_t set, const Order& order, const std::vector<at::Tensor>& operands) const {
+    const bool last = set == everything();
+    if ((set & (set - 1)) == 0) {
+      size_t k = 0;
+      while ((set >> k & 1) == 0) ++k;
+      if (!last) return {operands[k], operands_[k]};
+      return {at::einsum(operands_[k] + "->" + result_, {operands[k]}), result_};
+    }
+    const Part left = part(order.left[set], order, operands);
+    const Part right = part(set ^ order.left[set], order, operands);
+    std::string kept;
+    for (const char letter : left.second + right.second)
+      if ((letters_[set] & LetterSizes::set_of({letter})) != 0 && kept.find(letter) == std::string::npos)
+        kept += letter;
+    if (last) kept = result_;
+    return {at::einsum(left.second + "," + right.second + "->" + kept, {left.first, right.first}), kept};
+  }
+
+  std::vector<std::string> operands_;
+  std::string result_;
+  std::vector<uint64_t> letters_;  ///< by subset: what its product keeps
+};
+
+}  // namespace steppe::tensorized

@@ -1,0 +1,267 @@
+// The cores of one weight: their shapes, how their dimensions meet, how they start.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/randn.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <steppe/tensorized/contraction.hpp>
+#include <steppe/tensorized/core_options.hpp>
+#include <steppe/tensorized/cp.hpp>
+#include <steppe/tensorized/tensor_ring.hpp>
+#include <steppe/tensorized/tensor_train.hpp>
+#include <steppe/tensorized/tucker.hpp>
+
+namespace steppe::tensorized {
+
+/// A tensor of given modes (of a layer's weight: output modes, the kernel's, input modes) as cores of one format.
+///
+/// Modes have the letters a, b, ..., ranks A, B, ...; every core is known by the letters of its dimensions:
+///
+///     CP            [d_k, R]             one per mode
+///     Tucker        [ranks and sizes], then [d_k, r_k] for every mode that has a factor
+///     TensorTrain   [r_k, d_k, r_{k+1}]  one per mode, the ring's ranks with r_0 = 1
+///     TensorRing    [r_k, d_k, r_{k+1}]  one per mode, r_n = r_0
+class CoreNetwork {
+ public:
+  CoreNetwork() = default;
+
+  /// `kept`: the modes [first, end) which have no factor in Tucker format. Errors: options that do not fit the modes.
+  CoreNetwork(std::vector<int64_t> modes, std::pair<size_t, size_t> kept, const CoreOptions& options)
+      : format_(options.format()), modes_(std::move(modes)) {
+    for (size_t k = 0; k < modes_.size(); ++k)
+      if (k < kept.first || k >= kept.second) factored_.push_back(static_cast<int64_t>(k));
+    options.validate();
+    const std::vector<int64_t> limits = rank_limits();
+    if (!options.ranks().empty()) {
+      check_ranks(options.ranks(), limits);
+      set_ranks(options.ranks());
+    } else if (options.rank() > 0) {
+      const int64_t largest = *std::max_element(limits.begin(), limits.end());
+      TORCH_CHECK(options.rank() <= largest, "steppe: ", format_, " rank ", options.rank(), " must be from 1 to ",
+                  largest, " for a weight of modes ", c10::IntArrayRef(modes_));
+      set_ranks(up_to(limits, options.rank()));
+    } else {
+      reach(options.compression(), limits);
+    }
+    std::string all;
+    for (size_t k = 0; k < modes_.size(); ++k) all += mode_letter(k);
+    whole_ = Contraction(letters_, all);
+    order_ = whole_.cheapest(sizes_);
+  }
+
+  Format format() const { return format_; }
+  const std::vector<int64_t>& modes() const { return modes_; }
+  const std::vector<int64_t>& ranks() const { return ranks_; }
+  const std::vector<std::vector<int64_t>>& shapes() const { return shapes_; }
+  /// Of core i, one per dimension.
+  const std::string& letters(size_t core) const { return letters_[core]; }
+  /// The core that holds a mode (in Tucker format: its factor, or the core itself).
+  size_t core_of(size_t mode) const {
+    if (format_ != Format::Tucker) return mode;
+    const auto found = std::find(factored_.begin(), factored_.end(), static_cast<int64_t>(mode));
+    return found == factored_.end() ? 0 : static_cast<size_t>(found - factored_.begin()) + 1;
+  }
+  static char mode_letter(size_t mode) { return static_cast<char>('a' + mode); }
+  static char rank_letter(size_t rank) { return static_cast<char>('A' + rank); }
+  const LetterSizes& sizes() const { return sizes_; }
+
+  int64_t entries() const { return product(modes_); }
+  int64_t parameters() const {
+    int64_t sum = 0;
+    for (const std::vector<int64_t>& shape : shapes_) sum += product(shape);
+    return sum;
+  }
+  double compression() const { return static_cast<double>(entries()) / static_cast<double>(parameters()); }
+
+  /// The tensor, in the shape of its modes. Differentiable.
+  at::Tensor full(const std::vector<at::Tensor>& cores) const { return whole_.run(order_, cores); }
+  /// What full() costs.
+  double multiplications() const { return order_.multiplications; }
+
+  /// The standard deviation of independent entries in every core that gives the tensor's entries a variance: each is a
+  /// sum over all values of all ranks of products of one entry of each core.
+  double entry_deviation(double variance) const {
+    double terms = 1.0;
+    for (size_t k = 0; k < rank_letters_.size(); ++k) terms *= static_cast<double>(sizes_[rank_letters_[k]]);
+    return std::pow(variance / terms, 0.5 / static_cast<double>(shapes_.size()));
+  }
+
+  /// The cores of a tensor, of equal norms. In a ring, places beyond the ranks that the tensor has are random in the
+  /// core before them and zero in the one after, so that they add nothing and can learn.
+  std::vector<at::Tensor> decompose(const at::Tensor& tensor, int64_t sweeps, double tolerance) const {
+    const c10::NoGradGuard no_grad;
+    std::vector<at::Tensor> cores;
+    const at::Tensor wide = decomposable(tensor).reshape(modes_);
+    switch (format_) {
+      case Format::CP:
+        cores = cp(wide, ranks_[0], CPOptions().sweeps(sweeps).tolerance(tolerance)).factors;
+        break;
+      case Format::Tucker: {
+        TuckerTensor parts = tucker(wide, ranks_, TuckerOptions().sweeps(sweeps).tolerance(tolerance).modes(factored_));
+        cores = std::move(parts.factors);
+        cores.insert(cores.begin(), parts.core);
+        break;
+      }
+      case Format::TensorTrain:
+        cores = tensor_train(wide, ranks_).cores;
+        break;
+      case Format::TensorRing:
+        cores = grown(tensor_ring(wide, ranks_).cores);
+        break;
+    }
+    return balanced(std::move(cores));
+  }
+
+ private:
+  static int64_t product(const std::vector<int64_t>& sizes) {
+    int64_t all = 1;
+    for (const int64_t size : sizes) all *= size;
+    return all;
+  }
+
+  /// The largest rank of every place: beyond it no tensor of these modes needs any.
+  std::vector<int64_t> rank_limits() const {
+    const int64_t all = entries();
+    std::vector<int64_t> limits;
+    if (format_ == Format::CP) return {detail::largest_cp_rank(modes_)};
+    if (format_ == Format::Tucker) {
+      for (const int64_t k : factored_) {
+        const int64_t size = modes_[static_cast<size_t>(k)];
+        limits.push_back(std::min(size, all / size));
+      }
+      return limits;
+    }
+    int64_t left = 1, largest = 1;
+    for (size_t k = 0; k + 1 < modes_.size(); ++k) {
+      left *= modes_[k];
+      limits.push_back(std::min(left, all / left));
+      largest = std::max(largest, limits.back());
+    }
+    return format_ == Format::TensorTrain ? limits : std::vector<int64_t>(modes_.size(), largest);
+  }
+
+  static std::vector<int64_t> up_to(std::vector<int64_t> limits, int64_t rank) {
+    for (int64_t& limit : limits) limit = std::min(limit, rank);
+    return limits;
+  }
+
+  void check_ranks(const std::vector<int64_t>& ranks, const std::vector<int64_t>& limits) const {
+    TORCH_CHECK(ranks.size() == limits.size(), "steppe: ", format_, " cores of modes ", c10::IntArrayRef(modes_),
+                " need ", limits.size(), " ranks, got ", c10::IntArrayRef(ranks));
+    for (size_t k = 0; k < ranks.size(); ++k)
+      TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= limits[k], "steppe: ", format_, " rank ", ranks[k], " at place ", k,
+                  " must be from 1 to ", limits[k], " for a weight of modes ", c10::IntArrayRef(modes_));
+    if (format_ != Format::TensorTrain) return;
+    for (size_t k = 1; k < ranks.size(); ++k)
+      TORCH_CHECK(ranks[k] <= ranks[k - 1] * modes_[k], "steppe: TensorTrain rank ", ranks[k], " at place ", k,
+                  " must be from 1 to ", ranks[k - 1] * modes_[k], " behind a rank of ", ranks[k - 1]);
+  }
+
+  /// Shapes and letters follow from the ranks.
+  void set_ranks(std::vector<int64_t> ranks) {
+    ranks_ = std::move(ranks);
+    shapes_.clear();
+    letters_.clear();
+    rank_letters_.clear();
+    for (size_t k = 0; k < modes_.size(); ++k) sizes_[mode_letter(k)] = modes_[k];
+    std::vector<int64_t> ring = ranks_;
+    if (format_ == Format::TensorTrain) ring.insert(ring.begin(), 1);
+    for (size_t k = 0; k < ring.size(); ++k) {
+      rank_letters_ += rank_letter(k);
+      sizes_[rank_letter(k)] = ring[k];
+    }
+    if (format_ == Format::Tucker) add_tucker_core();
+    for (size_t k = 0; k < modes_.size(); ++k) {
+      const std::string mode(1, mode_letter(k));
+      if (format_ == Format::CP) {
+        add_core(mode + rank_letter(0));
+      } else if (format_ == Format::Tucker) {
+        if (core_of(k) > 0) add_core(mode + rank_letter(core_of(k) - 1));
+      } else {
+        add_core(rank_letter(k) + mode + rank_letter((k + 1) % modes_.size()));
+      }
+    }
+  }
+
+  void add_tucker_core() {
+    std::string letters;
+    for (size_t k = 0; k < modes_.size(); ++k) letters += core_of(k) > 0 ? rank_letter(core_of(k) - 1) : mode_letter(k);
+    add_core(letters);
+  }
+
+  void add_core(const std::string& letters) {
+    letters_.push_back(letters);
+    std::vector<int64_t> shape;
+    for (const char letter : letters) shape.push_back(sizes_[letter]);
+    shapes_.push_back(std::move(shape));
+  }
+
+  /// The largest rank that reaches a compression. Parameters grow with the rank, so that halving finds it.
+  void reach(double target, const std::vector<int64_t>& limits) {
+    int64_t low = 1, high = *std::max_element(limits.begin(), limits.end());
+    const auto reached = [&](int64_t rank) {
+      set_ranks(up_to(limits, rank));
+      return compression() >= target;
+    };
+    TORCH_CHECK(reached(1), "steppe: a compression of ", target, " is out of reach for a weight of modes ",
+                c10::IntArrayRef(modes_), " in ", format_, " format: rank 1 compresses by ", compression());
+    while (low < high) {
+      const int64_t middle = low + (high - low + 1) / 2;
+      if (reached(middle))
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    set_ranks(up_to(limits, low));
+  }
+
+  /// A ring's cores, grown to the ranks.
+  std::vector<at::Tensor> grown(std::vector<at::Tensor> cores) const {
+    at::Generator generator = at::detail::createCPUGenerator(0);
+    for (size_t k = 0; k < cores.size(); ++k) {
+      const at::Tensor& core = cores[k];
+      const int64_t rows = core.size(0), columns = core.size(2);
+      const std::vector<int64_t>& shape = shapes_[k];
+      const double size = frobenius(core) / std::sqrt(static_cast<double>(core.numel()));
+      at::Tensor larger = at::constant_pad_nd(core, {0, shape[2] - columns, 0, 0, 0, shape[0] - rows}, 0);
+      at::Tensor beyond = larger.slice(0, 0, rows).slice(2, columns);
+      beyond.copy_(at::randn(beyond.sizes(), generator, at::kDouble) * size);
+      cores[k] = larger;
+    }
+    return cores;
+  }
+
+  static std::vector<at::Tensor> balanced(std::vector<at::Tensor> cores) {
+    double logarithm = 0.0;
+    for (const at::Tensor& core : cores) logarithm += std::log(frobenius(core));
+    const double norm = std::exp(logarithm / static_cast<double>(cores.size()));
+    if (norm > 0.0 && std::isfinite(norm))
+      for (at::Tensor& core : cores) core = core * (norm / frobenius(core));
+    return cores;
+  }
+
+  Format format_ = Format::TensorTrain;
+  std::vector<int64_t> modes_, factored_, ranks_;
+  std::vector<std::vector<int64_t>> shapes_;
+  std::vector<std::string> letters_;
+  std::string rank_letters_;
+  LetterSizes sizes_;
+  Contraction whole_;
+  Contraction::Order order_;
+};
+
+}  // namespace steppe::tensorized

@@ -1,0 +1,82 @@
+// What a user chooses of a tensorized layer: format, ranks, modes, the way its forward takes.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+#include <cmath>
+#include <cstdint>
+#include <ostream>
+#include <vector>
+
+namespace steppe::tensorized {
+
+/// How a weight, seen as a tensor of its modes, is written as cores.
+enum class Format : int64_t {
+  CP,           ///< sum of outer products, one factor per mode
+  Tucker,       ///< one core and one factor per mode
+  TensorTrain,  ///< chain of three-way cores
+  TensorRing,   ///< the same, closed
+};
+
+inline std::ostream& operator<<(std::ostream& out, Format format) {
+  switch (format) {
+    case Format::CP:
+      return out << "CP";
+    case Format::Tucker:
+      return out << "Tucker";
+    case Format::TensorTrain:
+      return out << "TensorTrain";
+    case Format::TensorRing:
+      break;
+  }
+  return out << "TensorRing";
+}
+
+/// The way from an input to an output.
+enum class Route : int64_t {
+  Cheapest,  ///< of the two below, the one of fewer multiplications for the input's shape
+  Cores,     ///< core by core, in the cheapest order that never builds the full weight
+  Full,      ///< through the full weight
+};
+
+/// Options of tensorized layers. One of rank, ranks and compression must be given.
+///
+///     CoreOptions().format(Format::TensorRing).compression(10)
+struct CoreOptions {
+  TORCH_ARG(Format, format) = Format::TensorTrain;
+  /// One rank for all places; where a place cannot have that many, as many as it can.
+  TORCH_ARG(int64_t, rank) = 0;
+  /// Every rank: CP {R}; Tucker one per channel mode; tensor train r_1..r_{n-1}; tensor ring r_0..r_{n-1}. Output modes
+  /// come first, then the kernel's, then input modes.
+  TORCH_ARG(std::vector<int64_t>, ranks);
+  /// Parameters of the full weight over those of the cores, at least: the largest rank that reaches it is taken.
+  TORCH_ARG(double, compression) = 0.0;
+  /// Into how many modes features or channels are split, as evenly as their divisors allow; 0: two, but one for the
+  /// channels of a convolution in CP or Tucker format. Modes of size one are left out.
+  TORCH_ARG(int64_t, modes) = 0;
+  /// The modes themselves; their product must be the number of features or channels.
+  TORCH_ARG(std::vector<int64_t>, in_modes);
+  TORCH_ARG(std::vector<int64_t>, out_modes);
+  TORCH_ARG(Route, route) = Route::Cheapest;
+  /// Random cores give the full weight the variance gain^2 / fan_in: Kaiming's for ReLU by default, 1/sqrt(3) for that
+  /// of LibTorch's own layers.
+  TORCH_ARG(double, gain) = 1.4142135623730951;
+  /// Of ALS (CP) and HOOI (Tucker) where a given weight is decomposed; sweeps end when one gains less than tolerance.
+  TORCH_ARG(int64_t, sweeps) = 100;
+  TORCH_ARG(double, tolerance) = 1e-8;
+
+ public:
+  void validate() const {
+    const int given = (rank_ != 0) + !ranks_.empty() + (compression_ != 0.0);
+    TORCH_CHECK(given == 1, "steppe: a tensorized layer needs one of rank, ranks and compression, got ", given);
+    TORCH_CHECK(rank_ >= 0, "steppe: rank must be at least 1, got ", rank_);
+    TORCH_CHECK(std::isfinite(compression_) && compression_ >= 0.0, "steppe: compression must be over 0, got ",
+                compression_);
+    TORCH_CHECK(modes_ >= 0 && modes_ <= 4, "steppe: features are split into 1 to 4 modes, got ", modes_);
+    TORCH_CHECK(std::isfinite(gain_) && gain_ >= 0.0, "steppe: gain must be finite and at least 0, got ", gain_);
+  }
+};
+
+}  // namespace steppe::tensorized

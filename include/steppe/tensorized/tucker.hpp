@@ -1,0 +1,118 @@
+// Tucker decomposition: a small core and one matrix per mode.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include <steppe/tensorized/unfolding.hpp>
+
+namespace steppe::tensorized {
+
+/// T = core x_1 U_1 x_2 U_2 ... : the core has the ranks as its shape, factor k is [d_k, r_k].
+struct TuckerTensor {
+  at::Tensor core;
+  std::vector<at::Tensor> factors;
+  std::vector<int64_t> modes;  ///< the mode that each factor belongs to; empty: factor k belongs to mode k
+  int64_t sweeps = 0;          ///< of HOOI that were made
+
+  /// The tensor, [d_1, ..., d_n]. Differentiable with respect to core and factors.
+  at::Tensor full() const {
+    at::Tensor tensor = core;
+    for (size_t k = 0; k < factors.size(); ++k)
+      tensor = mode_product(tensor, factors[k], modes.empty() ? static_cast<int64_t>(k) : modes[k]);
+    return tensor;
+  }
+};
+
+/// Options of tucker().
+struct TuckerOptions {
+  /// HOOI sweeps at most; 0: the higher-order SVD alone.
+  TORCH_ARG(int64_t, sweeps) = 25;
+  /// Sweeps end when one lowers the error by less than this share of the tensor's norm.
+  TORCH_ARG(double, tolerance) = 1e-10;
+  /// The modes that get a factor, one rank for each; empty: all. The core keeps the others' sizes.
+  TORCH_ARG(std::vector<int64_t>, modes);
+};
+
+namespace detail {
+
+inline std::vector<int64_t> tucker_modes(const at::Tensor& tensor, c10::IntArrayRef ranks,
+                                         const TuckerOptions& options) {
+  std::vector<int64_t> modes = options.modes();
+  if (modes.empty()) {
+    modes.resize(static_cast<size_t>(tensor.dim()));
+    std::iota(modes.begin(), modes.end(), int64_t{0});
+  }
+  TORCH_CHECK(ranks.size() == modes.size(), "steppe: a Tucker decomposition of ", modes.size(),
+              " modes needs as many ranks, got ", ranks);
+  for (size_t k = 0; k < modes.size(); ++k) {
+    TORCH_CHECK(modes[k] >= 0 && modes[k] < tensor.dim(), "steppe: there is no mode ", modes[k],
+                " in a tensor of shape ", tensor.sizes());
+    TORCH_CHECK(std::count(modes.begin(), modes.end(), modes[k]) == 1, "steppe: mode ", modes[k],
+                " of a Tucker decomposition is named twice");
+    const int64_t size = tensor.size(modes[k]), largest = std::min(size, tensor.numel() / size);
+    TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= largest, "steppe: Tucker rank ", ranks[k], " of mode ", modes[k],
+                " must be from 1 to ", largest, " for a tensor of shape ", tensor.sizes());
+  }
+  return modes;
+}
+
+/// The tensor multiplied by the transposes of all factors but the k-th.
+inline at::Tensor projected(at::Tensor tensor, const TuckerTensor& on, size_t but) {
+  for (size_t k = 0; k < on.factors.size(); ++k)
+    if (k != but) tensor = mode_product(tensor, on.factors[k].t(), on.modes[k]);
+  return tensor;
+}
+
+}  // namespace detail
+
+/// Tucker decomposition of given ranks: the higher-order SVD, then sweeps of higher-order orthogonal iteration (HOOI;
+/// De Lathauwer et al., 2000), computed in float64 and returned in the tensor's type. Factors are orthonormal. The
+/// error of the start is at most sqrt(sum_k sum_{i > r_k} s_k,i^2), s_k the singular values of unfolding k, and no
+/// sweep raises it; at full rank the tensor is rebuilt to rounding.
+///
+/// Cost: one QR of every unfolding, again in each sweep of the projected tensor; memory: two copies in float64.
+/// Errors: ranks that no tensor of this shape has, another number of ranks than modes, entries that are not finite.
+///
+///     const auto parts = steppe::tensorized::tucker(tensor, {8, 4, 16});
+///     const at::Tensor again = parts.full();  // parts.core, parts.factors
+inline TuckerTensor tucker(const at::Tensor& tensor, c10::IntArrayRef ranks, const TuckerOptions& options = {}) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor wide = decomposable(tensor);
+  TORCH_CHECK(options.sweeps() >= 0 && options.tolerance() >= 0.0,
+              "steppe: sweeps and tolerance must be at least 0, got ", options.sweeps(), " and ", options.tolerance());
+  TuckerTensor found;
+  found.modes = detail::tucker_modes(wide, ranks, options);
+  for (size_t k = 0; k < ranks.size(); ++k)
+    found.factors.push_back(leading_left_vectors(unfold(wide, found.modes[k]), ranks[k]));
+  found.core = detail::projected(wide, found, ranks.size());
+  const double size = frobenius(wide);
+  // Factors are orthonormal: |T - full|^2 = |T|^2 - |core|^2.
+  const auto error = [&] {
+    return std::sqrt(std::max(0.0, (size - frobenius(found.core)) * (size + frobenius(found.core))));
+  };
+  for (double before = error(); found.sweeps < options.sweeps() && before > 1e-7 * size;) {
+    for (size_t k = 0; k < ranks.size(); ++k)
+      found.factors[k] = leading_left_vectors(unfold(detail::projected(wide, found, k), found.modes[k]), ranks[k]);
+    found.core = detail::projected(wide, found, ranks.size());
+    ++found.sweeps;
+    const double after = error();
+    if (before - after <= options.tolerance() * size) break;
+    before = after;
+  }
+  found.core = found.core.to(tensor.scalar_type()).contiguous();
+  for (at::Tensor& factor : found.factors) factor = factor.to(tensor.scalar_type()).contiguous();
+  return found;
+}
+
+}  // namespace steppe::tensorized
