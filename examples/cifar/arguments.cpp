@@ -19,10 +19,11 @@ constexpr char kDescription[] =
     "Without --data it uses a sample of CIFAR-10 that comes with the program, and settings that fit its size.\n";
 constexpr char kFooter[] =
     "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method over sgd (sam, asam, zsharp, gcsam,\n"
-    "gczsharp), or both, as in adam+zsharp.\n\n"
+    "gczsharp; das, with --tensorize), or both, as in adam+zsharp.\n\n"
     "Examples:\n"
     "  steppe-cifar --compare sgd,sam,zsharp,gcsam --seeds 3\n"
     "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer zsharp --epochs 200 --device cuda\n"
+    "  steppe-cifar --compare sgd,sam,das --tensorize tr --compression 5\n"
     "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 --out adam-results\n";
 
 /// What fits a data set, as far as the user leaves it open.
@@ -74,6 +75,16 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   const char* group = "Training";
   app.add("--model", given.model, "small, resnet20 or resnet18 (default: sample small, else resnet20)", "MODEL", group)
       ->check(one_of(model_names()));
+  app.add("--tensorize", arguments.settings.tensorize,
+          "Keeps the blocks' convolutions as cores of this format: none, cp, tucker, tt (tensor train), tr (tensor "
+          "ring)",
+          "FORMAT", group)
+      ->check(one_of(core_format_names()))
+      ->capture_default_str();
+  app.add("--compression", arguments.settings.compression,
+          "Parameters of such a convolution over those of its cores, at least", "X", group)
+      ->check(number(0.1, 1e6, "from 0.1 to 1000000"))
+      ->capture_default_str();
   app.add("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)", "N", group)
       ->check(count());
   app.add("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)", "N", group)
@@ -109,6 +120,7 @@ void add_optimizer_options(CommandLine& app, Given& given, Arguments& arguments)
       ->check(not_negative());
   app.add("--rho", given.rhos, "Radius of the perturbation, for all or as NAME=X (default: by method and data)", "X",
           group);
+  app.add("--alpha", run.alpha, "Strength of das", "X", group)->check(not_negative())->capture_default_str();
   app.add("--percentile", run.percentile, "Quantile above which zsharp keeps components", "Q", group)
       ->check(share())
       ->capture_default_str();
@@ -155,12 +167,13 @@ std::map<std::string, double> numbers_by_optimizer(const std::string& option, co
   return numbers;
 }
 
-std::vector<std::string> chosen_optimizers(const Given& given, bool compare) {
+std::vector<std::string> chosen_optimizers(const Given& given, bool compare, const std::string& tensorize) {
   std::vector<std::string> names = {given.optimizer.empty() ? "sgd" : given.optimizer};
   if (compare) names = given.compare;
   if (names == std::vector<std::string>{""}) names = {"sgd", "sam", "zsharp", "gcsam"};
   for (size_t i = 0; i < names.size(); ++i) {
-    OptimizerName::parse(names[i]);
+    if (OptimizerName::parse(names[i]).method == "das" && tensorize == "none")
+      throw CLI::ValidationError("--tensorize", "das scales the cores of tensorized layers: choose a format");
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
         names.begin() + static_cast<std::ptrdiff_t>(i))
       throw std::runtime_error("--compare: '" + names[i] + "' is listed twice");
@@ -204,7 +217,7 @@ void resolve(const Given& given, bool compare, Arguments& arguments) {
   arguments.sample = given.data.empty();
   if (!arguments.sample) arguments.data = given.data;
   arguments.compare = compare;
-  arguments.optimizers = chosen_optimizers(given, compare);
+  arguments.optimizers = chosen_optimizers(given, compare, arguments.settings.tensorize);
   arguments.learning_rates = numbers_by_optimizer("--lr", given.learning_rates, arguments.optimizers, 0.0);
   arguments.rhos = numbers_by_optimizer("--rho", given.rhos, arguments.optimizers, 0.0);
   for (int i = 0; i < given.seeds; ++i) arguments.seeds.push_back(given.seed + static_cast<uint64_t>(i));

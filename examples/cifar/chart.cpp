@@ -61,12 +61,15 @@ Panel endings(const std::vector<RunResult>& results) {
 
 std::string caption(const std::vector<RunResult>& results) {
   const RunSettings& run = results.front().settings;
+  const std::string model =
+      run.model +
+      (run.tensorize == "none" ? "" : formatted(", %s cores, compression %g", run.tensorize.c_str(), run.compression));
   const auto seeds = std::count_if(results.begin(), results.end(),
                                    [&](const RunResult& other) { return other.settings.optimizer == run.optimizer; });
   return formatted("%s, %lld training images with %g %% wrong labels, %lld test images; model %s; %d seed%s%s",
                    run.dataset.c_str(), static_cast<long long>(run.train_size), 100.0 * run.label_noise,
-                   static_cast<long long>(run.test_size), run.model.c_str(), static_cast<int>(seeds),
-                   seeds == 1 ? "" : "s", seeds == 1 ? "" : "; lines are means, bands the range over the seeds");
+                   static_cast<long long>(run.test_size), model.c_str(), static_cast<int>(seeds), seeds == 1 ? "" : "s",
+                   seeds == 1 ? "" : "; lines are means, bands the range over the seeds");
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ using presentation::Progress;
 using presentation::seconds_now;
 
 /// Passes over the training images that an epoch makes.
-double passes_of(const RunSettings& run) { return OptimizerName::parse(run.optimizer).method.empty() ? 1.0 : 2.0; }
+double passes_of(const RunSettings& run) { return OptimizerName::parse(run.optimizer).passes(); }
 
 double work_of(const RunSettings& run) { return passes_of(run) * static_cast<double>(run.epochs * run.train_size); }
 

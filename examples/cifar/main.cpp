@@ -10,6 +10,7 @@
 #include "arguments.hpp"
 #include "comparison.hpp"
 #include "dataset.hpp"
+#include "models.hpp"
 #include "optimizer_name.hpp"
 #include "presentation/command_line.hpp"
 #include "presentation/interrupt.hpp"
@@ -58,10 +59,21 @@ void introduce(const Arguments& arguments) {
   std::printf("model %s, batches of %lld, %lld epochs, %s schedule, %s, %d threads\n", settings.model.c_str(),
               static_cast<long long>(settings.batch_size), static_cast<long long>(settings.epochs),
               settings.schedule.c_str(), arguments.device.c_str(), at::get_num_threads());
+  if (settings.tensorize != "none") {
+    const cifar::ResNet model = cifar::make_model(settings.model, 10, 0, settings.tensorize, settings.compression);
+    std::printf("tensorized (%s): %lld parameters instead of %lld, %lld layers in cores\n", settings.tensorize.c_str(),
+                static_cast<long long>(cifar::parameters_of(*model)),
+                static_cast<long long>(cifar::parameters_of(*cifar::make_model(settings.model, 10, 0))),
+                static_cast<long long>(cifar::cores_of(*model).size()));
+  }
   for (const std::string& optimizer : arguments.optimizers) {
     const RunSettings run = arguments.run(optimizer, 0);
     std::printf("  %-10s lr %g", optimizer.c_str(), run.learning_rate);
-    if (!cifar::OptimizerName::parse(optimizer).method.empty()) std::printf(", rho %g", run.rho);
+    const std::string method = cifar::OptimizerName::parse(optimizer).method;
+    if (method == "das")
+      std::printf(", alpha %g", run.alpha);
+    else if (!method.empty())
+      std::printf(", rho %g", run.rho);
     std::printf("\n");
   }
   std::printf("\n");

@@ -25,7 +25,7 @@ const std::vector<std::string>& base_names() {
 }
 
 const std::vector<std::string>& method_names() {
-  static const std::vector<std::string> names = {"sam", "asam", "zsharp", "gcsam", "gczsharp"};
+  static const std::vector<std::string> names = {"sam", "asam", "zsharp", "gcsam", "gczsharp", "das"};
   return names;
 }
 

@@ -12,6 +12,9 @@ struct OptimizerName {
   std::string base;
   std::string method;  ///< empty for the base alone
 
+  /// Gradients per step.
+  double passes() const { return method.empty() || method == "das" ? 1.0 : 2.0; }
+
   /// Errors list the names that exist.
   static OptimizerName parse(const std::string& text);
 };

@@ -12,7 +12,11 @@
 #include <torch/optim/sgd.h>
 
 #include <stdexcept>
+#include <type_traits>
+#include <unordered_set>
 #include <utility>
+
+#include "models.hpp"
 
 namespace cifar {
 namespace {
@@ -27,6 +31,25 @@ AnyOptimizer sharpness_aware(const Arguments&... arguments) {
   return {std::move(optimizer), [seen] { return seen->report().sharpness; }};
 }
 
+/// The cores of every tensorized layer are a group, all other parameters one that is not scaled.
+template <class Base, class BaseOptions>
+AnyOptimizer deviation_aware(const BaseOptions& base, const Module& model, double alpha) {
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  std::unordered_set<const void*> seen;
+  for (const std::vector<at::Tensor>& cores : cores_of(model)) {
+    groups.emplace_back(cores);
+    for (const at::Tensor& core : cores) seen.insert(core.unsafeGetTensorImpl());
+  }
+  if (groups.empty()) throw std::runtime_error("das scales the cores of tensorized layers; give --tensorize a format");
+  std::vector<at::Tensor> others;
+  for (const at::Tensor& parameter : model.parameters())
+    if (seen.count(parameter.unsafeGetTensorImpl()) == 0) others.push_back(parameter);
+  groups.emplace_back(others);
+  auto optimizer = std::make_unique<steppe::DAS<Base>>(groups, base, steppe::ScalingOptions().alpha(alpha));
+  optimizer->scaling(groups.size() - 1).alpha(0.0);
+  return {std::move(optimizer), nullptr};
+}
+
 template <class Base, class BaseOptions>
 AnyOptimizer over(const BaseOptions& base, const std::string& method, const Module& model,
                   const OptimizerSettings& settings) {
@@ -39,6 +62,12 @@ AnyOptimizer over(const BaseOptions& base, const std::string& method, const Modu
   if (method == "gcsam") return sharpness_aware<steppe::GCSAM<Base>>(model, base, options);
   if (method == "gczsharp")
     return sharpness_aware<CentralizedZSharp>(model, base, options, ascent::Chain(ascent::Centralize(), filter));
+  if (method == "das") {
+    if constexpr (std::is_same_v<Base, torch::optim::LBFGS>)
+      throw std::runtime_error("das needs a base that evaluates its closure once a step, which lbfgs does not");
+    else
+      return deviation_aware<Base>(base, model, settings.alpha);
+  }
   return {std::make_unique<Base>(model.parameters(), base), nullptr};
 }
 

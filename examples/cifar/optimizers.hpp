@@ -1,4 +1,4 @@
-// Every base optimizer times every method, by name; the only place of the program that knows steppe.
+// Every base optimizer times every method, by name.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -18,6 +18,7 @@ struct OptimizerSettings {
   double learning_rate = 0.1, momentum = 0.9, weight_decay = 5e-4;
   double rho = 0.05;
   double percentile = 0.95;  ///< of the methods that filter
+  double alpha = 0.01;       ///< of das
 };
 
 /// An optimizer of any kind with what it tells about its last step.
@@ -26,6 +27,7 @@ struct AnyOptimizer {
   std::function<at::Tensor()> sharpness;  ///< L(w + e) - L(w), undefined where not known; empty for a plain base
 };
 
+/// Errors: a name that does not exist; das for a model without tensorized layers, or over lbfgs.
 AnyOptimizer make_optimizer(const OptimizerName& name, const torch::nn::Module& model,
                             const OptimizerSettings& settings);
 

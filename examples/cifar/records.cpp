@@ -29,6 +29,8 @@ template <class Settings, class Visit>
 void for_each_field(Settings& run, const Visit& visit) {
   visit("data", run.dataset);
   visit("model", run.model);
+  visit("tensorize", run.tensorize);
+  visit("compression", run.compression);
   visit("optimizer", run.optimizer);
   visit("schedule", run.schedule);
   visit("train-size", run.train_size);
@@ -43,6 +45,7 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("weight-decay", run.weight_decay);
   visit("rho", run.rho);
   visit("percentile", run.percentile);
+  visit("alpha", run.alpha);
   visit("seed", run.seed);
   visit("evaluate-every", run.evaluate_every);
   visit("sharpness-rho", run.sharpness_rho);

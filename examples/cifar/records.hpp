@@ -17,12 +17,14 @@ using presentation::kUnknown;
 /// Everything that decides the result of a run.
 struct RunSettings {
   std::string dataset = "CIFAR-10", model = "small", optimizer = "sgd", schedule = "cosine";
+  std::string tensorize = "none";         ///< format of the blocks' convolutions
+  double compression = 10.0;              ///< of each of them
   int64_t train_size = 0, test_size = 0;  ///< images in use
   double label_noise = 0.0;
   bool augment = false;
   int64_t epochs = 1, batch_size = 64;
   double warm_up = 0.0;  ///< epochs
-  double learning_rate = 0.1, momentum = 0.9, weight_decay = 5e-4, rho = 0.05, percentile = 0.95;
+  double learning_rate = 0.1, momentum = 0.9, weight_decay = 5e-4, rho = 0.05, percentile = 0.95, alpha = 0.01;
   uint64_t seed = 0;
   int64_t evaluate_every = 1;   ///< epochs; the last one is always evaluated
   double sharpness_rho = 0.05;  ///< of the measurement at the end

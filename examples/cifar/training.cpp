@@ -23,7 +23,7 @@ enum Sum : int64_t { Loss, Hits, Images, Sharpness, SharpnessSteps, kSums };
 at::Tensor hits(const at::Tensor& logits, const at::Tensor& labels) { return (logits.argmax(1) == labels).sum(); }
 
 OptimizerSettings optimizer_settings(const RunSettings& run) {
-  return {run.learning_rate, run.momentum, run.weight_decay, run.rho, run.percentile};
+  return {run.learning_rate, run.momentum, run.weight_decay, run.rho, run.percentile, run.alpha};
 }
 
 }  // namespace
@@ -40,7 +40,7 @@ double schedule_factor(const std::string& schedule, int64_t step, int64_t warm_u
 Run::Run(const Dataset& data, const RunSettings& settings)
     : data_(data),
       settings_(settings),
-      model_(make_model(settings.model, data.classes, settings.seed)),
+      model_(make_model(settings.model, data.classes, settings.seed, settings.tensorize, settings.compression)),
       random_(at::make_generator<at::CPUGeneratorImpl>(settings.seed ^ kOrderStream)) {
   const auto device = data.train.images.device();
   labels_ = with_label_noise(data.train.labels.cpu(), settings.label_noise, data.classes, settings.seed ^ kNoiseStream)

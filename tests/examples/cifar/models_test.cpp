@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <steppe/optimizers.hpp>
+#include <torch/optim/sgd.h>
 
 #include "../../errors.hpp"
 #include "optimizers.hpp"
@@ -10,16 +12,10 @@
 namespace cifar {
 namespace {
 
-int64_t parameters_of(const ResNet& model) {
-  int64_t count = 0;
-  for (const at::Tensor& parameter : model->parameters()) count += parameter.numel();
-  return count;
-}
-
 TEST(CifarModels, HaveThePublishedNumbersOfParameters) {
-  EXPECT_EQ(parameters_of(make_model("resnet20", 10, 0)), 269722);
-  EXPECT_EQ(parameters_of(make_model("resnet20", 100, 0)), 269722 + 90 * 65);
-  EXPECT_EQ(parameters_of(make_model("resnet18", 10, 0)), 11173962);
+  EXPECT_EQ(parameters_of(*make_model("resnet20", 10, 0)), 269722);
+  EXPECT_EQ(parameters_of(*make_model("resnet20", 100, 0)), 269722 + 90 * 65);
+  EXPECT_EQ(parameters_of(*make_model("resnet18", 10, 0)), 11173962);
 }
 
 TEST(CifarModels, MapImagesToOneNumberPerClass) {
@@ -30,6 +26,46 @@ TEST(CifarModels, MapImagesToOneNumberPerClass) {
     EXPECT_EQ(out.sizes(), (std::vector<int64_t>{2, 100})) << name;
     EXPECT_TRUE(out.isfinite().all().item<bool>()) << name;
   }
+}
+
+TEST(CifarModels, AreSmallerByTheirCompressionWhenTensorized) {
+  const at::NoGradGuard no_grad;
+  for (const std::string& format : {"cp", "tucker", "tt", "tr"}) {
+    ResNet model = make_model("resnet20", 10, 0, format, 4.0);
+    int64_t cores = 0;
+    for (const std::vector<at::Tensor>& layer : cores_of(*model))
+      for (const at::Tensor& core : layer) cores += core.numel();
+    EXPECT_EQ(cores_of(*model).size(), 18U) << format;
+    const int64_t others = parameters_of(*model) - cores, full = 269722 - others;
+    EXPECT_LE(cores * 4, full) << format;
+    EXPECT_GT(cores * 6, full) << format << ": much smaller than asked for";
+    EXPECT_EQ(model(at::randn({2, 3, 32, 32})).sizes(), (std::vector<int64_t>{2, 10})) << format;
+  }
+  EXPECT_TRUE(cores_of(*make_model("resnet20", 10, 0)).empty());
+  EXPECT_EQ(message_of([] { make_model("small", 10, 0, "mps"); }),
+            "there is no format 'mps'; choose none, cp, tucker, tt or tr");
+}
+
+TEST(CifarOptimizers, DasGroupsTheCoresOfEachLayerAndLeavesTheRestUnscaled) {
+  ResNet model = make_model("small", 10, 0, "tr", 3.0);
+  const auto layers = cores_of(*model);
+  const AnyOptimizer any = make_optimizer({"sgd", "das"}, *model, OptimizerSettings());
+  auto& das = dynamic_cast<steppe::DAS<torch::optim::SGD>&>(*any.optimizer);
+  ASSERT_EQ(das.param_groups().size(), layers.size() + 1);
+  size_t parameters = 0;
+  for (size_t i = 0; i < das.param_groups().size(); ++i) {
+    parameters += das.param_groups()[i].params().size();
+    EXPECT_EQ(das.scaling(i).alpha(), i < layers.size() ? 0.01 : 0.0);
+  }
+  EXPECT_EQ(parameters, model->parameters().size());
+  EXPECT_EQ(message_of([] {
+              make_optimizer({"sgd", "das"}, *make_model("small", 10, 0), OptimizerSettings());
+            }),
+            "das scales the cores of tensorized layers; give --tensorize a format");
+  EXPECT_EQ(message_of([&] {
+              make_optimizer({"lbfgs", "das"}, *model, OptimizerSettings());
+            }),
+            "das needs a base that evaluates its closure once a step, which lbfgs does not");
 }
 
 TEST(CifarModels, StartFromTheWeightsThatTheSeedDraws) {
@@ -71,7 +107,8 @@ TEST(CifarOptimizers, EveryBaseWithEveryMethodTakesAStep) {
   for (const std::string& base : base_names())
     for (const std::string& method : methods) {
       SCOPED_TRACE(base + "+" + method);
-      ResNet model = make_model("small", 10, 0);
+      if (base == "lbfgs" && method == "das") continue;
+      ResNet model = method == "das" ? make_model("small", 10, 0, "tt", 3.0) : make_model("small", 10, 0);
       OptimizerSettings settings;
       settings.learning_rate = 0.01;
       AnyOptimizer any = make_optimizer({base, method}, *model, settings);
@@ -85,7 +122,7 @@ TEST(CifarOptimizers, EveryBaseWithEveryMethodTakesAStep) {
       const at::Tensor after = model->parameters().front().detach();
       EXPECT_FALSE(at::equal(before, after));
       EXPECT_TRUE(after.isfinite().all().item<bool>());
-      EXPECT_EQ(static_cast<bool>(any.sharpness), !method.empty());
+      EXPECT_EQ(static_cast<bool>(any.sharpness), !method.empty() && method != "das");
       if (any.sharpness) {
         EXPECT_TRUE(any.sharpness().isfinite().item<bool>());
       }
