@@ -74,6 +74,27 @@ std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& of) {
 
 const std::vector<Format> kFormats = {Format::CP, Format::Tucker, Format::TensorTrain, Format::TensorRing};
 
+TEST(TensorizedNet, ItsWeightsStayWhereOneCoreGrowsAndAnotherShrinks) {
+  for (const Format format : kFormats) {
+    Net net(format);
+    const c10::NoGradGuard no_grad;
+    const at::Tensor conv = net.conv->weight(), head = net.head->weight(), output = net.model->forward(net.inputs);
+    for (size_t i = 0; i < net.conv->cores().size(); ++i) {
+      net.conv->cores()[i].mul_(5.0);
+      net.conv->cores()[(i + 1) % net.conv->cores().size()].div_(5.0);
+      EXPECT_LT(distance(net.conv->weight(), conv), 1e-14) << format;
+    }
+    for (size_t i = 0; i < net.head->cores().size(); ++i) {
+      net.head->cores()[i].mul_(0.1);
+      net.head->cores()[(i + 2) % net.head->cores().size()].div_(0.1);
+      EXPECT_LT(distance(net.head->weight(), head), 1e-14) << format;
+    }
+    EXPECT_LT(distance(net.model->forward(net.inputs), output), 1e-13) << format;
+    net.conv->cores()[0].mul_(2.0);
+    EXPECT_LT(distance(net.conv->weight(), conv * 2.0), 1e-14) << format;
+  }
+}
+
 TEST(TensorizedNet, GradientFlowConservesTheDeviationOfEveryLayer) {
   for (const Format format : kFormats) {
     Net net(format);
@@ -113,9 +134,8 @@ TEST(TensorizedNet, OneStepOfDasChangesTheDeviationAsTheFlowOfSam) {
     DeviationMonitor monitor({net.conv->cores(), net.head->cores()});
     net.backward();
     monitor.record();
-    // The scaling alone: a base that then takes back what it did to the gradient's part is not needed at this size.
     const double lr = 1e-7, alpha = 0.3;
-    Net plain(format);
+    Net plain(format);  // the same step without scaling
     DAS<SGD> das(net.groups(), SGDOptions(lr), ScalingOptions().alpha(alpha));
     das.scaling(2).alpha(0.0);
     das.step();

@@ -76,6 +76,20 @@ TEST(Tucker, ItsErrorIsNoLargerThanTheoryAndSweepsLowerIt) {
   }
 }
 
+TEST(Tucker, SweepsGoOnUntilOneGainsTooLittle) {
+  const at::Tensor tensor = random({6, 5, 7});
+  const auto swept = [&](double tolerance) {
+    return tucker(tensor, {2, 2, 2}, TuckerOptions().sweeps(500).tolerance(tolerance));
+  };
+  EXPECT_EQ(swept(1.0).sweeps, 1);
+  const TuckerTensor loose = swept(1e-4), tight = swept(1e-12);
+  EXPECT_GT(loose.sweeps, 1);
+  EXPECT_GT(tight.sweeps, loose.sweeps);
+  EXPECT_LT(tight.sweeps, 500);
+  EXPECT_LT(frobenius(tight.full() - tensor), frobenius(loose.full() - tensor));
+  EXPECT_EQ(tucker(tensor, {2, 2, 2}, TuckerOptions().sweeps(3).tolerance(0.0)).sweeps, 3);
+}
+
 TEST(Tucker, ModesCanBeLeftAlone) {
   const at::Tensor tensor = random({6, 3, 3, 5});
   const TuckerTensor found = tucker(tensor, {4, 5}, TuckerOptions().modes({0, 3}));
@@ -99,6 +113,7 @@ TEST(Tucker, ImpossibleRanksModesAndTensorsAreNamed) {
   const at::Tensor tensor = random({4, 3, 5});
   expect_error([&] { tucker(tensor, {4, 9, 5}); }, "Tucker rank 9 of mode 1 must be from 1 to 3");
   expect_error([&] { tucker(tensor, {0, 3, 5}); }, "Tucker rank 0 of mode 0");
+  expect_error([&] { tucker(random({20, 2, 3}), {7, 2, 3}); }, "Tucker rank 7 of mode 0 must be from 1 to 6");
   expect_error([&] { tucker(tensor, {2, 2}); }, "of 3 modes needs as many ranks, got [2, 2]");
   expect_error([&] { tucker(tensor, {2}, TuckerOptions().modes({3})); }, "no mode 3");
   expect_error(

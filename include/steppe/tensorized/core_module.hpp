@@ -74,12 +74,6 @@ class CoreModule : public torch::nn::Cloneable<Derived> {
     for (size_t k = 0; k < cores_.size(); ++k) cores_[k].copy_(found[k]);
   }
 
-  /// The two ways' costs decide unless the options do.
-  Route cheaper(double by_cores, double by_weight) const {
-    if (options_.route() != Route::Cheapest) return options_.route();
-    return by_cores < by_weight ? Route::Cores : Route::Full;
-  }
-
   void print_cores(std::ostream& out) const {
     out << ", format=" << network_.format() << ", modes=" << c10::IntArrayRef(network_.modes())
         << ", ranks=" << c10::IntArrayRef(network_.ranks()) << ", parameters=" << network_.parameters()

@@ -85,7 +85,8 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
   /// The way that forward() takes for an input of this shape: Cores or Full.
   Route route_for(c10::IntArrayRef input) const {
     if (options_.route() != Route::Cheapest) return options_.route();
-    return cheaper(multiplications(Route::Cores, input), multiplications(Route::Full, input));
+    const bool cores_win = multiplications(Route::Cores, input) < multiplications(Route::Full, input);
+    return cores_win ? Route::Cores : Route::Full;
   }
 
   /// What an output costs on one way (Cheapest: on the cheaper one). The backward costs about twice as much.
