@@ -118,7 +118,8 @@ class Scale {
       for (const double factor : few ? std::vector<double>{1.0, 2.0, 5.0} : std::vector<double>{1.0}) {
         const double inside = power + std::log10(factor);
         if (inside >= from_ - 1e-9 && inside <= to_ + 1e-9)
-          ticks_.emplace_back(inside, formatted("%g", factor * std::pow(10.0, power)));
+          ticks_.emplace_back(inside, std::abs(power) < 4.0 ? formatted("%g", factor * std::pow(10.0, power))
+                                                            : formatted("%ge%.0f", factor, power));
       }
   }
 

@@ -63,7 +63,7 @@ TEST(Figure, ALogarithmicAxisHasDecadesAndLeavesOutWhatIsNotOverZero) {
   Figure figure("", "");
   figure.add(Panel{"", {"x"}, {"y", true}, {{"a", {0, 1, 2, 3}, {1e-4, 0.0, 1.0, 1e4}, {}, {}}}});
   const std::string svg = figure.svg();
-  for (const char* words : {">0.0001<", ">1<", ">10000<"}) EXPECT_TRUE(has(svg, words)) << words << svg;
+  for (const char* words : {">1e-4<", ">1<", ">1e4<"}) EXPECT_TRUE(has(svg, words)) << words << svg;
   EXPECT_EQ(count_of(svg, "<polyline"), 2U);
 }
 
