@@ -76,9 +76,7 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   app.add("--model", given.model, "small, resnet20 or resnet18 (default: sample small, else resnet20)", "MODEL", group)
       ->check(one_of(model_names()));
   app.add("--tensorize", arguments.settings.tensorize,
-          "Keeps the blocks' convolutions as cores of this format: none, cp, tucker, tt (tensor train), tr (tensor "
-          "ring)",
-          "FORMAT", group)
+          "Blocks' weights as cores: none, cp, tucker, tt or tr (train, ring)", "FORMAT", group)
       ->check(one_of(core_format_names()))
       ->capture_default_str();
   app.add("--compression", arguments.settings.compression,

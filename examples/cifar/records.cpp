@@ -29,8 +29,6 @@ template <class Settings, class Visit>
 void for_each_field(Settings& run, const Visit& visit) {
   visit("data", run.dataset);
   visit("model", run.model);
-  visit("tensorize", run.tensorize);
-  visit("compression", run.compression);
   visit("optimizer", run.optimizer);
   visit("schedule", run.schedule);
   visit("train-size", run.train_size);
@@ -45,10 +43,12 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("weight-decay", run.weight_decay);
   visit("rho", run.rho);
   visit("percentile", run.percentile);
-  visit("alpha", run.alpha);
   visit("seed", run.seed);
   visit("evaluate-every", run.evaluate_every);
   visit("sharpness-rho", run.sharpness_rho);
+  visit("tensorize", run.tensorize);
+  visit("compression", run.compression);
+  visit("alpha", run.alpha);
 }
 
 }  // namespace

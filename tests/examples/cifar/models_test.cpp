@@ -30,7 +30,7 @@ TEST(CifarModels, MapImagesToOneNumberPerClass) {
 
 TEST(CifarModels, AreSmallerByTheirCompressionWhenTensorized) {
   const at::NoGradGuard no_grad;
-  for (const std::string& format : {"cp", "tucker", "tt", "tr"}) {
+  for (const std::string format : {"cp", "tucker", "tt", "tr"}) {
     ResNet model = make_model("resnet20", 10, 0, format, 4.0);
     int64_t cores = 0;
     for (const std::vector<at::Tensor>& layer : cores_of(*model))
