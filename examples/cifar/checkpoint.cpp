@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 using torch::serialize::InputArchive;
 using torch::serialize::OutputArchive;
 
-constexpr char kFormat[] = "steppe-cifar 1";
+constexpr char kFormat[] = "steppe-cifar 2";
 
 constexpr double EpochRecord::*kColumns[] = {&EpochRecord::learning_rate,  &EpochRecord::train_loss,
                                              &EpochRecord::train_accuracy, &EpochRecord::seen_sharpness,

@@ -50,7 +50,7 @@ Comparison plan(const Arguments& arguments) {
   return comparison;
 }
 
-void introduce(const Arguments& arguments) {
+void introduce(const Arguments& arguments, int64_t classes) {
   const RunSettings& settings = arguments.settings;
   std::printf("%s%s: %lld training and %lld test images, %g %% of the training labels wrong, %s\n",
               settings.dataset.c_str(), arguments.sample ? " (bundled sample)" : "",
@@ -60,10 +60,10 @@ void introduce(const Arguments& arguments) {
               static_cast<long long>(settings.batch_size), static_cast<long long>(settings.epochs),
               settings.schedule.c_str(), arguments.device.c_str(), at::get_num_threads());
   if (settings.tensorize != "none") {
-    const cifar::ResNet model = cifar::make_model(settings.model, 10, 0, settings.tensorize, settings.compression);
+    const cifar::ResNet model = cifar::make_model(settings.model, classes, 0, settings.tensorize, settings.compression);
     std::printf("tensorized (%s): %lld parameters instead of %lld, %lld layers in cores\n", settings.tensorize.c_str(),
                 static_cast<long long>(cifar::parameters_of(*model)),
-                static_cast<long long>(cifar::parameters_of(*cifar::make_model(settings.model, 10, 0))),
+                static_cast<long long>(cifar::parameters_of(*cifar::make_model(settings.model, classes, 0))),
                 static_cast<long long>(cifar::cores_of(*model).size()));
   }
   for (const std::string& optimizer : arguments.optimizers) {
@@ -109,7 +109,7 @@ int run(int argc, char** argv) {
   const Dataset data = load(arguments);
   const Comparison comparison = plan(arguments);
   cifar::prepare(comparison, data);
-  introduce(arguments);
+  introduce(arguments, data.classes);
   presentation::catch_interrupts();
   const Outcome outcome = cifar::carry_out(comparison, data);
   close(arguments, comparison, outcome);

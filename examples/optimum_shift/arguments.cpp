@@ -16,12 +16,10 @@ using presentation::number;
 using presentation::share;
 
 constexpr char kDescription[] =
-    "Trains CIFAR classifiers and moves their final layer to the smallest weights with the same outputs on given "
-    "images\n"
-    "(optimum shifting, arXiv 2405.14111): once after training (OS), and every few steps of its late part (SOS). Each "
-    "is\n"
-    "done twice: kept only if the loss on other images does not rise, and kept always. Loss, accuracy, norms and\n"
-    "sharpness before and after go into one page with tables and pictures.\n";
+    "Trains CIFAR classifiers and moves their final layer to the smallest weights with the same outputs on given\n"
+    "images (optimum shifting, arXiv 2405.14111): once after training (OS), and every few steps of its late part\n"
+    "(SOS). Each is done twice: kept only if the loss on the measured training images does not rise, and kept\n"
+    "always. Loss, accuracy, norms and sharpness before and after go into one page with tables and pictures.\n";
 constexpr char kFooter[] =
     "\nExamples:\n"
     "  steppe-optimum-shift --out shifts\n"

@@ -7,11 +7,11 @@
 
 namespace presentation {
 
-/// Cut at 599 characters.
 template <class... Values>
 std::string formatted(const char* format, Values... values) {
-  char text[600];
-  std::snprintf(text, sizeof(text), format, values...);
+  const int length = std::snprintf(nullptr, 0, format, values...);
+  std::string text(static_cast<std::size_t>(length > 0 ? length : 0), '\0');
+  std::snprintf(text.data(), text.size() + 1, format, values...);
   return text;
 }
 

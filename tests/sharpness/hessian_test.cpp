@@ -82,6 +82,26 @@ TEST(Hessian, ADoubleBackwardThatIsWrongOrFailsGivesWayToDifferences) {
     }
 }
 
+/// x^2 whose backward is right, and whose second derivative is no number.
+struct NotANumber : public torch::autograd::Function<NotANumber> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x) {
+    context->save_for_backward({x});
+    return x.square();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    return {gradients[0] * 2 * x.detach() + (x - x.detach()).sqrt() * 0};
+  }
+};
+
+TEST(Hessian, ADoubleBackwardThatGivesNoNumberGivesWayToDifferences) {
+  const at::Tensor w = torch::full({4}, 0.5, at::kDouble).requires_grad_(true);
+  const Hessian hessian(LossSurface({w}, [&] { return NotANumber::apply(w).sum(); }));
+  EXPECT_EQ(hessian.derivative(), Derivative::Differences);
+  EXPECT_TRUE(at::allclose(hessian.times(torch::ones({4}, at::kDouble)), torch::full({4}, 2.0, at::kDouble), 1e-6));
+}
+
 /// Each operation's product must be that of differences of its gradients with another step, whichever way was chosen.
 TEST(Hessian, TheChoiceIsRightForEachOperation) {
   namespace F = torch::nn::functional;

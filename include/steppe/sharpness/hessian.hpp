@@ -214,7 +214,8 @@ class Hessian {
       add_differences(first, vector, step(), apart, -1.0);
       return detail::two_norm(apart);
     };
-    if (off > allowed && off > allowed + 3.0 * blur()) {
+    // A product that is no number is not within anything.
+    if (!(off <= allowed) && !(off <= allowed + 3.0 * blur())) {
       derivative_ = Derivative::Differences;
       reason_ = "double backward is off by " + std::to_string(off / size) + " of the product by differences";
     } else {

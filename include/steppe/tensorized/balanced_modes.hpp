@@ -37,6 +37,7 @@ inline void search_modes(int64_t size, int64_t count, int64_t from, int64_t sum,
 /// Splits a size into `count` factors of the smallest sum, ascending; factors of one are left out: 512 in 2 is {16,
 /// 32}, 10 is {2, 5}, 7 is {7}.
 inline std::vector<int64_t> balanced_modes(int64_t size, int64_t count) {
+  TORCH_CHECK(count >= 1, "steppe: a size is split into at least one mode, got ", count);
   std::vector<int64_t> chosen, best, modes;
   int64_t best_sum = size + count + 1;
   detail::search_modes(size, count, 1, 0, chosen, best, best_sum);

@@ -165,10 +165,20 @@ class CoreNetwork {
     for (size_t k = 0; k < ranks.size(); ++k)
       TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= limits[k], "steppe: ", format_, " rank ", ranks[k], " at place ", k,
                   " must be from 1 to ", limits[k], " for a weight of modes ", c10::IntArrayRef(modes_));
+    if (format_ == Format::Tucker) check_tucker_ranks(ranks);
     if (format_ != Format::TensorTrain) return;
     for (size_t k = 1; k < ranks.size(); ++k)
       TORCH_CHECK(ranks[k] <= ranks[k - 1] * modes_[k], "steppe: TensorTrain rank ", ranks[k], " at place ", k,
                   " must be from 1 to ", ranks[k - 1] * modes_[k], " behind a rank of ", ranks[k - 1]);
+  }
+
+  /// No unfolding of the core may have fewer columns than rows: a decomposition could not fill it.
+  void check_tucker_ranks(const std::vector<int64_t>& ranks) const {
+    int64_t core = entries();
+    for (size_t k = 0; k < ranks.size(); ++k) core = core / modes_[static_cast<size_t>(factored_[k])] * ranks[k];
+    for (size_t k = 0; k < ranks.size(); ++k)
+      TORCH_CHECK(ranks[k] <= core / ranks[k], "steppe: Tucker rank ", ranks[k], " at place ", k, " must be from 1 to ",
+                  core / ranks[k], " beside the other ranks ", c10::IntArrayRef(ranks));
   }
 
   /// Shapes and letters follow from the ranks.

@@ -64,6 +64,12 @@ inline std::vector<int64_t> tucker_modes(const at::Tensor& tensor, c10::IntArray
     TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= largest, "steppe: Tucker rank ", ranks[k], " of mode ", modes[k],
                 " must be from 1 to ", largest, " for a tensor of shape ", tensor.sizes());
   }
+  // A core's unfolding has as many rows as its rank and no more columns than the rest of it has entries.
+  int64_t core = tensor.numel();
+  for (size_t k = 0; k < modes.size(); ++k) core = core / tensor.size(modes[k]) * ranks[k];
+  for (size_t k = 0; k < modes.size(); ++k)
+    TORCH_CHECK(ranks[k] <= core / ranks[k], "steppe: Tucker rank ", ranks[k], " of mode ", modes[k],
+                " must be from 1 to ", core / ranks[k], " beside the other ranks ", ranks);
   return modes;
 }
 

@@ -25,6 +25,20 @@ TEST(Spread, OneValueHasNoDeviationAndNoneHasNoMean) {
   EXPECT_TRUE(std::isnan(spread_of({}).mean));
 }
 
+TEST(Spread, TheIntervalHasStudentsQuantileForAnyNumberOfValues) {
+  const auto quantile = [](size_t count) {
+    Spread spread;
+    spread.count = count;
+    spread.deviation = std::sqrt(static_cast<double>(count));
+    return half_interval(spread);
+  };
+  EXPECT_NEAR(quantile(2), 12.706, 1e-3);
+  EXPECT_NEAR(quantile(5), 2.776, 0.01);
+  EXPECT_NEAR(quantile(10), 2.262, 2e-3);
+  EXPECT_NEAR(quantile(20), 2.093, 1e-3);
+  EXPECT_NEAR(quantile(101), 1.984, 1e-3);
+}
+
 TEST(Spread, ATextHasADeviationWhereThereIsOne) {
   EXPECT_EQ(mean_and_deviation({1.0, 2.0, 6.0}, "%.1f"), "3.0 ± 2.6");
   EXPECT_EQ(mean_and_deviation({1.0, 2.0, 6.0}, "%+.1f"), "+3.0 ± 2.6") << "a deviation has no sign";

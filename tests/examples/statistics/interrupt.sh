@@ -3,6 +3,10 @@
 
 "$program" --threads 1 --n 200 --iterations 1000000 --designs 1 --sigmas 0.5 --draws 2000 --only kernel --out "$work/out" >"$work/said" 2>&1 &
 process=$!
+while [ ! -d "$work/out" ]; do
+  kill -0 "$process" 2>/dev/null || fail "it ended too early: $(cat "$work/said")"
+  sleep 0.1
+done
 sleep 3
 kill -INT "$process"
 code=0

@@ -3,6 +3,10 @@
 
 "$program" --iterations 1000000 --optimizers adam,sam --out "$work/out" >"$work/said" 2>&1 &
 process=$!
+while [ ! -d "$work/out" ]; do
+  kill -0 "$process" 2>/dev/null || fail "it ended too early: $(cat "$work/said")"
+  sleep 0.1
+done
 sleep 3
 kill -INT "$process"
 code=0
