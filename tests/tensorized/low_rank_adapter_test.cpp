@@ -41,7 +41,7 @@ TEST(LowRankAdapter, EqualsTheFullLayerBuiltFromItsCores) {
     torch::nn::Linear linear(torch::nn::LinearOptions(12, 5).bias(bias));
     LowRankAdapter adapter = adapter_of(linear, LowRankOptions(3).alpha(2));
     torch::NoGradGuard no_grad;
-    adapter->cores()[1].normal_();
+    adapter->cores()[1].copy_(random({5, 3}, 7));
     const at::Tensor made = linear->weight + at::matmul(adapter->cores()[1], adapter->cores()[0]) * (2.0 / 3.0);
     EXPECT_LT(distance(adapter->weight(), made), 1e-14);
     torch::AutoGradMode grad(true);
@@ -75,7 +75,7 @@ TEST(LowRankAdapter, MergesItsUpdateIntoTheFrozenWeight) {
   LowRankAdapter adapter = adapter_of(linear, LowRankOptions(3).alpha(9));
   {
     torch::NoGradGuard no_grad;
-    adapter->cores()[1].normal_();
+    adapter->cores()[1].copy_(random({5, 3}, 7));
   }
   const at::Tensor input = random({4, 12}), before = adapter->forward(input).detach();
   adapter->merge();
@@ -96,7 +96,7 @@ TEST(LowRankAdapter, IsCopiedSavedAndLoaded) {
   LowRankAdapter adapter = adapter_of(linear, LowRankOptions(3));
   {
     torch::NoGradGuard no_grad;
-    adapter->cores()[1].normal_();
+    adapter->cores()[1].copy_(random({5, 3}, 7));
   }
   const at::Tensor input = random({4, 12}), before = adapter->forward(input).detach();
   const auto copy = std::dynamic_pointer_cast<LowRankAdapterImpl>(adapter->clone());

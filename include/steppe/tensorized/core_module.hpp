@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
@@ -47,8 +50,8 @@ class CoreModule : public torch::nn::Cloneable<Derived> {
     const c10::NoGradGuard no_grad;
     const double inputs = static_cast<double>(fan_in_), gain = options_.gain();
     const double deviation = network_.entry_deviation(gain * gain / inputs);
-    for (at::Tensor& core : cores_) core.normal_(0.0, deviation);
-    if (bias.defined()) bias.uniform_(-1.0 / std::sqrt(inputs), 1.0 / std::sqrt(inputs));
+    for (at::Tensor& core : cores_) core.copy_(at::randn(core.sizes(), core.options()) * deviation);
+    if (bias.defined()) bias.copy_((at::rand(bias.sizes(), bias.options()) * 2.0 - 1.0) / std::sqrt(inputs));
   }
 
   at::Tensor bias;

@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
@@ -82,7 +83,7 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
     a_ = register_parameter("core_0", at::empty({options_.rank(), in_}));
     b_ = register_parameter("core_1", at::empty({out_, options_.rank()}));
     const c10::NoGradGuard no_grad;
-    a_.normal_(0.0, 1.0 / std::sqrt(static_cast<double>(in_)));
+    a_.copy_(at::randn(a_.sizes(), a_.options()) / std::sqrt(static_cast<double>(in_)));
     b_.zero_();
   }
 

@@ -59,7 +59,8 @@ struct TensorRing {
 /// tensor's type. The SVD of the first mode against the others gives up to r_0 * r_1 components, laid out as r_0 by
 /// r_1; the remaining chain is cut by SVDs as in a tensor train. The squares of what each SVD discards add up to that
 /// of the error; where nothing is discarded, as with every rank that of a tensor train at full rank, the tensor is
-/// rebuilt to rounding. All cores but the last are orthonormal.
+/// rebuilt to rounding. All cores but the last have orthonormal columns, or zeros in a place of the
+/// first that stays empty.
 ///
 /// The ranks are upper limits: the first two shrink where the first mode has fewer components than r_0 * r_1, a later
 /// one where its matrix has. Cost and memory: as tensor_train, with r_0 times its chain. Errors: ranks below 1, another
@@ -76,7 +77,7 @@ inline TensorRing tensor_ring(const at::Tensor& tensor, c10::IntArrayRef ranks) 
     TORCH_CHECK(ranks[k] >= 1, "steppe: tensor-ring rank ", ranks[k], " before mode ", k, " must be at least 1");
   if (wide.dim() == 1) return {{tensor.detach().reshape({1, -1, 1}).clone()}};
   const auto [u, s, v] = at::linalg_svd(unfold(wide, 0), /*full_matrices=*/false);
-  const int64_t d = wide.size(0), first = ranks[1] < s.numel() ? ranks[1] : s.numel();
+  const int64_t d = wide.size(0), first = std::min(ranks[1], s.numel());
   const int64_t closing = std::min(ranks[0], (s.numel() + first - 1) / first);
   const int64_t kept = std::min(s.numel(), closing * first), empty = closing * first - kept;
   // Component c is at (c / first, c % first) of the grid; places that stay empty hold zeros.
