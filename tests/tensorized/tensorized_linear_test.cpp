@@ -185,6 +185,12 @@ TEST(TensorizedLinear, WhatDoesNotFitIsNamed) {
       "more than 20 output features");
   expect_error([] { TensorizedLinear(0, 20, CoreOptions().rank(2)); }, "got 0");
   expect_error([] { TensorizedLinear(12, 20, CoreOptions().compression(1000)); }, "out of reach");
+  expect_error([] { TensorizedLinear(12, 20, CoreOptions().rank(2).modes(-1)); }, "got -1");
+  expect_error(
+      [] {
+        TensorizedLinear(8, 8, CoreOptions().format(Format::Tucker).modes(1).ranks({4, 1}));
+      },
+      "Tucker rank 4 at place 0 must be from 1 to 1 beside");
 }
 
 TEST(TensorizedLinear, TakesAnEmptyBatch) {

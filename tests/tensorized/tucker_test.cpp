@@ -114,6 +114,7 @@ TEST(Tucker, ImpossibleRanksModesAndTensorsAreNamed) {
   expect_error([&] { tucker(tensor, {4, 9, 5}); }, "Tucker rank 9 of mode 1 must be from 1 to 3");
   expect_error([&] { tucker(tensor, {0, 3, 5}); }, "Tucker rank 0 of mode 0");
   expect_error([&] { tucker(random({20, 2, 3}), {7, 2, 3}); }, "Tucker rank 7 of mode 0 must be from 1 to 6");
+  expect_error([&] { tucker(random({10, 10, 10}), {5, 1, 1}); }, "Tucker rank 5 of mode 0 must be from 1 to 1 beside");
   expect_error([&] { tucker(tensor, {2, 2}); }, "of 3 modes needs as many ranks, got [2, 2]");
   expect_error([&] { tucker(tensor, {2}, TuckerOptions().modes({3})); }, "no mode 3");
   expect_error(
