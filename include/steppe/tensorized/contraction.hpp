@@ -46,7 +46,7 @@ class LetterSizes {
 ///
 /// A pair costs as many multiplications as its letters have values; a letter is summed as soon as no other operand and
 /// not the result has it. The cheapest order of pairs is found exactly, over all subsets: 3^n small steps for n
-/// operands, microseconds for the six of a usual layer.
+/// operands.
 class Contraction {
  public:
   /// Which pairs are made: the left part of every subset of operands that is made (bit k: operand k).

@@ -1,5 +1,5 @@
 # A short comparison ends with code 0, a table, curves.csv and curves.svg.
-. "$(dirname "$0")/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --threads 1 --quick --compare --seeds 2 --out "$work/out" >"$work/said" 2>&1 || fail "code $?: $(cat "$work/said")"
 for words in 'test accuracy' '^zsharp ' 'against sgd' 'curves.csv'; do

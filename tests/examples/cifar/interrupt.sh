@@ -1,5 +1,5 @@
 # Ctrl-C in the middle of a comparison saves, and --resume ends with the results of a run without it.
-. "$(dirname "$0")/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 options="--threads 1 --compare sgd,sam --seed 3 --train-size 128 --test-size 100 --batch-size 32 --augment --epochs 40"
 without_seconds() { cut -d, -f1-9,11- "$1"; }

@@ -1,5 +1,5 @@
 # --quick ends with code 0 and one page with pictures and their numbers; what cannot work with one clear line.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --quick --threads 1 --train-size 64 --test-size 32 --epochs 2 --every 1 --images 32 --vectors 2 --points 3 \
   --out "$work/out" >"$work/said" 2>&1 || fail "code $?: $(cat "$work/said")"

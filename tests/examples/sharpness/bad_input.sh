@@ -1,5 +1,5 @@
 # What cannot work ends with one clear line and a code other than 0.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 refuses() { # words of the message, then arguments
   words=$1

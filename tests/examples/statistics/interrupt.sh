@@ -1,5 +1,5 @@
 # Ctrl-C in the middle ends with what there is, and code 130.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --threads 1 --n 200 --iterations 1000000 --designs 1 --sigmas 0.5 --draws 2000 --only kernel --out "$work/out" >"$work/said" 2>&1 &
 process=$!

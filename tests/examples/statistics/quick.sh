@@ -1,5 +1,5 @@
 # A quick run ends with code 0, both tables and every file.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --threads 1 --quick --out "$work/out" >"$work/said" 2>&1 || fail "code $?: $(cat "$work/said")"
 for words in 'condition .* holds' 'SAM.s risk is lower at k = 1 to' 'standard errors' 'test error' 'top eigenvalue' 'index.html'; do

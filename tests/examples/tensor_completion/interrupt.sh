@@ -1,5 +1,5 @@
 # Ctrl-C ends with code 130 and a page of what there is.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --iterations 1000000 --optimizers adam,sam --out "$work/out" >"$work/said" 2>&1 &
 process=$!

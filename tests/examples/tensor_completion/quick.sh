@@ -1,5 +1,5 @@
 # A quick run ends with code 0, its tables, and a page with pictures and their numbers.
-. "$(dirname "$0")/../cifar/program.sh"
+. "$(dirname "$0")/../program.sh"
 
 "$program" --quick --iterations 40 --sweeps 5 --splits 2 --held-out-iterations 20 --out "$work/out" >"$work/said" 2>&1 ||
   fail "code $?: $(cat "$work/said")"

@@ -1,4 +1,4 @@
-# What the tests of the program share: sourced with the program and a folder of its own as arguments.
+# What the tests of the programs share: sourced with the program and a folder of its own as arguments.
 set -eu
 program=$(realpath "$1")
 work=$2
