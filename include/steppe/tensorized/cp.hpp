@@ -147,8 +147,8 @@ inline at::Tensor fitted_factor(const at::Tensor& tensor, const std::vector<at::
 /// ALS may stop at a local minimum: unlike the other formats', its error has no bound in singular values. For a matrix
 /// it is the truncated SVD. Cost of a sweep: per mode about R times the tensor's entries, and an inverse of R^3, and
 /// the tensor built from its factors for the error; memory: three tensors in float64 and R columns of all but the last
-/// mode. Errors below 1e-10 of the tensor's norm are rounding. Errors: a rank below 1 or beyond the largest, entries that are not
-/// finite.
+/// mode. Errors below 1e-10 of the tensor's norm are rounding. Errors: a rank below 1 or beyond the largest, entries
+/// that are not finite.
 ///
 ///     const auto parts = steppe::tensorized::cp(tensor, /*rank=*/8);
 ///     const at::Tensor again = parts.full();  // parts.factors
