@@ -40,13 +40,17 @@ TEST(Hessian, OfASubsetIsItsBlock) {
   LossSurface surface(*net.model, [&] { return net.loss(); });
   surface.only({params[2]});
   const at::Tensor v = torch::randn({8}, at::kDouble);
-  EXPECT_LT((Hessian(surface).times(v) - dense.slice(0, 16, 24).slice(1, 16, 24).mv(v)).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((Hessian(surface).times(v) - dense.slice(0, 16, 24).slice(1, 16, 24).mv(v)).abs().max().item<double>(),
+            1e-12);
 }
 
 TEST(Hessian, OfALossThatIsLinearInSomeWeightsOrInAllHasZerosThere) {
-  const at::Tensor a = torch::ones({2}, at::kDouble).requires_grad_(true), b = torch::ones({3}, at::kDouble).requires_grad_(true);
+  const at::Tensor a = torch::ones({2}, at::kDouble).requires_grad_(true),
+                   b = torch::ones({3}, at::kDouble).requires_grad_(true);
   const LossSurface surface({a, b}, [&] { return a.square().sum() + b.sum(); });
-  EXPECT_TRUE(Hessian(surface).times(torch::ones({5}, at::kDouble)).equal(torch::tensor({2.0, 2.0, 0.0, 0.0, 0.0}, at::kDouble)));
+  EXPECT_TRUE(Hessian(surface)
+                  .times(torch::ones({5}, at::kDouble))
+                  .equal(torch::tensor({2.0, 2.0, 0.0, 0.0, 0.0}, at::kDouble)));
   const LossSurface linear({b}, [&] { return b.sum(); });
   EXPECT_TRUE(Hessian(linear).times(torch::ones({3}, at::kDouble)).equal(torch::zeros({3}, at::kDouble)));
 }
@@ -61,7 +65,8 @@ struct Doubtful : public torch::autograd::Function<Doubtful> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const at::Tensor x = context->get_saved_variables()[0];
-    if (at::GradMode::is_enabled() && context->saved_data["throws"].toBool()) throw std::runtime_error("no second derivative\nof it");
+    if (at::GradMode::is_enabled() && context->saved_data["throws"].toBool())
+      throw std::runtime_error("no second derivative\nof it");
     return {gradients[0] * 2 * x.detach(), at::Tensor()};  // detached: its derivative seems to be 0
   }
 };
@@ -107,7 +112,8 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
   namespace F = torch::nn::functional;
   torch::manual_seed(5);
   const auto d = at::TensorOptions(at::kDouble);
-  const at::Tensor x = torch::randn({5, 4}, d), y = torch::randn({3, 4}, d), labels = torch::tensor({0, 1, 2, 3, 0}, at::kLong);
+  const at::Tensor x = torch::randn({5, 4}, d), y = torch::randn({3, 4}, d),
+                   labels = torch::tensor({0, 1, 2, 3, 0}, at::kLong);
   const at::Tensor image = torch::randn({1, 2, 5, 5}, d), indices = torch::tensor({0, 1, 3, 1}, at::kLong);
   const at::Tensor offsets = torch::tensor({0, 2}, at::kLong);
   const at::Tensor w = torch::randn({4, 4}, d).requires_grad_(true);
@@ -118,7 +124,9 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
       {"cdist", [&] { return torch::cdist(x.mm(w), y).square().mean(); }},
       {"multi_margin_loss", [&] { return F::multi_margin_loss(x.mm(w).square(), labels); }},
       {"multilabel_margin_loss",
-       [&] { return F::multilabel_margin_loss(x.mm(w).square(), torch::tensor({{3, 0, -1, 1}}, at::kLong).expand({5, 4})); }},
+       [&] {
+         return F::multilabel_margin_loss(x.mm(w).square(), torch::tensor({{3, 0, -1, 1}}, at::kLong).expand({5, 4}));
+       }},
       {"grid_sample",
        [&] {
          const at::Tensor grid = torch::tanh(w).view({1, 2, 4, 2}) * 0.9;
@@ -126,7 +134,9 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
        }},
       {"embedding_bag",
        [&] {
-         return F::embedding_bag(indices, w, F::EmbeddingBagFuncOptions().offsets(offsets).mode(torch::kMean)).square().mean();
+         return F::embedding_bag(indices, w, F::EmbeddingBagFuncOptions().offsets(offsets).mode(torch::kMean))
+             .square()
+             .mean();
        }},
       {"ctc_loss",
        [&] {
@@ -136,16 +146,18 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
        }},
       {"_weight_norm",
        [&] {
-         return torch::tanh(x.mm(torch::_weight_norm(w, w.detach().norm(2, {1}, true) + w.slice(1, 0, 1) * 0.1, 0))).square().mean();
+         return torch::tanh(x.mm(torch::_weight_norm(w, w.detach().norm(2, {1}, true) + w.slice(1, 0, 1) * 0.1, 0)))
+             .square()
+             .mean();
        }},
       {"layer_norm", [&] { return torch::layer_norm(x.mm(w), {4}).pow(3).mean(); }},
-      {"batch_norm",
-       [&] { return torch::batch_norm(x.mm(w), {}, {}, {}, {}, true, 0.1, 1e-5, false).pow(3).mean(); }},
+      {"batch_norm", [&] { return torch::batch_norm(x.mm(w), {}, {}, {}, {}, true, 0.1, 1e-5, false).pow(3).mean(); }},
       {"softmax", [&] { return torch::softmax(x.mm(w), 1).square().mean(); }},
   };
   for (const auto& [name, loss] : operations) {
     const Hessian hessian(LossSurface({w}, loss));
-    std::cout << name << ": " << (hessian.derivative() == Derivative::Differences ? "differences, " : "double backward, ")
+    std::cout << name << ": "
+              << (hessian.derivative() == Derivative::Differences ? "differences, " : "double backward, ")
               << hessian.reason() << "\n";
     const at::Tensor v = torch::randn({16}, d);
     const at::Tensor product = hessian.times(v);
@@ -163,7 +175,8 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
 
 TEST(Hessian, TheTraceIsExactForADiagonalAndWithinItsErrorsOtherwise) {
   const Quadratic quadratic({4.0, 2.0, 1.0, -0.5, 0.0});
-  const Estimate exact = trace(Hessian(LossSurface({quadratic.w}, [&] { return quadratic.loss(); })), TraceOptions().vectors(3));
+  const Estimate exact =
+      trace(Hessian(LossSurface({quadratic.w}, [&] { return quadratic.loss(); })), TraceOptions().vectors(3));
   EXPECT_NEAR(exact.mean, 6.5, 1e-12);
   EXPECT_NEAR(exact.standard_error, 0.0, 1e-12);
   EXPECT_EQ(exact.draws, 3);
@@ -187,6 +200,31 @@ TEST(Hessian, TheTraceIsExactForADiagonalAndWithinItsErrorsOtherwise) {
   EXPECT_NEAR(estimate.standard_error / std::sqrt(variance / 100), 1.0, 0.3);
 }
 
+/// |x|^2 / 2 whose gradient is x itself, so that a product with its Hessian is the given vector itself.
+struct HalfSquare : public torch::autograd::Function<HalfSquare> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x) {
+    context->save_for_backward({x});
+    return x.square().sum() / 2;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list /*gradients*/) {
+    return {context->get_saved_variables()[0].view({2, 2})};
+  }
+};
+
+TEST(Hessian, PartsOfAProductShareNoMemoryWithTheVector) {
+  const at::Tensor w = torch::ones({2, 2}, at::kDouble).requires_grad_(true);
+  const at::Tensor linear = torch::ones({3}, at::kDouble).requires_grad_(true);
+  const LossSurface surface({w, linear}, [&] { return HalfSquare::apply(w) + linear.sum(); });
+  const at::Tensor v = torch::arange(7, at::kDouble);
+  const std::vector<at::Tensor> parts = Hessian(surface, Derivative::DoubleBackward).times_in_parts(v);
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_TRUE(parts[0].equal(torch::arange(4, at::kDouble)));
+  EXPECT_TRUE(parts[1].equal(torch::zeros({3}, at::kDouble)));
+  for (const at::Tensor& part : parts) part.fill_(9.0);
+  EXPECT_TRUE(v.equal(torch::arange(7, at::kDouble)));
+}
+
 TEST(Hessian, SeedsDecideTheVectors) {
   SmallNet net;
   const Hessian hessian(LossSurface(*net.model, [&] { return net.loss(); }));
@@ -198,12 +236,18 @@ TEST(Hessian, SeedsDecideTheVectors) {
 TEST(Hessian, ErrorsNameWhatIsWrong) {
   const at::Tensor half = torch::ones({2}, at::kHalf).requires_grad_(true);
   const LossSurface surface({half}, [&] { return half.to(at::kFloat).square().sum(); });
-  EXPECT_NE(message_of([&] { Hessian(surface, Derivative::Differences).times(torch::ones({2})); }).find("float32 or float64"), std::string::npos);
+  EXPECT_NE(
+      message_of([&] { Hessian(surface, Derivative::Differences).times(torch::ones({2})); }).find("float32 or float64"),
+      std::string::npos);
   EXPECT_TRUE(Hessian(surface).times(torch::ones({2})).equal(torch::full({2}, 2.0)));
   EXPECT_NE(message_of([&] { trace(Hessian(surface), TraceOptions().vectors(0)); }).find("got 0"), std::string::npos);
+  const std::string failed = message_of(
+      [&] { Hessian(LossSurface({half}, [&] { return Doubtful::apply(half.to(at::kFloat), true).sum(); })); });
+  EXPECT_NE(failed.find("double backward fails (no second derivative)"), std::string::npos) << failed;
   const at::Tensor w = torch::zeros({2}).requires_grad_(true);
   const LossSurface broken({w}, [&] { return w.sqrt().sum(); });
-  EXPECT_NE(message_of([&] { Hessian(broken, Derivative::DoubleBackward).times(torch::ones({2})); }).find("not finite"), std::string::npos);
+  EXPECT_NE(message_of([&] { Hessian(broken, Derivative::DoubleBackward).times(torch::ones({2})); }).find("not finite"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ inline at::Tensor first_of(const std::vector<int64_t>& order, int64_t count) {
 /// is full.
 ///
 /// Cost: `products` products with the Hessian, about 2 k + 20 for one that is well separated. Memory: `basis` flat
-/// vectors and two more; so k 1 with basis(2) takes four copies of the parameters, and more products.
+/// vectors and one more, two over several batches; so k 1 with basis(2) takes three copies of the parameters, or four,
+/// and more products.
 /// An eigenvalue that occurs several times may be found once, unless k or the basis is the number of parameters.
 ///
 ///     const auto top = sharpness::eigenvalues(hessian, sharpness::EigenvalueOptions().k(5));

@@ -7,13 +7,16 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/dot.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -87,6 +90,19 @@ inline Estimate estimate_of(const std::vector<double>& draws) {
   return result;
 }
 
+/// <g, v> for a backward pass: only its derivative is asked for, which is v itself and not a copy of it.
+struct Slope : torch::autograd::Function<Slope> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& gradient,
+                            const at::Tensor& direction) {
+    context->saved_data["direction"] = direction;
+    return at::zeros({}, gradient.options());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& /*ones*/) {
+    return {context->saved_data["direction"].toTensor(), at::Tensor()};
+  }
+};
+
 }  // namespace detail
 
 /// The Hessian of a loss surface at the weights as they are when a product is taken.
@@ -95,12 +111,13 @@ inline Estimate estimate_of(const std::vector<double>& draws) {
 /// 6e-6 in float64, 5e-3 in float32. Which one is used is decided when made (for Auto: the first batch's product with
 /// one random vector, by both ways) and told by derivative() and reason().
 /// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients. Memory
-/// beside the graph, the given vector included: three copies of the parameters, or four; for Auto four when it is made.
+/// beside the graph, the given vector included: three copies of the parameters, also for Auto when it is made.
 ///
 ///     const sharpness::Hessian hessian(surface);
 ///     at::Tensor product = hessian.times(v);  // v: surface.numel() elements
 ///
-/// Errors: vectors of another length; differences over 16-bit parameters; a product that is not finite.
+/// Errors: vectors of another length; differences over 16-bit parameters, also where these allow no double backward;
+/// a product that is not finite.
 class Hessian {
  public:
   explicit Hessian(LossSurface surface, Derivative derivative = Derivative::Auto)
@@ -108,15 +125,23 @@ class Hessian {
     if (derivative_ == Derivative::Auto) choose();
   }
 
-  at::Tensor times(const at::Tensor& vector) const {
+  at::Tensor times(const at::Tensor& vector) const { return surface_.flat(times_in_parts(vector)); }
+
+  /// The same as one flat tensor for each parameter, which nothing else shares. Over one batch that takes a copy less:
+  /// a whole vector would stand beside its parts while it is put together.
+  std::vector<at::Tensor> times_in_parts(const at::Tensor& vector) const {
     const auto held = surface_.hold();
-    at::Tensor product;
-    if (derivative_ == Derivative::Differences)
-      add_differences(surface_, vector, step(), product, 1.0);
-    else
-      add_double_backward(surface_, vector, product, 1.0);
-    TORCH_CHECK(detail::is_finite(product),
-                "steppe: a product with the Hessian is not finite; is the loss finite at these weights?");
+    std::vector<at::Tensor> product;
+    if (derivative_ == Derivative::Differences) {
+      at::Tensor flat;
+      add_differences(surface_, vector, step(), flat, 1.0);
+      product = surface_.sections(flat);
+    } else {
+      product = by_double_backward(surface_, vector);
+    }
+    for (const at::Tensor& part : product)
+      TORCH_CHECK(detail::is_finite(part),
+                  "steppe: a product with the Hessian is not finite; is the loss finite at these weights?");
     return product;
   }
 
@@ -129,32 +154,50 @@ class Hessian {
  private:
   double step() const { return surface_.vector_options().dtype() == at::kDouble ? 6e-6 : 5e-3; }
 
-  /// sum += factor * H v
-  static void add_double_backward(const LossSurface& surface, const at::Tensor& vector, at::Tensor& sum,
-                                  double factor) {
+  static std::vector<at::Tensor> by_double_backward(const LossSurface& surface, const at::Tensor& vector) {
+    const std::vector<at::Tensor>& params = surface.params();
     const std::vector<at::Tensor> pieces = surface.parts(vector);
+    std::vector<at::Tensor> product(params.size());
     surface.for_each_batch(/*with_graph=*/true, [&](const at::Tensor& loss, double weight) {
-      const std::vector<at::Tensor> slopes = slopes_along(pieces, loss, surface.params());
-      std::vector<at::Tensor> second(pieces.size());
-      if (!slopes.empty())
-        second = torch::autograd::grad(slopes, surface.params(), {}, /*retain_graph=*/false,
-                                       /*create_graph=*/false, /*allow_unused=*/true);
-      surface.add(sum, second, weight * factor);
+      const std::vector<at::Tensor> slopes = slopes_along(pieces, loss, at::full_like(loss, weight), params);
+      if (slopes.empty()) return;
+      std::vector<at::Tensor> second = torch::autograd::grad(slopes, params, {}, /*retain_graph=*/false,
+                                                             /*create_graph=*/false, /*allow_unused=*/true);
+      const c10::NoGradGuard no_grad;
+      for (size_t i = 0; i < product.size(); ++i) {
+        const at::Tensor part = own_section(std::move(second[i]), surface.vector_options());
+        if (product[i].defined() && part.defined())
+          product[i].add_(part);
+        else if (part.defined())
+          product[i] = part;
+      }
     });
+    for (size_t i = 0; i < product.size(); ++i)
+      if (!product[i].defined()) product[i] = at::zeros({params[i].numel()}, surface.vector_options());
+    return product;
   }
 
-  /// <g_i, v_i> of every parameter whose gradient depends on the weights, with their graphs. The gradients themselves
-  /// are gone before the second pass begins.
+  /// A gradient as a flat tensor. It may share its memory with the vector or with what others hold: then it is copied.
+  static at::Tensor own_section(at::Tensor gradient, const at::TensorOptions& options) {
+    if (!gradient.defined()) return gradient;
+    if (gradient.layout() != at::kStrided) gradient = gradient.to_dense();
+    const bool own = gradient.use_count() == 1 && gradient.storage().use_count() == 1 && gradient.is_contiguous();
+    const at::Tensor section = own ? gradient.detach().view({-1}) : gradient.detach().reshape({-1}).clone();
+    return section.to(options);
+  }
+
+  /// scale * <g_i, v_i> of every parameter whose gradient depends on the weights. The gradients themselves are gone
+  /// before the second pass begins.
   static std::vector<at::Tensor> slopes_along(const std::vector<at::Tensor>& pieces, const at::Tensor& loss,
-                                              const std::vector<at::Tensor>& params) {
-    std::vector<at::Tensor> first = torch::autograd::grad({loss}, params, {}, /*retain_graph=*/true,
+                                              const at::Tensor& scale, const std::vector<at::Tensor>& params) {
+    std::vector<at::Tensor> first = torch::autograd::grad({loss}, params, {scale}, /*retain_graph=*/true,
                                                           /*create_graph=*/true, /*allow_unused=*/true);
     std::vector<at::Tensor> slopes;
     for (size_t i = 0; i < first.size(); ++i) {
       const at::Tensor gradient = std::move(first[i]);
       if (!gradient.defined() || !gradient.requires_grad()) continue;  // linear in this one: no second derivative
       TORCH_CHECK(gradient.layout() == at::kStrided, "steppe: sparse gradients have no double backward");
-      slopes.push_back((gradient * pieces[i]).sum());
+      slopes.push_back(detail::Slope::apply(gradient, pieces[i]));
     }
     return slopes;
   }
@@ -190,15 +233,21 @@ class Hessian {
     if (comparable) add_differences(first, vector, step(), product, 1.0);
     const double size = comparable ? detail::two_norm(product) : 0.0;
     try {
-      add_double_backward(first, vector, product, -1.0);
+      const std::vector<at::Tensor> sections = by_double_backward(first, vector);
+      for (size_t i = 0; comparable && i < sections.size(); ++i) first.sections(product)[i].sub_(sections[i]);
     } catch (const std::exception& error) {
+      TORCH_CHECK(comparable, "steppe: double backward fails (", first_line(error.what()),
+                  "), and differences need float32 or float64 parameters; measure a model.to(torch::kFloat)");
       derivative_ = Derivative::Differences;
       reason_ = "double backward fails: " + first_line(error.what());
       return;
     }
     derivative_ = Derivative::DoubleBackward;
     reason_ = "16-bit parameters allow no differences to compare with";
-    if (comparable) judge(first, vector, size, detail::two_norm(product));
+    if (!comparable) return;
+    const double off = detail::two_norm(product);
+    product.reset();
+    judge(first, vector, size, off);
   }
 
   /// Rounding and kinks blur differences: those of two steps tell by how much, and double backward must be farther off

@@ -12,10 +12,12 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <steppe/sharpness/hessian.hpp>
 
@@ -27,25 +29,26 @@ namespace steppe::sharpness {
 /// in their place. Cost: one product and four passes over the rows per extend(). Memory: `capacity` rows and one more.
 class KrylovBasis {
  public:
-  KrylovBasis(const Hessian& hessian, int64_t capacity, at::Tensor start, uint64_t seed)
+  KrylovBasis(const Hessian& hessian, int64_t capacity, const at::Tensor& start, uint64_t seed)
       : hessian_(hessian),
         random_(seed),
         rows_(at::empty({capacity, start.size(0)}, start.options())),
         projected_(at::zeros({capacity, capacity}, at::kDouble)),
-        next_(std::move(start)) {
-    next_.div_(detail::two_norm(next_));
+        next_(hessian.surface().sections(start)) {
+    scale_next(1.0 / next_norm());
   }
 
   /// Takes in the next vector, by one product. Not beyond capacity.
   void extend() {
-    rows_[size_].copy_(next_);
-    next_ = at::Tensor();  // not held while the product takes its memory
-    next_ = hessian_.times(rows_[size_]);
+    const std::vector<at::Tensor> row = hessian_.surface().sections(rows_[size_]);
+    for (size_t i = 0; i < row.size(); ++i) row[i].copy_(next_[i]);
+    next_.clear();  // not held while the product takes its memory
+    next_ = hessian_.times_in_parts(rows_[size_]);
     ++size_;
     const at::Tensor inner = (orthogonalize() + orthogonalize()).to(at::TensorOptions(at::kCPU).dtype(at::kDouble));
     projected_.slice(0, 0, size_).select(1, size_ - 1).copy_(inner);
     projected_.select(0, size_ - 1).slice(0, 0, size_).copy_(inner);
-    beta_ = detail::two_norm(next_);
+    beta_ = next_norm();
     scale_ = std::max({scale_, inner.abs().max().item<double>(), beta_});
     normalize_next();
   }
@@ -64,7 +67,7 @@ class KrylovBasis {
 
   /// The same without T: to be read, not extended.
   at::Tensor rotated(const at::Tensor& rotation) {
-    next_ = at::Tensor();
+    next_.clear();
     rotate(rotation);
     return size_ == rows_.size(0) ? rows_ : rows_.slice(0, 0, size_).clone();
   }
@@ -74,31 +77,50 @@ class KrylovBasis {
   double beta() const { return beta_; }
 
  private:
+  double next_norm() const {
+    double squares = 0.0;
+    for (const at::Tensor& part : next_) squares += std::pow(detail::two_norm(part), 2);
+    return std::sqrt(squares);
+  }
+
+  void scale_next(double factor) {
+    for (const at::Tensor& part : next_) part.mul_(factor);
+  }
+
   at::Tensor orthogonalize() {
-    const at::Tensor rows = rows_.slice(0, 0, size_);
-    const at::Tensor inner = at::mv(rows, next_);
-    next_.addmv_(rows.t(), inner, 1, -1);
+    const at::Tensor inner = at::zeros({size_}, rows_.options());
+    for_each_section([&](const at::Tensor& rows, const at::Tensor& part) { inner.add_(at::mv(rows, part)); });
+    for_each_section([&](const at::Tensor& rows, const at::Tensor& part) { part.addmv_(rows.t(), inner, 1, -1); });
     return inner;
   }
 
+  template <class Visit>
+  void for_each_section(Visit&& visit) const {
+    int64_t at = 0;
+    for (const at::Tensor& part : next_) {
+      visit(rows_.slice(0, 0, size_).narrow(1, at, part.numel()), part);
+      at += part.numel();
+    }
+  }
+
   void normalize_next() {
-    const double epsilon = next_.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+    const double epsilon = rows_.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
                                                               : std::numeric_limits<float>::epsilon();
-    if (size_ == next_.size(0)) {
+    if (size_ == rows_.size(1)) {
       beta_ = 0.0;
       return;
     }
     if (beta_ <= 100.0 * epsilon * scale_) {  // nothing but rounding is left of it
       beta_ = 0.0;
-      next_ = random_.normal(next_.size(0), next_.options());
+      next_ = hessian_.surface().sections(random_.normal(rows_.size(1), rows_.options()));
     }
     // What was subtracted from a vector many times longer than what is left has to be subtracted once more.
     for (int pass = 0; pass < 2; ++pass) {
-      next_.div_(detail::two_norm(next_));
+      scale_next(1.0 / next_norm());
       if (beta_ > 1e-3 * scale_) return;
       orthogonalize();
     }
-    next_.div_(detail::two_norm(next_));
+    scale_next(1.0 / next_norm());
   }
 
   /// In blocks of columns, so that no second basis is needed.
@@ -115,7 +137,8 @@ class KrylovBasis {
 
   const Hessian& hessian_;
   RandomVectors random_;
-  at::Tensor rows_, projected_, next_;
+  at::Tensor rows_, projected_;
+  std::vector<at::Tensor> next_;  ///< in sections, one for each parameter
   int64_t size_ = 0;
   double beta_ = 0.0, scale_ = 0.0;
 };

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -20,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/sharpness/gathered_gradients.hpp>
 #include <steppe/sharpness/untouched.hpp>
 #include <steppe/training/buffers_guard.hpp>
 #include <steppe/training/rng_replay.hpp>
@@ -161,46 +163,43 @@ class LossSurface {
     double value = 0.0;
     for_each_batch(/*with_graph=*/true, [&](const at::Tensor& batch_loss, double weight) {
       value += weight * batch_loss.item<double>();
-      add(sum,
-          torch::autograd::grad({batch_loss}, params_, {}, /*retain_graph=*/false, /*create_graph=*/false,
-                                /*allow_unused=*/true),
-          weight * factor);
+      if (!sum.defined()) sum = at::zeros({numel_}, vector_options());
+      GatheredGradients gathered(params_, sum);
+      torch::autograd::backward({batch_loss}, {at::full_like(batch_loss, weight * factor)}, /*retain_graph=*/false,
+                                /*create_graph=*/false, params_);
+      gathered.add_others();
     });
     return value;
   }
 
-  /// sum += weight * the flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
-  void add(at::Tensor& sum, const std::vector<at::Tensor>& parts, double weight) const {
+  /// The flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
+  at::Tensor flat(const std::vector<at::Tensor>& parts) const {
     const c10::NoGradGuard no_grad;
-    if (!sum.defined()) sum = at::zeros({numel_}, vector_options());
-    int64_t at = 0;
-    for (size_t i = 0; i < params_.size(); ++i) {
-      const int64_t count = params_[i].numel();
-      if (parts[i].defined()) {
-        const at::Tensor dense = parts[i].layout() == at::kStrided ? parts[i].detach() : parts[i].detach().to_dense();
-        sum.narrow(0, at, count).add_(dense.reshape({-1}).to(vector_options()), weight);
-      }
-      at += count;
-    }
+    const at::Tensor vector = at::zeros({numel_}, vector_options());
+    const std::vector<at::Tensor> views = sections(vector);
+    for (size_t i = 0; i < parts.size(); ++i)
+      if (parts[i].defined()) views[i].copy_(parts[i].detach().reshape({-1}));
+    return vector;
   }
 
-  at::Tensor flat(const std::vector<at::Tensor>& parts) const {
-    at::Tensor vector;
-    add(vector, parts, 1.0);
-    return vector;
+  /// A flat vector's sections, one for each parameter: views.
+  std::vector<at::Tensor> sections(const at::Tensor& vector) const {
+    TORCH_CHECK(vector.dim() == 1 && vector.size(0) == numel_, "steppe: a vector of shape ", vector.sizes(),
+                " does not fit a loss surface over ", numel_, " parameters");
+    std::vector<at::Tensor> views;
+    int64_t at = 0;
+    for (const at::Tensor& param : params_) {
+      views.push_back(vector.narrow(0, at, param.numel()));
+      at += param.numel();
+    }
+    return views;
   }
 
   /// A flat vector cut into tensors of the parameters' shapes, types and devices; views where these are the vector's.
   std::vector<at::Tensor> parts(const at::Tensor& vector) const {
-    TORCH_CHECK(vector.dim() == 1 && vector.size(0) == numel_, "steppe: a vector of shape ", vector.sizes(),
-                " does not fit a loss surface over ", numel_, " parameters");
-    std::vector<at::Tensor> pieces;
-    int64_t at = 0;
-    for (const at::Tensor& param : params_) {
-      pieces.push_back(
-          vector.narrow(0, at, param.numel()).view(param.sizes()).to(param.options().requires_grad(false)));
-      at += param.numel();
-    }
+    std::vector<at::Tensor> pieces = sections(vector);
+    for (size_t i = 0; i < pieces.size(); ++i)
+      pieces[i] = pieces[i].view(params_[i].sizes()).to(params_[i].options().requires_grad(false));
     return pieces;
   }
 

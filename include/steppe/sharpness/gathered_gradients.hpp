@@ -1,0 +1,58 @@
+// Gradients that a backward pass adds to one flat vector.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace steppe::sharpness {
+
+/// While it lives, backward() adds each parameter's gradient to its part of `sum`, in place: no second copy of all
+/// parameters comes to be. At its end the parameters have no gradient, as before it.
+class GatheredGradients {
+ public:
+  GatheredGradients(std::vector<at::Tensor> params, at::Tensor sum) : params_(std::move(params)), sum_(std::move(sum)) {
+    for_each([](const at::Tensor& param, const at::Tensor& part) {
+      // Another layout is allowed, but LibTorch warns of it.
+      if (part.options().type_equal(param.options()) && param.is_contiguous())
+        param.mutable_grad() = part.view(param.sizes());
+    });
+  }
+
+  GatheredGradients(const GatheredGradients&) = delete;
+  GatheredGradients& operator=(const GatheredGradients&) = delete;
+
+  ~GatheredGradients() {
+    for (const at::Tensor& param : params_) param.mutable_grad() = at::Tensor();
+  }
+
+  /// To be called after backward(): a parameter of another type, device or layout than the vector's has a gradient of
+  /// its own.
+  void add_others() {
+    const c10::NoGradGuard no_grad;
+    for_each([](const at::Tensor& param, const at::Tensor& part) {
+      const at::Tensor& gradient = param.grad();
+      if (!gradient.defined() || gradient.is_alias_of(part)) return;
+      part.add_((gradient.layout() == at::kStrided ? gradient : gradient.to_dense()).reshape({-1}).to(part.options()));
+    });
+  }
+
+ private:
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    int64_t at = 0;
+    for (const at::Tensor& param : params_) {
+      visit(param, sum_.narrow(0, at, param.numel()));
+      at += param.numel();
+    }
+  }
+
+  std::vector<at::Tensor> params_;
+  at::Tensor sum_;
+};
+
+}  // namespace steppe::sharpness
