@@ -11,10 +11,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include <steppe/optimizers.hpp>
+#include <steppe/tensorized/norm_deviation.hpp>
 
 #include "command_line.hpp"
 #include "interval.hpp"
@@ -45,13 +47,21 @@ struct Step {
   double share() const { return wrapper() / whole; }
 };
 
-/// A model with two optimizers over it: the base alone, and a sharpness-aware one over the same base.
+/// "resnet20-tr" is ResNet-20 with its blocks' convolutions as tensor rings of a third of their parameters.
+cifar::ResNet model_named(const std::string& name) {
+  const size_t dash = name.find('-');
+  if (dash == std::string::npos) return cifar::make_model(name, 10, 1);
+  constexpr double kCompression = 3.0;
+  return cifar::make_model(name.substr(0, dash), 10, 1, name.substr(dash + 1), kCompression);
+}
+
+/// A model with two optimizers over it: the base alone, and the one that is measured over the same base.
 class Trainee {
  public:
   using MakeOptimizer = std::function<std::unique_ptr<torch::optim::Optimizer>(cifar::ResNet& model)>;
 
   Trainee(const std::string& model, Batch batch, const MakeOptimizer& make)
-      : model_(cifar::make_model(model, 10, 1)),
+      : model_(model_named(model)),
         batch_(std::move(batch)),
         base_(model_->parameters(), options()),
         optimizer_(make(model_)) {}
@@ -95,9 +105,45 @@ std::unique_ptr<torch::optim::Optimizer> over_sgd(cifar::ResNet& model) {
   return std::make_unique<Optimizer>(*model, Trainee::options());
 }
 
+/// Each layer's cores in a group, all other parameters in one that is not scaled.
+std::unique_ptr<torch::optim::Optimizer> das_over_sgd(cifar::ResNet& model) {
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  std::unordered_set<const void*> in_layers;
+  for (const std::vector<at::Tensor>& cores : cifar::cores_of(*model)) {
+    groups.emplace_back(cores);
+    for (const at::Tensor& core : cores) in_layers.insert(core.unsafeGetTensorImpl());
+  }
+  const size_t layers = groups.size();
+  std::vector<at::Tensor> others;
+  for (const at::Tensor& param : model->parameters())
+    if (in_layers.count(param.unsafeGetTensorImpl()) == 0) others.push_back(param);
+  groups.emplace_back(others);
+  auto optimizer = std::make_unique<steppe::DAS<SGD>>(groups, Trainee::options());
+  optimizer->scaling(layers).alpha(0.0);
+  return optimizer;
+}
+
+/// SGD in which every step's norm deviations are recorded.
+class Monitored : public SGD {
+ public:
+  explicit Monitored(cifar::ResNet& model)
+      : SGD(model->parameters(), Trainee::options()), monitor_(cifar::cores_of(*model)) {}
+
+  at::Tensor step(LossClosure closure) override {
+    return SGD::step([&] {
+      at::Tensor loss = closure();
+      monitor_.record();
+      return loss;
+    });
+  }
+
+ private:
+  steppe::tensorized::DeviationMonitor monitor_;
+};
+
 struct Contestant {
   std::string name;
-  double target;  ///< of the share
+  double target;  ///< of the share; 0: none is set
   Trainee trainee;
   std::vector<Step> steps;
 };
@@ -108,6 +154,12 @@ std::vector<std::unique_ptr<Contestant>> contestants(const std::string& model, i
     return std::unique_ptr<Contestant>(new Contestant{name, target, Trainee(model, batch, make), {}});
   };
   std::vector<std::unique_ptr<Contestant>> all;
+  if (model.find('-') != std::string::npos) {
+    all.push_back(one("sam", 0.0, over_sgd<steppe::SAM<SGD>>));
+    all.push_back(one("das", 0.0, das_over_sgd));
+    all.push_back(one("monitor", 0.0, [](cifar::ResNet& made) { return std::make_unique<Monitored>(made); }));
+    return all;
+  }
   all.push_back(one("sam", 0.005, over_sgd<steppe::SAM<SGD>>));
   all.push_back(one("gcsam", 0.005, over_sgd<steppe::GCSAM<SGD>>));
   all.push_back(one("zsharp", 0.01, over_sgd<steppe::ZSharp<SGD>>));
@@ -174,9 +226,9 @@ int main(int argc, char** argv) {
   app.add_option("--batch", batch, "Images per step (default: 128, quick: 4)")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--model", models, "resnet20, resnet18 (default: both)")
+  app.add_option("--model", models, "resnet20, resnet18, resnet20-tr, resnet18-tr (default: the first two)")
       ->type_name("NAME ...")
-      ->check(CLI::IsMember({"resnet20", "resnet18"}).description(""));
+      ->check(CLI::IsMember({"resnet20", "resnet18", "resnet20-tr", "resnet18-tr"}).description(""));
   CLI11_PARSE(app, argc, argv);
   try {
     if (!prepare(settings)) return 1;

@@ -49,12 +49,13 @@ TEST(SharpnessAware, ConstructorNamesWhatIsWrong) {
   EXPECT_NE(says({w}, Options().rho(std::nan(""))).find("got nan"), std::string::npos);
   EXPECT_NE(says({w}, Options().p(1.0)).find("got 1"), std::string::npos);
   EXPECT_NE(says({}, Options()).find("parameter list is empty"), std::string::npos);
-  EXPECT_NE(says({w, w}, Options()).find("appears twice"), std::string::npos);
+  EXPECT_NE(says({w, w}, Options()).find("parameter 1 of group 0 of shape"), std::string::npos);
   EXPECT_NE(says({w * 2}, Options()).find("not a leaf"), std::string::npos);
   EXPECT_NE(says({at::Tensor()}, Options()).find("undefined"), std::string::npos);
   EXPECT_NE(says({torch::ones({2}, at::kLong)}, Options()).find("floating-point or complex"), std::string::npos);
   EXPECT_NE(message_of([&] {
-              ZSharp<SGD>(std::vector<at::Tensor>{w}, SGDOptions(0.1), Options(), ascent::ZScoreFilter().percentile(1.5));
+              ZSharp<SGD>(std::vector<at::Tensor>{w}, SGDOptions(0.1), Options(),
+                          ascent::ZScoreFilter().percentile(1.5));
             }).find("percentile must be in [0, 1), got 1.5"),
             std::string::npos);
   EXPECT_NE(message_of([&] {
@@ -63,7 +64,10 @@ TEST(SharpnessAware, ConstructorNamesWhatIsWrong) {
             }).find("p = 3"),
             std::string::npos);
   const std::vector<OptimizerParamGroup> twice = {OptimizerParamGroup({w}), OptimizerParamGroup({w})};
-  EXPECT_NE(message_of([&] { SAM<SGD>(twice, SGDOptions(0.1)); }).find("appears twice"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              SAM<SGD>(twice, SGDOptions(0.1));
+            }).find("parameter 0 of group 1 of shape [3] appears twice: it is parameter 0 of group 0 already"),
+            std::string::npos);
 }
 
 TEST(SharpnessAware, EveryMethodHasItsOwnDefaultRho) {
@@ -182,7 +186,8 @@ TEST(SharpnessAware, ExcludeAndOnlyPickParametersByRule) {
   EXPECT_EQ(moved_by([&](auto& sam) { sam.only(norms(*model)); }),
             (std::vector<bool>{false, false, true, true, false, false}));
   SAM<SGD> sam(*model, SGDOptions(0.1));
-  EXPECT_NE(message_of([&] { sam.exclude({vector_of(1.0)}); }).find("not a parameter of this optimizer"), std::string::npos);
+  EXPECT_NE(message_of([&] { sam.exclude({vector_of(1.0)}); }).find("not a parameter of this optimizer"),
+            std::string::npos);
 }
 
 TEST(SharpnessAware, OnlyReplacesWhatWasExcludedBeforeAndCoversLaterGroups) {
@@ -263,8 +268,9 @@ TEST(SharpnessAware, CallsInsideTheClosureThatWouldLoseTheWeightsAreErrors) {
     });
   };
   std::stringstream file;
-  for (const std::function<void()>& call : std::vector<std::function<void()>>{
-           [&] { sam.release_memory(); }, [&] { sam.step(bowl({w})); }, [&] { sam.ascend(); }, [&] { torch::save(sam, file); }})
+  for (const std::function<void()>& call :
+       std::vector<std::function<void()>>{[&] { sam.release_memory(); }, [&] { sam.step(bowl({w})); },
+                                          [&] { sam.ascend(); }, [&] { torch::save(sam, file); }})
     EXPECT_NE(says(call).find("inside the closure or a hook of step()"), std::string::npos);
   EXPECT_TRUE(w.eq(1.0).all().item<bool>());
   sam.step(bowl({w}));
@@ -285,7 +291,8 @@ TEST(SharpnessAware, AHookThatSpoilsAGradientIsAnError) {
   const at::Tensor w = vector_of(1.0);
   SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(1.0));
   sam.before_descent([](std::vector<at::Tensor>& gradients) { gradients[0] = torch::ones({4}, at::kDouble); });
-  EXPECT_NE(message_of([&] { sam.step(bowl({w})); }).find("number 0 does not fit its parameter of shape [3]"), std::string::npos);
+  EXPECT_NE(message_of([&] { sam.step(bowl({w})); }).find("number 0 does not fit its parameter of shape [3]"),
+            std::string::npos);
   EXPECT_TRUE(w.eq(1.0).all().item<bool>());
 }
 
@@ -514,7 +521,8 @@ TEST(Checkpoint, HoldsHyperParametersSchedulesAndCounters) {
 
 TEST(Checkpoint, KnowsWhichParametersAreExcluded) {
   const at::Tensor a = vector_of(1.0), b = vector_of(2.0);
-  SAM<SGD> first(std::vector<at::Tensor>{a, b}, SGDOptions(0.0)), second(std::vector<at::Tensor>{a, b}, SGDOptions(0.0));
+  SAM<SGD> first(std::vector<at::Tensor>{a, b}, SGDOptions(0.0)),
+      second(std::vector<at::Tensor>{a, b}, SGDOptions(0.0));
   first.exclude({b});
   restore(second, saved(first));
   bool moved = true;
@@ -531,7 +539,8 @@ TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
   const at::Tensor w = torch::randn({4, 4}, at::kDouble).requires_grad_();
   SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), Options().rho(0.3));
   sam.step(bowl({w}));
-  ZSharp<SGD> zsharp(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), {}, ascent::ZScoreFilter().percentile(0.5));
+  ZSharp<SGD> zsharp(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), {},
+                     ascent::ZScoreFilter().percentile(0.5));
   restore(zsharp, saved(sam));
   EXPECT_EQ(zsharp.steps(), 1);
   EXPECT_EQ(zsharp.ascent().percentile(), 0.5);
@@ -548,7 +557,8 @@ TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
   const std::string before = saved(sgd);
   EXPECT_NE(message_of([&] { restore(sgd, saved(adam)); }).find("written over the base optimizer"), std::string::npos);
   SAM<SGD> two(std::vector<OptimizerParamGroup>{OptimizerParamGroup({w}), OptimizerParamGroup({v})}, SGDOptions(0.1));
-  EXPECT_NE(message_of([&] { restore(sgd, saved(two)); }).find("2 parameter groups, the optimizer has 1"), std::string::npos);
+  EXPECT_NE(message_of([&] { restore(sgd, saved(two)); }).find("2 parameter groups, the optimizer has 1"),
+            std::string::npos);
   SAM<SGD> more(std::vector<at::Tensor>{w, v}, SGDOptions(0.7).momentum(0.9));
   more.step(bowl({w, v}));
   EXPECT_ANY_THROW(restore(sgd, saved(more)));

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
 #include <steppe/two_pass.hpp>
 #include <torch/optim/sgd.h>
+#include <torch/version.h>
 
+#include <string>
 #include <vector>
 
 namespace steppe {
@@ -81,6 +84,31 @@ TEST(TwoPass, ADescentMayMixBothGradients) {
   });
   EXPECT_DOUBLE_EQ(w.item<double>(), 3.0 - (0.5 * 6.0 + 0.5 * 7.0));  // g = 6 at 3, g+ = 7 at 3.5
 }
+
+#if TORCH_VERSION_MAJOR >= 2  // before, a handler is another thing
+struct Warnings : c10::WarningHandler {
+  void process(const c10::Warning& warning) override { said += warning.msg(); }
+  std::string said;
+};
+
+TEST(TwoPass, WarnsOfAClosureThatForgetsBackward) {
+  const at::Tensor w = torch::ones({2}).requires_grad_();
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.1));
+  Warnings warnings;
+  const c10::WarningUtils::WarningHandlerGuard guard(&warnings);
+  const c10::WarningUtils::WarnAlways each_time(true);
+  sam.step([&] {
+    at::Tensor loss = w.square().sum();
+    loss.backward();
+    return loss;
+  });
+  EXPECT_EQ(warnings.said, "");
+  const at::Tensor before = w.detach().clone();
+  sam.step([&] { return w.square().sum(); });
+  EXPECT_NE(warnings.said.find("does it call backward()?"), std::string::npos) << warnings.said;
+  EXPECT_TRUE(w.equal(before));
+}
+#endif
 
 }  // namespace
 }  // namespace steppe

@@ -38,10 +38,7 @@ std::string conclusion(const std::vector<RunResult>& results, const std::string&
   const auto better = std::count_if(differences.begin(), differences.end(), [](double d) { return d > 0.0; });
   text += formatted(", ahead on %d of %d seeds (95 %% interval %+.1f to %+.1f): ", static_cast<int>(better),
                     static_cast<int>(spread.count), spread.mean - half, spread.mean + half);
-  // Beyond what the spread of the seeds explains, or not.
-  if (spread.mean - half > 0.0) return text + "better here.\n";
-  if (spread.mean + half < 0.0) return text + "worse here.\n";
-  return text + "no difference shown.\n";
+  return text + presentation::verdict(spread, "better here", "worse here") + ".\n";
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ int run(int argc, char** argv) {
     std::printf("Results: %s\n", (study.out / "index.html").c_str());
   }
   if (outcome.finished) return 0;
-  std::printf("Interrupted.\n");
+  std::printf("Interrupted after %zu of %zu runs.\n", outcome.runs, study.runs.size());
   return presentation::kInterrupted;
 }
 

@@ -5,15 +5,11 @@
 #include <vector>
 
 #include "optimum_shift/trial.hpp"
-#include "presentation/figure.hpp"
-#include "presentation/table.hpp"
+#include "presentation/page.hpp"
 
 namespace shifting {
 
-struct Picture {
-  presentation::Figure figure;
-  presentation::Table numbers;
-};
+using presentation::Picture;
 
 /// The loss along one direction, as trained and after small batches that were not judged: a panel for each optimizer.
 Picture slice_picture(const std::vector<Trial>& trials);

@@ -22,8 +22,6 @@ namespace {
 namespace sharpness = steppe::sharpness;
 using presentation::formatted;
 
-struct Interrupted {};
-
 /// The same directions for all trials; their lengths are those of each network's own filters.
 void add_landscape(cifar::Run& run, const Settings& settings, bool with_plane, Trial& trial) {
   const auto surface = flatness::surface_of(run, std::min(settings.images, run.settings().train_size), 128);
@@ -114,12 +112,9 @@ void write_page(const Study& study, const std::vector<Trial>& trials) {
   page.paragraph(conditions(study.runs.front(), study.settings));
   page.table("At the end; mean ± standard deviation over the seeds", table(trials));
   page.verbatim(conclusions(trials));
-  const auto add = [&](const char* name, const char* caption, const Picture& picture) {
-    page.figure(name, caption, picture.figure, picture.numbers);
-  };
-  add("slices", "The landscape along one direction, before and after", slice_picture(trials));
-  add("planes", "The landscape over two directions, before and after", plane_picture(trials));
-  add("shifts", "What each shift during training did to the loss, kept or not", event_picture(trials));
+  page.figure("slices", "The landscape along one direction, before and after", slice_picture(trials));
+  page.figure("planes", "The landscape over two directions, before and after", plane_picture(trials));
+  page.figure("shifts", "What each shift during training did to the loss, kept or not", event_picture(trials));
   page.table("Each run; ± is the standard error of the trace's draws", trial_table(trials));
   page.data("numbers", numbers_csv(trials));
 }
@@ -143,16 +138,17 @@ Outcome carry_out(const Study& study, const cifar::Dataset& data) {
         progress.advance(share - told);
         told = share;
         if (progress.due()) progress.show({name + ": " + what, progress.share(), "", progress.seconds_left()});
-        if (presentation::interrupted()) throw Interrupted();
+        if (presentation::interrupted()) throw presentation::Interrupted();
       };
       const std::vector<Trial> trials = trials_of(run, data, study.settings, run.seed == study.runs.front().seed, tell);
       outcome.trials.insert(outcome.trials.end(), trials.begin(), trials.end());
       progress.advance(1.0 - told);
       progress.say(name + ": " + one_line(trials));
       write_page(study, outcome.trials);
+      ++outcome.runs;
     }
     outcome.finished = true;
-  } catch (const Interrupted&) {
+  } catch (const presentation::Interrupted&) {
     progress.clear();
   }
   return outcome;

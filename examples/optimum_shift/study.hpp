@@ -21,6 +21,7 @@ struct Study {
 /// What was carried out before an interruption or to the end: for each run all ways, the first one as trained.
 struct Outcome {
   std::vector<Trial> trials;
+  size_t runs = 0;  ///< that are done
   bool finished = false;
 };
 Outcome carry_out(const Study& study, const cifar::Dataset& data);

@@ -6,14 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace presentation {
+#include "presentation/axis.hpp"
 
-struct Axis {
-  std::string name;  ///< with its unit: "time (s)"
-  bool logarithmic = false;
-  std::vector<std::string> categories = {};  ///< names at 0, 1, 2 ... in place of numbers
-  bool whole = false;                        ///< ticks at whole numbers only
-};
+namespace presentation {
 
 /// One curve, or marks alone. Values that are not finite (or, on a logarithmic axis, not over 0) leave a gap.
 struct Series {

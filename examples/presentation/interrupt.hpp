@@ -8,4 +8,7 @@ namespace presentation {
 void catch_interrupts();
 bool interrupted();
 
+/// Thrown out of what cannot stop by itself.
+struct Interrupted {};
+
 }  // namespace presentation

@@ -11,6 +11,12 @@
 
 namespace presentation {
 
+/// A figure with the numbers it was drawn from.
+struct Picture {
+  Figure figure;
+  Table numbers;
+};
+
 /// What a program ends with. Everything stands in the page itself; beside it lie the pictures, and a CSV file for each
 /// of them. Between the lines <!-- section --> and <!-- /section --> is what a page of several programs takes over.
 class Page {
@@ -25,6 +31,9 @@ class Page {
   void table(const std::string& caption, const Table& table);
   /// NAME.svg, and NAME.csv with `data`, its numbers.
   void figure(const std::string& name, const std::string& caption, const Figure& figure, const Table& data);
+  void figure(const std::string& name, const std::string& caption, const Picture& picture) {
+    figure(name, caption, picture.figure, picture.numbers);
+  }
   /// NAME.csv, linked by its name.
   void data(const std::string& name, const Table& data);
 

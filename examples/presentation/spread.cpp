@@ -36,6 +36,11 @@ double half_interval(const Spread& spread) {
   return t * spread.deviation / std::sqrt(static_cast<double>(spread.count));
 }
 
+const char* verdict(const Spread& spread, const char* above, const char* below) {
+  const double half = half_interval(spread);
+  return spread.mean - half > 0.0 ? above : spread.mean + half < 0.0 ? below : "no difference shown";
+}
+
 std::string mean_and_deviation(const std::vector<double>& values, const char* format) {
   const Spread spread = spread_of(values);
   if (!std::isfinite(spread.mean)) return "-";

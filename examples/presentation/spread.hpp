@@ -22,6 +22,10 @@ Spread spread_of(const std::vector<double>& values);
 /// Half the width of the 95 % interval of the mean (Student's t); unknown below two values.
 double half_interval(const Spread& spread);
 
+/// Where the 95 % interval of the mean lies: `above` 0, `below` 0, or "no difference shown", which it also is below two
+/// values.
+const char* verdict(const Spread& spread, const char* above, const char* below);
+
 /// "34.5 ± 1.2", both numbers by the printf `format`, a deviation without its plus sign; "34.5" for one value; "-" for
 /// none.
 std::string mean_and_deviation(const std::vector<double>& values, const char* format);

@@ -4,16 +4,12 @@
 
 #include <vector>
 
-#include "presentation/figure.hpp"
-#include "presentation/table.hpp"
+#include "presentation/page.hpp"
 #include "sharpness/measurement.hpp"
 
 namespace flatness {
 
-struct Picture {
-  presentation::Figure figure;
-  presentation::Table numbers;
-};
+using presentation::Picture;
 
 /// Spectral density, and the largest eigenvalues by their rank.
 Picture spectrum_picture(const std::vector<Measured>& results);

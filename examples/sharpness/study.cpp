@@ -23,8 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using presentation::formatted;
 
-struct Interrupted {};
-
 std::string name_of(const Source& source) { return source.run.optimizer + ", seed " + std::to_string(source.run.seed); }
 
 std::vector<fs::path> files_of(const fs::path& folder) {
@@ -63,7 +61,7 @@ class Watch {
           done += work;
           progress_.advance(work, formatted("%s: %s %lld/%lld", name.c_str(), what, static_cast<long long>(step),
                                             static_cast<long long>(steps)));
-          if (presentation::interrupted()) throw Interrupted();
+          if (presentation::interrupted()) throw presentation::Interrupted();
         });
     progress_.skip(planned - done);
     result.source = source.checkpoint.filename().string();
@@ -78,11 +76,6 @@ class Watch {
   const Study& study_;
   presentation::Progress progress_;
 };
-
-void add_picture(presentation::Page& page, const std::string& name, const std::string& caption,
-                 const Picture& picture) {
-  page.figure(name, caption, picture.figure, picture.numbers);
-}
 
 void write_page(const Study& study, const std::vector<Measured>& results) {
   const Settings& settings = study.settings;
@@ -100,9 +93,9 @@ void write_page(const Study& study, const std::vector<Measured>& results) {
                          "worse, 0 for no relation",
                          results.size()),
                ranks);
-  add_picture(page, "spectrum", "Spectral density and the largest eigenvalues", spectrum_picture(results));
-  add_picture(page, "rise", "SAM sharpness over the radius, and a slice of the loss", rise_picture(results, settings));
-  add_picture(page, "plane", "The landscape around the weights", plane_picture(results));
+  page.figure("spectrum", "Spectral density and the largest eigenvalues", spectrum_picture(results));
+  page.figure("rise", "SAM sharpness over the radius, and a slice of the loss", rise_picture(results, settings));
+  page.figure("plane", "The landscape around the weights", plane_picture(results));
   page.data("numbers", numbers_csv(results, settings));
 }
 
@@ -154,7 +147,8 @@ cifar::Dataset data_of(const Source& source, const cifar::Dataset& whole, at::De
 cifar::Run run_of(const Source& source, const cifar::Dataset& data) {
   cifar::Run run(data, source.run);
   if (source.checkpoint.empty()) {
-    if (!run.train([] { return !presentation::interrupted(); }, [](const cifar::EpochRecord&) {})) throw Interrupted();
+    if (!run.train([] { return !presentation::interrupted(); }, [](const cifar::EpochRecord&) {}))
+      throw presentation::Interrupted();
     return run;
   }
   run.load(source.checkpoint);
@@ -176,7 +170,7 @@ Outcome carry_out(const Study& study, const cifar::Dataset& whole) {
       write_page(study, outcome.results);
     }
     outcome.finished = true;
-  } catch (const Interrupted&) {
+  } catch (const presentation::Interrupted&) {
     watch.clear();
   }
   return outcome;

@@ -145,12 +145,9 @@ std::string interval(const std::vector<double>& gaps) {
   const Spread spread = spread_of(gaps);
   const double half = presentation::half_interval(spread);
   if (spread.count < 2) return formatted("%+.3f %% on one set of points", spread.mean);
-  std::string words =
-      formatted("%+.3f %% on average over %d sets of points (95 %% interval %+.3f to %+.3f): ", spread.mean,
-                static_cast<int>(spread.count), spread.mean - half, spread.mean + half);
-  if (spread.mean + half < 0.0) return words + "SAM ahead";
-  if (spread.mean - half > 0.0) return words + "GD ahead";
-  return words + "no difference shown";
+  return formatted("%+.3f %% on average over %d sets of points (95 %% interval %+.3f to %+.3f): ", spread.mean,
+                   static_cast<int>(spread.count), spread.mean - half, spread.mean + half) +
+         presentation::verdict(spread, "GD ahead", "SAM ahead");
 }
 
 }  // namespace

@@ -43,9 +43,7 @@ std::string against_gd(const NetworkStudy& study, size_t level, size_t method, c
   text +=
       formatted(", lower on %d of %d seeds (95 %% interval ", static_cast<int>(lower), static_cast<int>(spread.count)) +
       formatted(format, spread.mean - half) + " to " + formatted(format, spread.mean + half) + "): ";
-  if (spread.mean + half < 0.0) return text + "lower here.\n";
-  if (spread.mean - half > 0.0) return text + "higher here.\n";
-  return text + "no difference shown.\n";
+  return text + presentation::verdict(spread, "higher here", "lower here") + ".\n";
 }
 
 /// Of the recorded steps those at which the mean over the seeds of a method's `values` is lower than GD's.

@@ -16,6 +16,7 @@ using presentation::half_interval;
 using presentation::mean_and_deviation;
 using presentation::Spread;
 using presentation::spread_of;
+using presentation::verdict;
 
 using Value = double (*)(const MethodRun&);
 using Combined = double (*)(double own, double adam);
@@ -27,12 +28,6 @@ std::vector<double> against(const Results& results, const std::string& method, V
     for (const MethodRun* adam : results.of("adam"))
       if (run->split == adam->split) all.push_back(combined(value(*run), value(*adam)));
   return all;
-}
-
-/// `more`, `less` or "no difference shown", by the 95 % interval of the mean.
-const char* verdict(const Spread& spread, const char* more, const char* less) {
-  const double half = half_interval(spread);
-  return spread.mean - half > 0.0 ? more : spread.mean + half < 0.0 ? less : "no difference shown";
 }
 
 constexpr char kOneSplit[] = "one split, which tells nothing of chance";

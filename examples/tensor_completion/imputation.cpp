@@ -4,11 +4,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/eye.h>
-#include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/where.h>
+#include <steppe/tensorized/tucker.hpp>
 
 #include <algorithm>
-#include <tuple>
 
 #include "fit.hpp"
 #include "presentation/clock.hpp"
@@ -17,44 +16,15 @@
 namespace completion {
 namespace {
 
-/// A Tucker form under HOOI: orthonormal factors, each in turn the best one for the others.
-class Hooi {
- public:
-  /// As if all ranks were full; the first sweep is the truncated higher-order SVD, one mode after the other.
-  Hooi(const at::Tensor& tensor, std::vector<int64_t> ranks) : ranks_(std::move(ranks)) {
-    for (int64_t k = 0; k < tensor.dim(); ++k) factors_.push_back(at::eye(tensor.size(k), tensor.options()));
+/// As if all ranks were full; the first sweep takes them down.
+steppe::tensorized::TuckerTensor whole(const at::Tensor& tensor) {
+  steppe::tensorized::TuckerTensor parts;
+  for (int64_t k = 0; k < tensor.dim(); ++k) {
+    parts.modes.push_back(k);
+    parts.factors.push_back(at::eye(tensor.size(k), tensor.options()));
   }
-
-  void sweep(const at::Tensor& tensor) {
-    for (int64_t k = 0; k < tensor.dim(); ++k) {
-      const at::Tensor unfolded = projected(tensor, k).movedim(k, 0).flatten(1);
-      const at::Tensor left = std::get<0>(at::linalg_svd(unfolded, /*full_matrices=*/false));
-      const auto mode = static_cast<size_t>(k);
-      // More columns than the others' ranks multiply to could not contribute.
-      factors_[mode] = left.narrow(1, 0, std::min(ranks_[mode], left.size(1))).contiguous();
-    }
-    core_ = projected(tensor, tensor.dim());
-  }
-
-  at::Tensor full() const {
-    at::Tensor t = core_;
-    for (int64_t k = t.dim(); k-- > 0;) t = mode_product(t, factors_[static_cast<size_t>(k)], k);
-    return t;
-  }
-
- private:
-  /// In the coordinates of every factor but that of `mode`.
-  at::Tensor projected(const at::Tensor& tensor, int64_t mode) const {
-    at::Tensor t = tensor;
-    for (int64_t k = 0; k < t.dim(); ++k)
-      if (k != mode) t = mode_product(t, factors_[static_cast<size_t>(k)].t(), k);
-    return t;
-  }
-
-  std::vector<int64_t> ranks_;
-  std::vector<at::Tensor> factors_;
-  at::Tensor core_;
-};
+  return parts;
+}
 
 Moment look(const Problem& problem, const at::Tensor& fitted, int64_t sweep) {
   Moment moment;
@@ -72,7 +42,7 @@ Completion impute(const Problem& problem, const ImputationSettings& settings, co
   check_ranks(problem.values.sizes().vec(), settings.ranks, "HOOI");
   const at::NoGradGuard no_grad;
   const at::Tensor missing = problem.split.training.logical_not();
-  Hooi hooi(problem.values, settings.ranks);
+  steppe::tensorized::TuckerTensor parts = whole(problem.values);
   at::Tensor filled = at::where(missing, column_means(problem.values, problem.split.training), problem.values);
   const std::vector<int64_t> looks = looked_at(settings.sweeps);
   Completion completion;
@@ -81,8 +51,8 @@ Completion impute(const Problem& problem, const ImputationSettings& settings, co
   bool settled = false;
   for (int64_t sweep = 1; sweep <= settings.sweeps && !settled && completion.finished; ++sweep) {
     completion.finished = go_on(sweep);
-    hooi.sweep(filled);
-    completion.fitted = hooi.full();
+    steppe::tensorized::hooi_sweep(filled, settings.ranks, parts);
+    completion.fitted = parts.full();
     const at::Tensor refilled = at::where(missing, completion.fitted, problem.values);
     settled = (refilled - filled).norm().item<double>() <=
               settings.tolerance * filled.masked_select(missing).norm().item<double>();

@@ -3,8 +3,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
+#include <steppe/tensorized/unfolding.hpp>
 
 #include <algorithm>
 #include <numeric>
@@ -12,17 +12,6 @@
 #include <string>
 
 namespace completion {
-at::Tensor mode_product(const at::Tensor& t, const at::Tensor& factor, int64_t mode) {
-  std::vector<int64_t> shape = t.sizes().vec();
-  int64_t before = 1, after = 1;
-  for (int64_t k = 0; k < mode; ++k) before *= t.size(k);
-  for (int64_t k = mode + 1; k < t.dim(); ++k) after *= t.size(k);
-  shape[static_cast<size_t>(mode)] = factor.size(0);
-  const int64_t rank = factor.size(1);
-  if (after == 1) return at::matmul(t.reshape({before, rank}), factor.t()).reshape(shape);
-  if (before == 1) return at::matmul(factor, t.reshape({rank, after})).reshape(shape);
-  return at::matmul(factor, t.reshape({before, rank, after})).reshape(shape);
-}
 
 void check_ranks(const std::vector<int64_t>& shape, const std::vector<int64_t>& ranks, const std::string& what) {
   if (shape.size() < 2)
@@ -55,7 +44,7 @@ TuckerModel::TuckerModel(const std::vector<int64_t>& shape, const std::vector<in
 
 at::Tensor TuckerModel::full() const {
   at::Tensor t = cores_.front();
-  for (const size_t k : order_) t = mode_product(t, cores_[k + 1], static_cast<int64_t>(k));
+  for (const size_t k : order_) t = steppe::tensorized::mode_product(t, cores_[k + 1], static_cast<int64_t>(k));
   return t;
 }
 

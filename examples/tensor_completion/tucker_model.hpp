@@ -28,9 +28,6 @@ class TuckerModel {
   std::vector<size_t> order_;  ///< modes as full() contracts them
 };
 
-/// t x_mode factor: the factor of [n, r] applied to a mode of size r, by one matrix product; differentiable.
-at::Tensor mode_product(const at::Tensor& t, const at::Tensor& factor, int64_t mode);
-
 /// Errors as the constructor of TuckerModel, with `what` ("--rank 9,6,8") at the beginning of the message.
 void check_ranks(const std::vector<int64_t>& shape, const std::vector<int64_t>& ranks, const std::string& what);
 

@@ -23,46 +23,14 @@
 #include <steppe/checkpoint.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/direction.hpp>
+#include <steppe/group_settings.hpp>
 #include <steppe/options.hpp>
+#include <steppe/parameter_check.hpp>
 #include <steppe/two_pass.hpp>
 
 namespace steppe {
 
 namespace detail {
-
-/// Throws on what no optimizer can train: no parameters, non-leaf ones, one twice, dtypes without gradients.
-inline void check_parameters(const std::vector<at::Tensor>& params, std::unordered_set<const c10::TensorImpl*>& seen) {
-  for (size_t i = 0; i < params.size(); ++i) {
-    const at::Tensor& param = params[i];
-    TORCH_CHECK(param.defined(), "steppe: parameter ", i, " is an undefined tensor");
-    TORCH_CHECK(param.is_leaf(), "steppe: parameter ", i, " of shape ", param.sizes(),
-                " is not a leaf: it is the result of an operation; pass the tensor it was made from");
-    TORCH_CHECK(param.layout() == at::kStrided, "steppe: parameter ", i, " has layout ", param.layout(),
-                "; parameters must be dense (sparse gradients are fine)");
-    TORCH_CHECK(param.is_floating_point() || param.is_complex(), "steppe: parameter ", i, " has dtype ", param.dtype(),
-                "; parameters must be floating-point or complex");
-    TORCH_CHECK(seen.insert(param.unsafeGetTensorImpl()).second, "steppe: parameter ", i, " of shape ", param.sizes(),
-                " appears twice; pass each tensor once");
-  }
-}
-
-inline std::vector<at::Tensor> checked(std::vector<at::Tensor> params) {
-  TORCH_CHECK(!params.empty(),
-              "steppe: the parameter list is empty; pass model->parameters() of a model that has some");
-  std::unordered_set<const c10::TensorImpl*> seen;
-  check_parameters(params, seen);
-  return params;
-}
-
-inline std::vector<torch::optim::OptimizerParamGroup> checked(std::vector<torch::optim::OptimizerParamGroup> groups) {
-  TORCH_CHECK(!groups.empty(), "steppe: the list of parameter groups is empty; pass at least one group");
-  std::unordered_set<const c10::TensorImpl*> seen;
-  for (size_t k = 0; k < groups.size(); ++k) {
-    TORCH_CHECK(!groups[k].params().empty(), "steppe: parameter group ", k, " is empty");
-    check_parameters(groups[k].params(), seen);
-  }
-  return groups;
-}
 
 template <class BaseOptions>
 using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
@@ -272,11 +240,7 @@ class SharpnessAware : public Base {
     std::vector<Group> groups = groups_;
     while (groups.size() < this->param_groups().size()) groups.push_back(defaults_of_groups_);
     write("groups", static_cast<int64_t>(groups.size()));
-    for (size_t k = 0; k < groups.size(); ++k)
-      visit_fields(groups[k], prefix_of(k), [&](const std::string& name, const std::string& type, auto& part) {
-        write(name + "/type", type);
-        write(name, part);
-      });
+    for (size_t k = 0; k < groups.size(); ++k) groups[k].write(write, prefix_of(k));
     for (size_t k = 0; k < groups.size(); ++k) write(prefix_of(k) + "takes_part", taking_part(k));
     archive.write("steppe", own);
   }
@@ -309,21 +273,15 @@ class SharpnessAware : public Base {
  private:
   static constexpr int64_t kFormat = 1;
 
-  /// What belongs to one parameter group.
-  struct Group {
-    Options options;
-    Ascent ascent;
-    Descent descent;
-  };
+  using Group = GroupSettings<Ascent, Descent>;
 
   struct Misused {};
   explicit SharpnessAware(Misused);
 
   void initialize() {
-    Group& defaults = defaults_of_groups_;
-    if (!defaults.options.has_rho()) defaults.options.rho(default_rho_of(defaults.ascent));
+    defaults_of_groups_.fill_rho();
     sync_groups();
-    for (Group& group : groups_) validate(group);
+    for (Group& group : groups_) group.validate();
   }
 
   /// New groups, however they were added, inherit the defaults.
@@ -341,16 +299,6 @@ class SharpnessAware : public Base {
     return groups_[index];
   }
 
-  static void validate(Group& group) {
-    if (!group.options.has_rho()) group.options.rho(default_rho_of(group.ascent));
-    group.options.validate();
-    detail::for_each_link(group.ascent, [](auto& link) { detail::validate(link); });
-    detail::validate(group.descent);
-    const Recipe recipe = direction_of(group.ascent).recipe;
-    TORCH_CHECK(group.options.p() == 2.0 || recipe.norm == Norm::Direction,
-                "steppe: norm order p = ", group.options.p(), " goes with Norm::Direction only; use p = 2");
-  }
-
   void check_members(const std::vector<at::Tensor>& params) const {
     std::unordered_set<const c10::TensorImpl*> own;
     for (const auto& group : this->param_groups())
@@ -365,12 +313,12 @@ class SharpnessAware : public Base {
     sync_groups();
     StepPlan step_plan;
     step_plan.perturb = steps_.perturbs(step_);
-    std::unordered_set<const c10::TensorImpl*> seen;
+    detail::ParameterCheck check;
     for (size_t k = 0; k < groups_.size(); ++k) {
       Group& group = groups_[k];
       const auto& base_group = this->param_groups()[k];
-      validate(group);
-      detail::check_parameters(base_group.params(), seen);
+      group.validate();
+      check.group(base_group.params());
       TORCH_CHECK(group.options.p() == groups_.front().options.p(),
                   "steppe: parameter groups share one norm, but group 0 "
                   "has p = ",
@@ -391,27 +339,6 @@ class SharpnessAware : public Base {
   }
 
   static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
-
-  template <class Part>
-  static std::string name_of() {
-    return c10::demangle(typeid(Part).name());
-  }
-
-  /// Calls visit(name, type, part) for the group's options, links and descent, those that have fields. Options belong
-  /// to the method: another one has its own radius.
-  template <class Visitor>
-  static void visit_fields(Group& group, const std::string& prefix, Visitor&& visit) {
-    visit(prefix + "options", name_of<Ascent>(), group.options);
-    int64_t index = 0;
-    detail::for_each_link(group.ascent, [&](auto& link) {
-      using Link = std::remove_reference_t<decltype(link)>;
-      if constexpr (checkpoint::HasFields<Link, checkpoint::Writer>::value)
-        visit(prefix + "ascent/" + std::to_string(index), name_of<Link>(), link);
-      ++index;
-    });
-    if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value)
-      visit(prefix + "descent", name_of<Descent>(), group.descent);
-  }
 
   /// For each parameter of a group whether it is perturbed at all.
   at::Tensor taking_part(size_t group) const {
@@ -457,12 +384,8 @@ class SharpnessAware : public Base {
     read("non_finite_steps", missed);
     read("steps", steps);
     for (size_t k = 0; k < groups.size(); ++k) {
-      visit_fields(groups[k], prefix_of(k), [&](const std::string& name, const std::string& type, auto& part) {
-        c10::IValue written;
-        if (own.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type)
-          read(name, part);
-      });
-      validate(groups[k]);
+      groups[k].read(own, prefix_of(k));
+      groups[k].validate();
     }
   }
 

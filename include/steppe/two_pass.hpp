@@ -3,11 +3,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <torch/nn/module.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,32 +19,11 @@
 #include <steppe/parameter_roles.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/report.hpp>
+#include <steppe/step_plan.hpp>
 #include <steppe/training/buffers_guard.hpp>
 #include <steppe/training/rng_replay.hpp>
 
 namespace steppe {
-
-/// Sees, and may change or replace, every gradient that exists.
-using GradientHook = std::function<void(std::vector<at::Tensor>& gradients)>;
-
-/// What one step does with one parameter group.
-struct GroupPlan {
-  std::vector<at::Tensor> params;
-  Direction direction;
-  double rho = 0.05;
-  bool in_norm = true;
-  bool fused = true;
-  Placement placement = Placement::Auto;
-  /// (final, first): turns the gradients at w + e into what the base optimizer consumes; empty: leaves them.
-  std::function<void(std::vector<at::Tensor>&, const std::vector<at::Tensor>&)> descent;
-  bool needs_first_gradient = false;
-};
-
-/// What one step does.
-struct StepPlan {
-  std::vector<GroupPlan> groups;
-  bool perturb = true;  ///< false: one pass, as the base optimizer would
-};
 
 /// The engine: knows tensors, not optimizers. Also turns the closure of an optimizer that already exists:
 ///
@@ -117,24 +94,27 @@ class TwoPass {
     const Evaluating here(evaluating_);
     training::BuffersGuard roll_back(buffers_);
     std::optional<training::RngReplay> rng;
-    if (plan.perturb && replay_rng_) rng.emplace(devices(plan));
+    if (plan.perturb && replay_rng_) rng.emplace(plan.devices());
 
-    clear_gradients(plan);
+    plan.clear_gradients();
     const at::Tensor loss = with_grad(closure);
-    run_hook(after_pass_one_, plan);
+    if (!plan.any_gradient()) {
+      TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
+    }
+    plan.run(after_pass_one_);
     report_ = Report();
     // A closure may return one tensor of its own from both passes.
     const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
     bool overwritten = false;
     note_loss(clean);
     std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
-    std::vector<std::vector<at::Tensor>> first = first_gradients(plan);
+    std::vector<std::vector<at::Tensor>> first = plan.first_gradients();
     if (plan.perturb && moves(groups)) {
       const training::BuffersGuard after_pass_one(buffers_);
       Perturbation perturbation(groups, memory_);
       note_ascent(perturbation.result(), groups);
       groups.clear();
-      clear_gradients(plan);
+      plan.clear_gradients();
       if (rng) rng->replay();
       const at::Tensor second = with_grad(closure);
       note_perturbed_loss(second);
@@ -151,7 +131,7 @@ class TwoPass {
   void remember_rng(const StepPlan& plan) {
     check_between_steps("remember_rng()");
     remembered_rng_.reset();
-    if (replay_rng_) remembered_rng_ = std::make_unique<training::RngReplay>(devices(plan));
+    if (replay_rng_) remembered_rng_ = std::make_unique<training::RngReplay>(plan.devices());
   }
 
   /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
@@ -159,12 +139,12 @@ class TwoPass {
     TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
     check_between_steps("ascend()");
     auto pending = std::make_unique<Pending>();
-    run_hook(after_pass_one_, plan);
+    plan.run(after_pass_one_);
     report_ = Report();
     note_loss(loss);
     const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
-    pending->first = first_gradients(plan);
-    pending->gradients = gradients(plan);
+    pending->first = plan.first_gradients();
+    pending->gradients = plan.gradients();
     if (plan.perturb && moves(groups)) {
       pending->after_pass_one = std::make_unique<training::BuffersGuard>(buffers_);
       pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
@@ -173,7 +153,7 @@ class TwoPass {
       if (pending->rng) pending->rng->replay();
     }
     remembered_rng_.reset();
-    for_each_param(plan, [](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
+    plan.for_each_param([](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
     return report_.perturbed;
@@ -192,7 +172,7 @@ class TwoPass {
     TORCH_CHECK(same,
                 "steppe: the optimizer's parameters changed between ascend() and descend(); "
                 "call cancel() and start the step again");
-    TORCH_CHECK(!report_.perturbed || any_gradient(pending_->plan),
+    TORCH_CHECK(!report_.perturbed || pending_->plan.any_gradient(),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
     if (report_.perturbed) note_perturbed_loss(perturbed_loss);
@@ -201,7 +181,7 @@ class TwoPass {
     if (pending->after_pass_one) pending->after_pass_one->restore();
     pending->rng.reset();
     // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
-    if (!report_.perturbed && !any_gradient(pending->plan)) put_back(*pending);
+    if (!report_.perturbed && !pending->plan.any_gradient()) pending->plan.put_back(pending->gradients);
     finish(pending->plan, pending->first);
   }
 
@@ -209,7 +189,7 @@ class TwoPass {
   void cancel() {
     if (!ascended()) return;
     const std::unique_ptr<Pending> pending = std::move(pending_);
-    put_back(*pending);
+    pending->plan.put_back(pending->gradients);
   }
 
  private:
@@ -247,80 +227,6 @@ class TwoPass {
     return closure();
   }
 
-  template <class Visitor>
-  static void for_each_param(const StepPlan& plan, Visitor&& visit) {
-    for (const GroupPlan& group : plan.groups)
-      for (const at::Tensor& param : group.params) visit(param);
-  }
-
-  static std::vector<c10::Device> devices(const StepPlan& plan) {
-    std::vector<c10::Device> found;
-    for_each_param(plan, [&](const at::Tensor& param) {
-      if (std::find(found.begin(), found.end(), param.device()) == found.end()) found.push_back(param.device());
-    });
-    return found;
-  }
-
-  /// What zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients live on for
-  /// whoever holds them.
-  static void clear_gradients(const StepPlan& plan) {
-    for_each_param(plan, [](const at::Tensor& param) {
-#if TORCH_VERSION_MAJOR < 2
-      if (param.grad().defined()) param.mutable_grad() = at::zeros_like(param.grad());
-#else
-      param.mutable_grad() = at::Tensor();
-#endif
-    });
-  }
-
-  static bool any_gradient(const StepPlan& plan) {
-    bool any = false;
-    for_each_param(plan, [&](const at::Tensor& param) { any = any || param.grad().defined(); });
-    return any;
-  }
-
-  static void run_hook(const GradientHook& hook, const StepPlan& plan) {
-    if (!hook) return;
-    const c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> owners, gradients;
-    for_each_param(plan, [&](const at::Tensor& param) {
-      if (!param.grad().defined()) return;
-      owners.push_back(param);
-      gradients.push_back(param.grad());
-    });
-    hook(gradients);
-    TORCH_CHECK(gradients.size() == owners.size(), "steppe: a gradient hook must keep the number of gradients, got ",
-                gradients.size(), " for ", owners.size());
-    for (size_t i = 0; i < owners.size(); ++i)
-      TORCH_CHECK(gradients[i].defined() && gradients[i].sizes() == owners[i].sizes() &&
-                      gradients[i].dtype() == owners[i].dtype() && gradients[i].device() == owners[i].device(),
-                  "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ",
-                  i, " does not fit its parameter of shape ", owners[i].sizes());
-    for (size_t i = 0; i < owners.size(); ++i)
-      if (!gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = gradients[i];
-  }
-
-  static std::vector<at::Tensor> gradients_of(const GroupPlan& group) {
-    std::vector<at::Tensor> found;
-    for (const at::Tensor& param : group.params) found.push_back(param.grad());
-    return found;
-  }
-
-  static std::vector<std::vector<at::Tensor>> gradients(const StepPlan& plan) {
-    std::vector<std::vector<at::Tensor>> found;
-    for (const GroupPlan& group : plan.groups) found.push_back(gradients_of(group));
-    return found;
-  }
-
-  static std::vector<std::vector<at::Tensor>> first_gradients(const StepPlan& plan) {
-    std::vector<std::vector<at::Tensor>> first(plan.groups.size());
-    for (size_t k = 0; k < first.size(); ++k) {
-      if (plan.groups[k].needs_first_gradient) first[k] = gradients_of(plan.groups[k]);
-      first[k].resize(plan.groups[k].params.size());
-    }
-    return first;
-  }
-
   std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
     std::vector<AscentGroup> groups;
     if (!plan.perturb) return groups;
@@ -351,28 +257,8 @@ class TwoPass {
 
   /// The descent's part and the last hook; the weights are w again.
   void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
-    const c10::NoGradGuard no_grad;
-    for (size_t k = 0; k < plan.groups.size(); ++k) {
-      const GroupPlan& group = plan.groups[k];
-      if (!group.descent) continue;
-      std::vector<at::Tensor> owners, final_gradients, first_gradients;
-      for (size_t i = 0; i < group.params.size(); ++i) {
-        if (!group.params[i].grad().defined()) continue;
-        owners.push_back(group.params[i]);
-        final_gradients.push_back(group.params[i].grad());
-        first_gradients.push_back(first[k][i]);
-      }
-      group.descent(final_gradients, first_gradients);
-      for (size_t i = 0; i < owners.size(); ++i)
-        if (!final_gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = final_gradients[i];
-    }
-    run_hook(before_descent_, plan);
-  }
-
-  static void put_back(const Pending& pending) {
-    for (size_t k = 0; k < pending.plan.groups.size(); ++k)
-      for (size_t i = 0; i < pending.plan.groups[k].params.size(); ++i)
-        pending.plan.groups[k].params[i].mutable_grad() = pending.gradients[k][i];
+    plan.descend(first);
+    plan.run(before_descent_);
   }
 
   void note_loss(const at::Tensor& loss) {

@@ -44,6 +44,18 @@ TEST(Hessian, OfASubsetIsItsBlock) {
             1e-12);
 }
 
+TEST(Hessian, OverSeveralBatchesIsTheirWeightedMean) {
+  SmallNet net;
+  const at::Tensor dense = dense_hessian(net.model->parameters(), net.loss());
+  // Batches of 1, 3 and 4 samples with 1, 2 and 5 times the loss: 27/8 of it in the mean.
+  const LossSurface surface(*net.model, {1, 3, 4}, [&](size_t i) {
+    return net.loss() * (i == 0 ? 1.0 : i == 1 ? 2.0 : 5.0);
+  });
+  const at::Tensor v = torch::randn({26}, at::kDouble), expected = dense.mv(v) * 27.0 / 8.0;
+  for (const Derivative derivative : {Derivative::DoubleBackward, Derivative::Differences})
+    EXPECT_LT((Hessian(surface, derivative).times(v) - expected).abs().max().item<double>(), 1e-7);
+}
+
 TEST(Hessian, OfALossThatIsLinearInSomeWeightsOrInAllHasZerosThere) {
   const at::Tensor a = torch::ones({2}, at::kDouble).requires_grad_(true),
                    b = torch::ones({3}, at::kDouble).requires_grad_(true);

@@ -82,6 +82,21 @@ inline at::Tensor projected(at::Tensor tensor, const TuckerTensor& on, size_t bu
 
 }  // namespace detail
 
+/// One sweep of higher-order orthogonal iteration (HOOI; De Lathauwer et al., 2000) over `parts`, which approximates
+/// `tensor`: each factor becomes the best one of its rank for the others as they stand, then the core. Factors must be
+/// orthonormal, and may have more columns than their rank at first (an identity: the sweep then is the truncated
+/// higher-order SVD, one mode after the other). A factor has no more columns than the others' multiply to. For a tensor
+/// that changes between sweeps, such as one whose missing entries are filled anew; else see tucker().
+inline void hooi_sweep(const at::Tensor& tensor, c10::IntArrayRef ranks, TuckerTensor& parts) {
+  TORCH_CHECK(ranks.size() == parts.factors.size() && ranks.size() == parts.modes.size(), "steppe: a HOOI sweep over ",
+              parts.factors.size(), " factors of ", parts.modes.size(), " modes needs as many ranks, got ", ranks);
+  for (size_t k = 0; k < ranks.size(); ++k)
+    parts.factors[k] =
+        leading_left_vectors(unfold(detail::projected(tensor, parts, k), parts.modes[k]), ranks[k]).contiguous();
+  parts.core = detail::projected(tensor, parts, ranks.size());
+  ++parts.sweeps;
+}
+
 /// Tucker decomposition of given ranks: the higher-order SVD, then sweeps of higher-order orthogonal iteration (HOOI;
 /// De Lathauwer et al., 2000), computed in float64 and returned in the tensor's type. Factors are orthonormal. The
 /// error of the start is at most sqrt(sum_k sum_{i > r_k} s_k,i^2), s_k the singular values of unfolding k, and no
@@ -108,10 +123,7 @@ inline TuckerTensor tucker(const at::Tensor& tensor, c10::IntArrayRef ranks, con
     return std::sqrt(std::max(0.0, (size - frobenius(found.core)) * (size + frobenius(found.core))));
   };
   for (double before = error(); found.sweeps < options.sweeps() && before > 1e-7 * size;) {
-    for (size_t k = 0; k < ranks.size(); ++k)
-      found.factors[k] = leading_left_vectors(unfold(detail::projected(wide, found, k), found.modes[k]), ranks[k]);
-    found.core = detail::projected(wide, found, ranks.size());
-    ++found.sweeps;
+    hooi_sweep(wide, ranks, found);
     const double after = error();
     if (before - after <= options.tolerance() * size) break;
     before = after;

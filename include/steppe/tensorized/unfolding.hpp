@@ -6,7 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/tensordot.h>
+#include <ATen/ops/matmul.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
@@ -21,9 +21,18 @@ inline at::Tensor unfold(const at::Tensor& tensor, int64_t mode) {
   return tensor.movedim(mode, 0).reshape({tensor.size(mode), -1});
 }
 
-/// Multiplies every fibre of one mode by a matrix [m, d_mode]: the mode's size becomes m. Differentiable.
+/// Multiplies every fibre of one mode by a matrix [m, d_mode]: the mode's size becomes m. One matrix product over
+/// views; differentiable. Source: Kolda and Bader, Tensor Decompositions and Applications, 2009, section 2.5.
 inline at::Tensor mode_product(const at::Tensor& tensor, const at::Tensor& matrix, int64_t mode) {
-  return at::tensordot(tensor, matrix, {mode}, {1}).movedim(-1, mode);
+  std::vector<int64_t> shape = tensor.sizes().vec();
+  int64_t before = 1, after = 1;
+  for (int64_t k = 0; k < mode; ++k) before *= tensor.size(k);
+  for (int64_t k = mode + 1; k < tensor.dim(); ++k) after *= tensor.size(k);
+  const int64_t size = tensor.size(mode);
+  shape[static_cast<size_t>(mode)] = matrix.size(0);
+  if (after == 1) return at::matmul(tensor.reshape({before, size}), matrix.t()).reshape(shape);
+  if (before == 1) return at::matmul(matrix, tensor.reshape({size, after})).reshape(shape);
+  return at::matmul(matrix, tensor.reshape({before, size, after})).reshape(shape);
 }
 
 /// The first `count` left singular vectors of a matrix, [rows, count], largest first.

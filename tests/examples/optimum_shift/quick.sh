@@ -1,4 +1,4 @@
-# --quick ends with code 0 and one page with pictures and their numbers; what cannot work with one clear line.
+# --quick ends with code 0 and one page with pictures and their numbers.
 . "$(dirname "$0")/../program.sh"
 
 "$program" --quick --threads 1 --train-size 64 --test-size 32 --epochs 2 --every 1 --images 32 --vectors 2 --points 3 \
@@ -10,18 +10,3 @@ done
 # Two optimizers, ten ways each, and the names of the columns.
 [ "$(wc -l <"$work/out/numbers.csv")" -eq 21 ] || fail "numbers.csv has $(wc -l <"$work/out/numbers.csv") lines"
 grep -q 'against the same run as trained' "$work/out/index.html" || fail "no conclusions"
-
-refuses() { # words of the message, then arguments
-  words=$1
-  shift
-  code=0
-  "$program" --threads 1 --quick "$@" >"$work/said" 2>"$work/error" || code=$?
-  [ "$code" -ne 0 ] || fail "$*: code 0"
-  grep -q "$words" "$work/error" || fail "$*: no '$words' in: $(cat "$work/error")"
-  [ ! -s "$work/said" ] || fail "$*: it went on to say $(cat "$work/said")"
-}
-refuses 'does not exist' --data "$work/nowhere"
-refuses 'the data set has only' --train-size 50001
-echo 'a file' >"$work/file"
-refuses 'cannot write into' --out "$work/file/out"
-refuses 'a number over 0' --ridge 0

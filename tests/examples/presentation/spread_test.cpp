@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <string>
 
 namespace presentation {
 namespace {
@@ -37,6 +38,16 @@ TEST(Spread, TheIntervalHasStudentsQuantileForAnyNumberOfValues) {
   EXPECT_NEAR(quantile(10), 2.262, 2e-3);
   EXPECT_NEAR(quantile(20), 2.093, 1e-3);
   EXPECT_NEAR(quantile(101), 1.984, 1e-3);
+}
+
+TEST(Spread, AVerdictIsWhereTheIntervalLies) {
+  const auto said = [](const std::vector<double>& values) {
+    return std::string(verdict(spread_of(values), "more", "less"));
+  };
+  EXPECT_EQ(said({1.0, 1.1, 1.2}), "more");
+  EXPECT_EQ(said({-1.0, -1.1, -1.2}), "less");
+  EXPECT_EQ(said({-1.0, 1.1, 2.0}), "no difference shown");
+  EXPECT_EQ(said({1.0}), "no difference shown");
 }
 
 TEST(Spread, ATextHasADeviationWhereThereIsOne) {

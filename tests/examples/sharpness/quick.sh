@@ -1,6 +1,5 @@
 # Checkpoints of steppe-cifar, or --quick alone, end with code 0 and one page with pictures and their numbers.
 . "$(dirname "$0")/../program.sh"
-cifar=$3
 
 check() { # folder, rows of numbers.csv
   for name in spectrum rise plane; do

@@ -1,0 +1,83 @@
+// What a sharpness-aware optimizer keeps for one parameter group.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/ivalue.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Type.h>
+#include <torch/serialize/archive.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <typeinfo>
+
+#include <steppe/checkpoint.hpp>
+#include <steppe/direction.hpp>
+#include <steppe/options.hpp>
+
+namespace steppe {
+
+/// Options and links of one group; checked before each step, written into and read from checkpoints.
+template <class Ascent, class Descent>
+struct GroupSettings {
+  Options options;
+  Ascent ascent;
+  Descent descent;
+
+  /// A radius that nobody gave is the method's own.
+  void fill_rho() {
+    if (!options.has_rho()) options.rho(default_rho_of(ascent));
+  }
+
+  void validate() {
+    fill_rho();
+    options.validate();
+    detail::for_each_link(ascent, [](auto& link) { detail::validate(link); });
+    detail::validate(descent);
+    const Recipe recipe = direction_of(ascent).recipe;
+    TORCH_CHECK(options.p() == 2.0 || recipe.norm == Norm::Direction, "steppe: norm order p = ", options.p(),
+                " goes with Norm::Direction only; use p = 2");
+  }
+
+  void write(checkpoint::Writer& write, const std::string& prefix) {
+    visit_fields(prefix, [&](const std::string& name, const std::string& type, auto& part) {
+      write(name + "/type", type);
+      write(name, part);
+    });
+  }
+
+  /// A part that was written by another method stays as it is.
+  void read(torch::serialize::InputArchive& archive, const std::string& prefix) {
+    checkpoint::Reader read(archive);
+    visit_fields(prefix, [&](const std::string& name, const std::string& type, auto& part) {
+      c10::IValue written;
+      if (archive.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type)
+        read(name, part);
+    });
+  }
+
+ private:
+  template <class Part>
+  static std::string name_of() {
+    return c10::demangle(typeid(Part).name());
+  }
+
+  /// Calls visit(name, type, part) for the options, links and descent that have fields. Options belong to the method:
+  /// another one has its own radius.
+  template <class Visitor>
+  void visit_fields(const std::string& prefix, Visitor&& visit) {
+    visit(prefix + "options", name_of<Ascent>(), options);
+    int64_t index = 0;
+    detail::for_each_link(ascent, [&](auto& link) {
+      using Link = std::remove_reference_t<decltype(link)>;
+      if constexpr (checkpoint::HasFields<Link, checkpoint::Writer>::value)
+        visit(prefix + "ascent/" + std::to_string(index), name_of<Link>(), link);
+      ++index;
+    });
+    if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value)
+      visit(prefix + "descent", name_of<Descent>(), descent);
+  }
+};
+
+}  // namespace steppe
