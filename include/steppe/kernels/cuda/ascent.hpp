@@ -4,18 +4,23 @@
 
 #include <steppe/kernels/cuda/move.hpp>
 #include <steppe/kernels/cuda/plan.hpp>
+#include <steppe/kernels/cuda/sample.hpp>
 #include <steppe/kernels/cuda/sweep.hpp>
 #include <steppe/kernels/cuda/threshold.hpp>
 #include <steppe/kernels/cuda/work.hpp>
 
 namespace steppe::kernels::cuda {
 
-/// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where rows are longer than a chunk.
+/// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where a filtered layer is large enough to have a
+/// window, and one where rows are longer than a chunk. In bytes per component (float32): SAM reads g twice and w once
+/// and writes w + e, 16; the filter lists about 0.15 n components, writes them once and reads them four times, 19 in
+/// all, where the window holds; where it does not, every level and the norm read g again, 32.
 ///
 /// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; one
 /// launch begins when the one before has ended.
 template <int kThreads, class Launch>
 void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
+  if (plan.lists() > 0) launch(Sample<kThreads>(work));
   launch(Sweep<kThreads>(work, Stage::First));
   if (plan.cuts_rows()) launch(Sweep<kThreads>(work, Stage::CutRows));
   if (plan.histograms() > 0) {
