@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <steppe/kernels/cuda/plan.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -195,6 +196,19 @@ TEST(CudaWindow, ListsThatAreFullAreReadInTheGradient) {
     expect_agreement(ours.ascend(), ascend_by_definition(model));
     EXPECT_TRUE(ours.listed(0));
   }
+}
+
+TEST(CudaWindow, ALayerWithoutATailKeepsItsDirectionBeyondItToo) {
+  Random random(18);
+  std::vector<float> g = values_of(Values::Normal, 4000, 1.0, random);
+  // The largest distance is reached by many.
+  for (float& x : g) x = x < 0.0f ? x * 0.5f : std::min(x, 2.5f);
+  const auto model = filtered_model(g, 0.997);
+  HostModel ours(model, kWindowed);
+  const Outcome outcome = ours.ascend();
+  expect_agreement(outcome, ascend_by_definition(model));
+  EXPECT_TRUE(ours.listed(0));
+  EXPECT_EQ(outcome.kept_share, 1.0);
 }
 
 TEST(CudaWindow, ScratchIsUsedAgainByAnotherGradient) {

@@ -12,9 +12,11 @@
 namespace steppe::kernels::cuda {
 
 /// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where a filtered layer is large enough to have a
-/// window, and one where rows are longer than a chunk. In bytes per component (float32): SAM reads g twice and w once
-/// and writes w + e, 16; the filter lists about 0.15 n components, writes them once and reads them four times, 19 in
-/// all, where the window holds; where it does not, every level and the norm read g again, 32.
+/// window, and one where rows are longer than a chunk.
+///
+/// Bytes per float32 component: SAM reads g twice and w once and writes w + e, 16. Where its window holds, the filter
+/// lists about a tenth of the components of normal gradients, writes them once and reads them four times, 18 in all (22
+/// where directions are scaled too); where it does not, every level and the norm read g, 32.
 ///
 /// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; one
 /// launch begins when the one before has ended.
