@@ -123,7 +123,8 @@ class CudaWorkspace {
     std::memcpy(host.data_ptr(), plan_.table().data(), plan_.table().size());
     table_ = host.to(device, at::kByte, /*non_blocking=*/true);
     uploaded_ = plan_.table();
-    const std::vector<int64_t> shape = {plan_.layers(), plan_.chunks(), plan_.rows(), plan_.histograms()};
+    const std::vector<int64_t> shape = {plan_.layers(), plan_.chunks(), plan_.rows(), plan_.histograms(),
+                                        plan_.lists()};
     if (stays && shape == shape_) return;
     shape_ = shape;
     scratch_ = at::zeros({cuda::scratch_bytes(plan_)}, options.device(device));

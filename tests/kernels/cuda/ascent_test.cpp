@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 #include <steppe/kernels/cuda/plan.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "expectations.hpp"
@@ -120,6 +122,114 @@ TEST(CudaThreshold, IsExactForTiesPlateausAndEveryQuantile) {
     }
 }
 
+/// Layers large enough for a window, in chunks whose lists have room.
+const Cut kWindowed = {8, 256, 3, 0, 256};
+
+std::vector<Numbers> filtered_model(std::vector<float> g, double quantile, Format format = Format::Float32,
+                                    bool scaled = false) {
+  Random random(12);
+  const auto n = static_cast<int64_t>(g.size());
+  return {layer_of({"filtered", false, true, scaled, quantile}, format, 1, n, std::move(g), random, 2.0)};
+}
+
+TEST(CudaWindow, HoldsForGradientsAsTheyCome) {
+  for (const Format format : {Format::Float32, Format::BFloat16, Format::Half})
+    for (const bool scaled : {false, true})
+      for (uint64_t seed = 1; seed <= 5; ++seed) {
+        Random random(seed);
+        const auto model = filtered_model(values_of(Values::Normal, 4000, 0.01, random), 0.95, format, scaled);
+        HostModel ours(model, kWindowed, seed);
+        expect_agreement(ours.ascend(), ascend_by_definition(model));
+        EXPECT_TRUE(ours.listed(0)) << name_of(format) << ", seed " << seed;
+      }
+}
+
+TEST(CudaWindow, IsLeftWhereItProvesNothing) {
+  Random random(13);
+  // Hardly anything is beyond a plateau, or everything; quantiles at which most would be listed.
+  for (const auto& [kind, quantile] : std::vector<std::pair<Values, double>>{
+           {Values::AllEqual, 0.95}, {Values::Zero, 0.95}, {Values::MostlyZero, 0.9}, {Values::Normal, 0.3}}) {
+    const auto model = filtered_model(values_of(kind, 4000, 1.0, random), quantile);
+    HostModel ours(model, kWindowed);
+    expect_agreement(ours.ascend(), ascend_by_definition(model));
+    EXPECT_FALSE(ours.listed(0)) << static_cast<int>(kind);
+  }
+}
+
+/// Components that the sample sees, and all the others.
+std::vector<float> sampled_and_others(int64_t n, int64_t sample, Random& random, double sampled, double others,
+                                      double shift) {
+  std::vector<float> g = values_of(Values::Normal, n, 1.0, random);
+  const int64_t apart = n / (sample / kSampledLine);
+  for (int64_t i = 0; i < n; ++i) {
+    const bool seen = i % apart < kSampledLine && i / apart < sample / kSampledLine;
+    float& x = g[static_cast<size_t>(i)];
+    x = seen ? x * static_cast<float>(sampled) : x * static_cast<float>(others) + static_cast<float>(shift);
+  }
+  return g;
+}
+
+TEST(CudaWindow, ASampleThatMisleadsIsFoundOut) {
+  Random random(14);
+  for (const auto& [sampled, others, shift] : std::vector<std::tuple<double, double, double>>{
+           {1.0, 0.01, 0.0}, {0.01, 1.0, 0.0}, {1.0, 1.0, 0.7}, {1.0, 1.0, -3.0}, {1.0, 0.9, 0.02}, {1.0, 0.6, 0.0}})
+    for (const double quantile : {0.9, 0.95, 0.99}) {
+      SCOPED_TRACE(std::to_string(sampled) + ", " + std::to_string(others) + " + " + std::to_string(shift));
+      const auto model = filtered_model(sampled_and_others(4000, 256, random, sampled, others, shift), quantile);
+      HostModel ours(model, kWindowed);
+      expect_agreement(ours.ascend(), ascend_by_definition(model));
+      // Too few beyond the window, or another mean: nothing is proved.
+      if (others == 0.01 || shift < -1.0) {
+        EXPECT_FALSE(ours.listed(0));
+      }
+    }
+}
+
+TEST(CudaWindow, ListsThatAreFullAreReadInTheGradient) {
+  Random random(15);
+  for (const Format format : {Format::Float32, Format::BFloat16}) {
+    std::vector<float> g = values_of(Values::Normal, 4096, 0.1, random);
+    // The largest components side by side, more than a list can take, where the sample does not look.
+    for (size_t i = 1050; i < 1210; ++i) g[i] = (i % 2 == 0 ? 1.0f : -1.0f) * (1.0f + static_cast<float>(i) * 1e-3f);
+    const auto model = filtered_model(g, 0.95, format);
+    HostModel ours(model, kWindowed);
+    expect_agreement(ours.ascend(), ascend_by_definition(model));
+    EXPECT_TRUE(ours.listed(0));
+  }
+}
+
+TEST(CudaWindow, ALayerWithoutATailKeepsItsDirectionBeyondItToo) {
+  Random random(18);
+  std::vector<float> g = values_of(Values::Normal, 4000, 1.0, random);
+  // The largest distance is reached by many.
+  for (float& x : g) x = x < 0.0f ? x * 0.5f : std::min(x, 2.5f);
+  const auto model = filtered_model(g, 0.997);
+  HostModel ours(model, kWindowed);
+  const Outcome outcome = ours.ascend();
+  expect_agreement(outcome, ascend_by_definition(model));
+  EXPECT_TRUE(ours.listed(0));
+  EXPECT_EQ(outcome.kept_share, 1.0);
+}
+
+TEST(CudaWindow, ScratchIsUsedAgainByAnotherGradient) {
+  Random random(16);
+  std::vector<Numbers> model = filtered_model(values_of(Values::Normal, 3000, 1.0, random), 0.95);
+  Random more(17);
+  model.push_back(layer_of({"f", false, true, false, 0.9}, Format::Half, 1, 100,
+                           values_of(Values::Normal, 100, 1.0, more), more, 1.0));
+  model.push_back(layer_of({"f", false, true, false, 0.99}, Format::Half, 1, 2000,
+                           values_of(Values::Shifted, 2000, 1.0, more), more, 1.0));
+  HostModel ours(model, kWindowed);
+  expect_agreement(ours.ascend(), ascend_by_definition(model));
+  const Outcome again = ours.ascend();
+  expect_agreement(again, ascend_by_definition(model));
+  for (const int64_t blocks : {1, 2, 7}) {
+    Cut cut = kWindowed;
+    cut.blocks = blocks;
+    expect_same_bits(HostModel(model, cut, 5).ascend(), again);
+  }
+}
+
 TEST(CudaThreshold, ALayerWithoutATailKeepsItsDirection) {
   Random random(6);
   const std::vector<Numbers> model = {
@@ -178,6 +288,7 @@ TEST(CudaAscent, TakesAHandfulOfLaunches) {
   EXPECT_EQ(launches({"centralized", true}, 30), 3);
   EXPECT_EQ(launches({"scaled", false, false, true}, 20), 2);
   EXPECT_EQ(launches({"filtered", false, true}, 20), 6);
+  EXPECT_EQ(launches({"filtered", false, true}, 100), 7);
   EXPECT_EQ(launches({"all", true, true, true}, 30), 7);
 }
 

@@ -19,14 +19,15 @@ namespace steppe::kernels::cuda {
 struct Cut {
   int threads = 8;
   int64_t chunk = 24, blocks = 3;
-  int64_t offset = 0;  ///< of every layer's memory, in components
+  int64_t offset = 0;   ///< of every layer's memory, in components
+  int64_t sample = 64;  ///< that a filter's window is drawn from
 };
 
 /// The memory of a model, which may take several ascents.
 class HostModel {
  public:
   HostModel(const std::vector<Numbers>& model, const Cut& cut, uint64_t seed = 1)
-      : model_(model), cut_(cut), seed_(seed), plan_(cut.chunk) {
+      : model_(model), cut_(cut), seed_(seed), plan_(cut.chunk, cut.sample) {
     std::vector<Layer> layers;
     for (size_t i = 0; i < model.size(); ++i) {
       const auto where = static_cast<Destination>((i + seed) % static_cast<size_t>(Destination::kCount));
@@ -64,6 +65,9 @@ class HostModel {
       case 8:
         launch<8>(work);
         break;
+      case 16:
+        launch<16>(work);
+        break;
       case 32:
         launch<32>(work);
         break;
@@ -79,6 +83,10 @@ class HostModel {
   }
 
   int launches() const { return launches_; }
+  /// The threshold of the last ascent was looked for among the listed components alone.
+  bool listed(int64_t layer) {
+    return work_of(plan_, plan_.table().data(), scratch_.data(), Results()).states[layer].listed;
+  }
 
  private:
   struct alignas(32) Scratch {
@@ -110,7 +118,7 @@ class HostModel {
 };
 
 inline std::vector<Cut> every_cut() {
-  return {{8, 24, 3, 0}, {4, 16, 1, 0}, {4, 7, 5, 1}, {32, 40, 2, 3}, {256, kChunk, 2, 0}};
+  return {{8, 24, 3, 0}, {4, 16, 1, 0}, {4, 7, 5, 1}, {32, 40, 2, 3}, {16, 160, 2, 0}, {256, kChunk, 2, 0}};
 }
 
 }  // namespace steppe::kernels::cuda

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <steppe/kernels/cuda/components.hpp>
+#include <steppe/kernels/cuda/list.hpp>
 
 namespace steppe::kernels::cuda {
 
@@ -19,6 +20,40 @@ STEPPE_DEVICE void add_sums(const Block& block, const Run<T>& run, Part& mine) {
       mine.sum += x;
       mine.raw += x * x;
     }
+  });
+}
+
+/// The same, and lists what is inside the filter's window.
+template <int kThreads, class Block, class T>
+STEPPE_DEVICE void add_and_list(const Block& block, const Run<T>& run, const Window& window, List<kThreads, T> list,
+                                Part& mine) {
+  const float centre = window.centre, low = window.low, sure = window.sure;
+  int listed = 0, beyond = 0;
+  for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+    const auto g = load<decltype(width)::kValue>(run.g + at);
+    STEPPE_UNROLL
+    for (int j = 0; j < g.kSize; ++j) {
+      const float raw = widen(g.x[j]), away = fabsf(raw - centre);
+      const double x = static_cast<double>(raw);
+      mine.sum += x;
+      mine.raw += x * x;
+      if (!(away > low)) continue;
+      list.add(g.x[j]);
+      ++listed;
+      beyond += away > sure ? 1 : 0;
+    }
+  });
+  list.close();
+  mine.listed = listed;
+  mine.sure = beyond;
+}
+
+/// Adds the squares of what a filter keeps, all of which is listed.
+template <int kThreads, class Block, class T>
+STEPPE_DEVICE void add_listed(const Block& block, const Run<T>& run, const State state, const Window& window,
+                              const List<kThreads, T>& list, Part& mine) {
+  list.for_each(block, run, window, [&](float x) {
+    if (is_kept<T>(state, x)) mine.measure += static_cast<double>(x) * static_cast<double>(x);
   });
 }
 

@@ -17,6 +17,14 @@ namespace steppe::kernels::cuda {
 /// Components that a block takes up at a time.
 constexpr int64_t kChunk = int64_t{1} << 14;
 
+/// Components of a layer that a filter's window is drawn from; layers of less than four times as many have none.
+constexpr int64_t kSample = 4096;
+/// Neighbours that are sampled together.
+constexpr int64_t kSampledLine = 16;
+
+/// Threads of a block at most.
+constexpr int kMostThreads = 256;
+
 /// Bins of one level of a threshold's histograms.
 constexpr int kBins = 2048;
 
@@ -32,13 +40,15 @@ struct Entry {
   int64_t first_chunk, chunks;
   int64_t first_row;  ///< of the row means
   int64_t histogram;
+  int64_t sample;      ///< components that the filter's window is drawn from; 0: it has none
+  int64_t first_list;  ///< of the components inside, one list for each chunk
   double rho;
   Norm norm;
   float eta;
   Format format;
   int32_t filtered, scaled, counted, reserved;
 };
-static_assert(sizeof(Entry) == 3 * sizeof(void*) + 11 * 8 + 6 * 4);
+static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 6 * 4);
 
 /// Components [begin, end) of a layer.
 struct Span {
@@ -74,11 +84,12 @@ class Carving {
 /// The tables of an ascent: entries, one for each layer, and for each chunk the layer that it belongs to.
 class Plan {
  public:
-  explicit Plan(int64_t chunk = kChunk) : chunk_(chunk) {}
+  /// `sample`: whole lines, kSample at most.
+  explicit Plan(int64_t chunk = kChunk, int64_t sample = kSample) : chunk_(chunk), sample_(sample) {}
 
   /// Takes the layers up. There is at least one.
   void describe(const std::vector<Layer>& layers) {
-    chunks_ = rows_ = histograms_ = 0;
+    chunks_ = rows_ = histograms_ = lists_ = 0;
     cuts_rows_ = false;
     entries_.clear();
     for (const Layer& layer : layers) entries_.push_back(entry_of(layer));
@@ -100,6 +111,9 @@ class Plan {
   int64_t chunks() const { return chunks_; }
   int64_t rows() const { return rows_; }
   int64_t histograms() const { return histograms_; }
+  /// Chunks of the layers that have a window, and the components that the list of one holds.
+  int64_t lists() const { return lists_; }
+  int64_t list_size() const { return chunk_ / 4; }
   /// Some row is longer than a chunk.
   bool cuts_rows() const { return cuts_rows_; }
 
@@ -124,6 +138,12 @@ class Plan {
     entry.first_chunk = chunks_;
     entry.first_row = rows_;
     entry.histogram = histograms_;
+    entry.first_list = lists_;
+    // Centralized components are not known before the row means are.
+    if (layer.filtered && entry.row == 0 && entry.size >= 4 * sample_) {
+      entry.sample = sample_;
+      lists_ += entry.chunks;
+    }
     chunks_ += entry.chunks;
     rows_ += entry.row > 0 ? entry.size / entry.row : 0;
     histograms_ += entry.filtered;
@@ -147,10 +167,10 @@ class Plan {
     entry.chunks = std::max<int64_t>((entry.size + entry.chunk - 1) / entry.chunk, 1);
   }
 
-  int64_t chunk_;
+  int64_t chunk_, sample_;
   std::vector<Entry> entries_;
   std::vector<std::byte> table_;
-  int64_t chunks_ = 0, rows_ = 0, histograms_ = 0;
+  int64_t chunks_ = 0, rows_ = 0, histograms_ = 0, lists_ = 0;
   bool cuts_rows_ = false;
 };
 

@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include <steppe/kernels/cuda/components.hpp>
+#include <steppe/kernels/cuda/list.hpp>
 #include <steppe/kernels/cuda/measure.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
 #include <steppe/kernels/cuda/row_means.hpp>
@@ -35,7 +37,7 @@ class Sweep {
       Part mine;
       with_format(entry.format, [&](auto format) {
         const Run<decltype(format)> run(work_, entry, chunk - entry.first_chunk);
-        add(block, shared, run, work_.states[layer], mine);
+        add(block, shared, run, layer, chunk - entry.first_chunk, mine);
       });
       const Part part = sum_over_threads(block, shared, mine);
       if (block.thread() == 0) work_.parts[chunk] = part;
@@ -51,9 +53,19 @@ class Sweep {
   }
 
   template <class Block, class T>
-  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run<T>& run, const State& state, Part& mine) const {
+  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run<T>& run, int64_t layer, int64_t chunk,
+                         Part& mine) const {
     const Entry& entry = run.entry;
-    if (stage_ == Stage::Filtered) return add_direction<kThreads>(block, run, state, mine);
+    if (stage_ == Stage::Filtered) {
+      const State& state = work_.states[layer];
+      if (!state.listed || !state.filters || entry.scaled != 0) return add_direction<kThreads>(block, run, state, mine);
+      const List<kThreads, T> list(work_, entry, chunk, block.thread());
+      return add_listed(block, run, state, work_.windows[layer], list, mine);
+    }
+    if (stage_ == Stage::First && entry.sample > 0) {
+      const List<kThreads, T> list(work_, entry, chunk, block.thread());
+      return add_and_list(block, run, work_.windows[layer], list, mine);
+    }
     if (stage_ == Stage::First) {
       const bool scaled_only = entry.row == 0 && entry.filtered == 0 && entry.scaled != 0;
       if (is_cut(entry) || (entry.row == 0 && !scaled_only)) return add_sums<kThreads>(block, run, mine);
@@ -81,7 +93,7 @@ class Sweep {
     if (stage_ == Stage::First && is_cut(entry))
       return find_cut_row_means<kThreads>(block, entry, parts, work_.row_means + entry.first_row);
     if (stage_ != Stage::Filtered && entry.filtered != 0) {
-      if (block.thread() == 0) expect_threshold(entry, state, total.sum);
+      if (block.thread() == 0) expect_threshold(entry, work_.windows[layer], state, total);
       return;
     }
     if (block.thread() == 0) {
@@ -92,9 +104,15 @@ class Sweep {
     if (is_last(block, shared, work_.tickets + work_.layers, work_.layers)) find_totals(block, shared, work_);
   }
 
-  STEPPE_DEVICE static void expect_threshold(const Entry& entry, State& state, double sum) {
-    with_format(entry.format, [&](auto format) { state.mean = mean_of<decltype(format)>(sum, entry.size); });
+  STEPPE_DEVICE static void expect_threshold(const Entry& entry, const Window& window, State& state,
+                                             const Part& total) {
+    with_format(entry.format, [&](auto format) { state.mean = mean_of<decltype(format)>(total.sum, entry.size); });
     state.rank = entry.rank;
+    if (entry.sample == 0) return;
+    state.listed =
+        fabsf(state.mean - window.centre) <= window.reach * (1.0f - 1e-6f) && total.sure >= entry.size - entry.rank;
+    // Everything else is nearer to the mean.
+    if (state.listed) state.rank -= entry.size - total.listed;
   }
 
   Work work_;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include <steppe/kernels/cuda/components.hpp>
+#include <steppe/kernels/cuda/list.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
 
 namespace steppe::kernels::cuda {
@@ -19,7 +20,8 @@ STEPPE_HOST_DEVICE constexpr Level level_at(int index) {
   return index == 0 ? Level{20, 11} : index == 1 ? Level{9, 11} : Level{0, 9};
 }
 
-/// One level for every filtered layer. After the last one the threshold is known, and how many distances lie above it.
+/// One level for every filtered layer: over the lists of its window where that holds, else over the gradient. After the
+/// last one the threshold is known, and how many distances lie above it.
 template <int kThreads>
 class Threshold {
  public:
@@ -41,7 +43,7 @@ class Threshold {
       block.sync();
       with_format(entry.format, [&](auto format) {
         const Run<decltype(format)> run(work_, entry, chunk - entry.first_chunk);
-        count(block, shared, run, work_.states[layer]);
+        count(block, shared, run, layer, chunk - entry.first_chunk);
       });
       block.sync();
       Count* const all = work_.histograms + entry.histogram * kBins;
@@ -54,18 +56,24 @@ class Threshold {
 
  private:
   template <class Block, class T>
-  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run<T>& run, const State& state) const {
+  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run<T>& run, int64_t layer, int64_t chunk) const {
     const Level level = level_at(level_);
+    const State& state = work_.states[layer];
     const float mean = state.mean;
     const uint32_t key = state.key, mask = (1u << level.bits) - 1u;
+    const auto take = [&](float x) {
+      const uint32_t bits = kernels::detail::bits_of(distance<T>(x, mean)) >> level.shift;
+      if (bits >> level.bits == key) block.add(shared.bins + (bits & mask), 1u);
+    };
+    if (state.listed)
+      return List<kThreads, T>(work_, run.entry, chunk, block.thread())
+          .for_each(block, run, work_.windows[layer], take);
     for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
       const auto g = load<decltype(width)::kValue>(run.g + at);
       RowMeans<T> row_means(run, at);
       STEPPE_UNROLL
       for (int j = 0; j < g.kSize; ++j) {
-        const float x = centralized<T>(run.entry, widen(g.x[j]), row_means.next());
-        const uint32_t bits = detail::bits_of(distance<T>(x, mean)) >> level.shift;
-        if (bits >> level.bits == key) block.add(shared.bins + (bits & mask), 1u);
+        take(centralized<T>(run.entry, widen(g.x[j]), row_means.next()));
       }
     });
   }

@@ -15,12 +15,16 @@ struct Part {
   double raw = 0.0;      ///< of g^2
   double measure = 0.0;  ///< of (T d)^2
   double length = 0.0;   ///< of (T T d)^2
+  int64_t listed = 0;    ///< components inside the filter's window
+  int64_t sure = 0;      ///< of those the ones that the threshold cannot lie beyond, if the window holds
 
   STEPPE_DEVICE Part& operator+=(const Part& other) {
     sum += other.sum;
     raw += other.raw;
     measure += other.measure;
     length += other.length;
+    listed += other.listed;
+    sure += other.sure;
     return *this;
   }
 };
@@ -33,6 +37,14 @@ struct State {
   uint32_t key;   ///< the upper bits of the threshold
   float mean, threshold;
   bool filters;  ///< what is not above the threshold is left out
+  bool listed;   ///< the threshold lies in the window, with everything above it
+};
+
+/// Where a filter's threshold lies in all likelihood: among the components that are farther than `low` from `centre`.
+struct Window {
+  float centre, low;
+  float reach;  ///< it holds if the mean is no farther than this from `centre`
+  float sure;   ///< and if enough components are farther than this from it
 };
 
 using Count = unsigned long long;
@@ -45,9 +57,13 @@ struct Work {
   State* states;
   Part* parts;  ///< of every chunk
   float* row_means;
-  float* factors;     ///< of every layer
-  unsigned* tickets;  ///< of every layer, and behind them one of the model; zero between launches
-  Count* histograms;  ///< of every filtered layer; zero between launches
+  float* factors;         ///< of every layer
+  unsigned* tickets;      ///< of every layer, and behind them one of the model; zero between launches
+  Count* histograms;      ///< of every filtered layer; zero between launches
+  Window* windows;        ///< of every layer
+  uint16_t* list_counts;  ///< of every list and thread
+  float* lists;           ///< of `list_size` components of any format
+  int64_t list_size;
   Results results;
 };
 
@@ -61,6 +77,9 @@ inline Work work_of(const Plan& plan, const void* table, void* scratch, const Re
   const int64_t parts = carving.take<Part>(plan.chunks());
   const int64_t row_means = carving.take<float>(plan.rows());
   const int64_t factors = carving.take<float>(plan.layers());
+  const int64_t windows = carving.take<Window>(plan.layers());
+  const int64_t list_counts = carving.take<uint16_t>(plan.lists() * kMostThreads);
+  const int64_t lists = carving.take<float>(plan.lists() * plan.list_size());
   if (bytes != nullptr) *bytes = carving.bytes();
   const auto* const tables = static_cast<const unsigned char*>(table);
   auto* const memory = static_cast<unsigned char*>(scratch);
@@ -78,12 +97,16 @@ inline Work work_of(const Plan& plan, const void* table, void* scratch, const Re
   work.factors = static_cast<float*>(at(factors));
   work.tickets = static_cast<unsigned*>(at(tickets));
   work.histograms = static_cast<Count*>(at(histograms));
+  work.windows = static_cast<Window*>(at(windows));
+  work.list_counts = static_cast<uint16_t*>(at(list_counts));
+  work.lists = static_cast<float*>(at(lists));
+  work.list_size = plan.list_size();
   work.results = results;
   return work;
 }
 
 /// The bytes that an ascent needs beside its table. They are zero before the first ascent, and before the first one of
-/// a plan with another number of layers, chunks, rows or histograms.
+/// a plan with another number of layers, chunks, rows, histograms or lists.
 inline int64_t scratch_bytes(const Plan& plan) {
   int64_t bytes = 0;
   work_of(plan, nullptr, nullptr, Results(), &bytes);

@@ -1,0 +1,57 @@
+// What one thread finds inside a filter's window in its part of a chunk.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <steppe/kernels/cuda/components.hpp>
+#include <steppe/kernels/cuda/work.hpp>
+
+namespace steppe::kernels::cuda {
+
+/// Components in the order in which the thread meets them, so that sums over them have one order. Where they are more
+/// than there is room for, all are found anew in the gradient.
+template <int kThreads, class T>
+class List {
+ public:
+  static_assert(kThreads <= kMostThreads);
+
+  STEPPE_DEVICE List(const Work& work, const Entry& entry, int64_t chunk, int thread)
+      : room_(static_cast<int>(work.list_size / kThreads)) {
+    const int64_t list = entry.first_list + chunk;
+    count_ = work.list_counts + list * kMostThreads + thread;
+    items_ = reinterpret_cast<T*>(work.lists + list * work.list_size) + thread;
+  }
+
+  STEPPE_DEVICE void add(T x) {
+    if (size_ < room_) items_[size_ * kThreads] = x;
+    ++size_;
+  }
+  STEPPE_DEVICE void close() const { *count_ = static_cast<uint16_t>(size_); }
+
+  /// Calls body(x) for each of them.
+  template <class Block, class Body>
+  STEPPE_DEVICE void for_each(const Block& block, const Run<T>& run, const Window& window, Body&& body) const {
+    const int size = *count_;
+    if (size <= room_) {
+      for (int i = 0; i < size; ++i) body(widen(items_[i * kThreads]));
+      return;
+    }
+    for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
+      const auto g = load<decltype(width)::kValue>(run.g + at);
+      STEPPE_UNROLL
+      for (int j = 0; j < g.kSize; ++j) {
+        const float x = widen(g.x[j]);
+        if (fabsf(x - window.centre) > window.low) body(x);
+      }
+    });
+  }
+
+ private:
+  uint16_t* count_;
+  T* items_;
+  int room_, size_ = 0;
+};
+
+}  // namespace steppe::kernels::cuda
