@@ -70,7 +70,9 @@ struct DeviceLayer {
 
 class DeviceModel {
  public:
-  DeviceModel(const std::vector<Numbers>& model, int64_t offset, int64_t chunk = kChunk) : model_(model), plan_(chunk) {
+  /// Small samples, so that small layers have a window.
+  DeviceModel(const std::vector<Numbers>& model, int64_t offset, int64_t chunk = kChunk, int64_t sample = 256)
+      : model_(model), plan_(chunk, sample) {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     std::vector<Layer> layers;
     for (size_t i = 0; i < model.size(); ++i) {
