@@ -39,6 +39,15 @@ TEST(Schedule, CustomAndConstant) {
   EXPECT_TRUE(constant(0.0));
 }
 
+TEST(Schedule, VariesUnlessItIsConstantOrNotThere) {
+  EXPECT_FALSE(Schedule().varies());
+  EXPECT_FALSE(constant(0.1).varies());
+  EXPECT_TRUE(linear(0.0, 1.0, 3).varies());
+  EXPECT_TRUE(cosine(0.0, 1.0, 3).varies());
+  EXPECT_TRUE(proportional_to_lr(0.0, 1.0, 0.1, 0.2).varies());
+  EXPECT_TRUE(custom([](int64_t) { return 0.1; }).varies());
+}
+
 TEST(Schedule, BadNumbersAreErrors) {
   EXPECT_ANY_THROW(linear(0.0, 1.0, 0));
   EXPECT_ANY_THROW(cosine(0.0, std::numeric_limits<double>::infinity(), 3));
@@ -63,6 +72,16 @@ TEST(Steps, FromStepAndLatePhase) {
   EXPECT_TRUE(late.perturbs(500));
   EXPECT_FALSE(Steps().last(0.0, 10).perturbs(9));
   EXPECT_TRUE(Steps().last(1.0, 10).perturbs(0));
+}
+
+TEST(Steps, AreSettledWhereAllThatComeAreAlike) {
+  EXPECT_TRUE(Steps().settled(0));
+  EXPECT_FALSE(Steps().every(2).settled(0));
+  EXPECT_FALSE(Steps().every(2).settled(1));
+  EXPECT_FALSE(Steps().from_step(5).settled(4));
+  EXPECT_TRUE(Steps().from_step(5).settled(5));
+  EXPECT_FALSE(Steps().last(0.2, 100).settled(79));
+  EXPECT_TRUE(Steps().last(0.2, 100).settled(80));
 }
 
 TEST(Steps, BadNumbersAreErrors) {

@@ -8,6 +8,8 @@
 #include <torch/optim/sgd.h>
 
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -183,6 +185,73 @@ TEST(SupportMatrix, SeveralDevicesInOneOptimizer_CUDA) {
   torch::manual_seed(8);
   const at::Tensor a = parameter(torch::randn({4, 5})), b = parameter(torch::randn({4, 5}, at::kCUDA));
   expect_moved_and_restored({a, b}, [&] { return a.pow(3).sum() + b.pow(3).sum().cpu(); });
+}
+
+/// What one step saw, on the CPU.
+struct Seen {
+  std::vector<at::Tensor> perturbed;
+  at::Tensor gradient_norm, perturbation_norm, kept_share;
+};
+
+/// A step over tensors on the given devices; the tensors are the same whatever the devices.
+template <class Ascent>
+Seen step_over(const std::vector<at::Device>& devices, const Options& options, const Ascent& ascent) {
+  torch::manual_seed(8);
+  std::vector<at::Tensor> params;
+  for (size_t i = 0; i < devices.size(); ++i)
+    params.push_back(parameter(torch::randn({4 + static_cast<int64_t>(i), 5}).to(devices[i])));
+  SharpnessAware<SGD, Ascent> optimizer(params, SGDOptions(0.1), options, ascent);
+  Seen seen;
+  optimizer.step([&] {
+    seen.perturbed.clear();  // pass 2 comes last
+    at::Tensor loss = torch::zeros({});
+    for (const at::Tensor& param : params) {
+      seen.perturbed.push_back(param.detach().cpu().clone());
+      loss = loss + param.pow(3).sum().cpu();
+    }
+    loss.backward();
+    return loss;
+  });
+  seen.gradient_norm = optimizer.report().gradient_norm.cpu();
+  seen.perturbation_norm = optimizer.report().perturbation_norm.cpu();
+  seen.kept_share = optimizer.report().kept_share.cpu();
+  EXPECT_EQ(optimizer.non_finite_steps(), 0);
+  return seen;
+}
+
+void expect_one_norm_over(const std::vector<at::Device>& devices) {
+  const auto expect_the_cpus = [&](const Options& options, const auto& ascent) {
+    const Seen ours = step_over(devices, options, ascent);
+    const Seen expected = step_over(std::vector<at::Device>(devices.size(), at::kCPU), options, ascent);
+    EXPECT_TRUE(at::allclose(ours.gradient_norm, expected.gradient_norm, 1e-6));
+    EXPECT_TRUE(at::allclose(ours.perturbation_norm, expected.perturbation_norm, 1e-6));
+    EXPECT_TRUE(at::allclose(ours.kept_share, expected.kept_share));
+    for (size_t i = 0; i < devices.size(); ++i)
+      EXPECT_TRUE(at::allclose(ours.perturbed[i], expected.perturbed[i], 1e-5, 1e-6)) << i;
+  };
+  const Options options = Options().rho(0.5);
+  expect_the_cpus(options, ascent::Gradient());
+  expect_the_cpus(Options().rho(0.5).p(std::numeric_limits<double>::infinity()), ascent::Gradient());
+  expect_the_cpus(options, ascent::Centralize());
+  expect_the_cpus(options, ascent::AdaptiveScale());
+  const auto filter = ascent::ZScoreFilter().percentile(0.5);
+  expect_the_cpus(options, filter);
+  expect_the_cpus(options, ascent::ZScoreFilter(filter).threshold(Threshold::Global));
+  expect_the_cpus(options, ascent::ZScoreFilter(filter).norm(Norm::PerTensor));
+}
+
+TEST(SupportMatrix, ACpuAndAGpuShareOneNorm_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  expect_one_norm_over({at::kCPU, at::kCUDA, at::kCPU});
+  expect_one_norm_over({at::kCUDA, at::kCPU});
+}
+
+TEST(SupportMatrix, TwoGpusShareOneNorm_CUDA) {
+  if (torch::cuda::device_count() < 2) GTEST_SKIP() << "needs two GPUs";
+  const at::Device first(at::kCUDA, 0), second(at::kCUDA, 1);
+  expect_one_norm_over({first, second, first});
+  expect_one_norm_over({second, first});
+  expect_one_norm_over({second, second});  // and not the current device
 }
 
 TEST(SupportMatrix, DropoutMasksAreReplayedOnTheGpu_CUDA) {

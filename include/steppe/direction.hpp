@@ -77,6 +77,21 @@ void validate(const Part& part) {
   if constexpr (HasValidate<Part>::value) part.validate();
 }
 
+template <class Part, class = void>
+struct HasVaries : std::false_type {};
+template <class Part>
+struct HasVaries<Part, std::void_t<decltype(std::declval<const Part&>().varies())>> : std::true_type {};
+
+/// A link that says of itself that its recipe depends on the step.
+template <class Part>
+bool varies(const Part& part) {
+  if constexpr (HasVaries<Part>::value) {
+    return part.varies();
+  } else {
+    return false;
+  }
+}
+
 /// Calls visit on the link, or on every link of a chain.
 template <class Ascent, class Visitor>
 void for_each_link(Ascent& ascent, Visitor&& visit) {

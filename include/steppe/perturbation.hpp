@@ -42,8 +42,12 @@ class PerturbationMemory {
  public:
   /// Buffers of weights and of the kernels.
   int64_t bytes() const { return placed_.bytes() + workspace_.bytes(); }
-  /// Frees them; not while a perturbation lives.
+  /// Frees them; not while a perturbation lives. Errors: a CUDA graph holds an ascent that writes to them.
   void release() {
+    TORCH_CHECK(
+        !captured_,
+        "steppe: release_memory() was called, but a CUDA graph was captured that writes to that memory whenever it is "
+        "replayed; let the optimizer go after the graph instead");
     placed_.release();
     workspace_.release();
   }
@@ -58,6 +62,7 @@ class PerturbationMemory {
   std::vector<MovedWeights> moved_;
   std::vector<const c10::TensorImpl*> seen_;
   const Perturbation* user_ = nullptr;
+  bool captured_ = false;  ///< a CUDA graph uses it
 };
 
 namespace detail {
@@ -116,6 +121,7 @@ class Perturbation {
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
+    if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
     memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
     result_ = memory_->workspace_.ascend(tasks.all);
     for (const AscentTask& task : tasks.all)

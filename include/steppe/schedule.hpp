@@ -27,6 +27,8 @@ class Schedule {
 
   explicit operator bool() const { return kind_ != Kind::None; }
   bool needs_lr() const { return kind_ == Kind::ProportionalToLr; }
+  /// Its value may be another one at another step.
+  bool varies() const { return kind_ != Kind::None && kind_ != Kind::Constant; }
 
   double operator()(int64_t step, double lr = 0.0) const {
     const auto& [from, to, third, fourth] = values_;
@@ -123,6 +125,8 @@ class Steps {
   }
 
   bool perturbs(int64_t step) const { return step >= from_ && step % every_ == 0; }
+  /// From `step` on all steps are alike.
+  bool settled(int64_t step) const { return every_ == 1 && step >= from_; }
 
   template <class Fields>
   void fields(Fields& field) {

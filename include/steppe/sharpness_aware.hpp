@@ -28,12 +28,25 @@
 #include <steppe/parameter_check.hpp>
 #include <steppe/two_pass.hpp>
 
+namespace torch::optim {
+class Adam;
+class AdamW;
+class Adagrad;
+class LBFGS;
+}  // namespace torch::optim
+
 namespace steppe {
 
 namespace detail {
 
 template <class BaseOptions>
 using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
+
+/// Bases whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
+template <class Base>
+inline constexpr bool counts_on_the_host =
+    std::is_base_of_v<torch::optim::Adam, Base> || std::is_base_of_v<torch::optim::AdamW, Base> ||
+    std::is_base_of_v<torch::optim::Adagrad, Base> || std::is_base_of_v<torch::optim::LBFGS, Base>;
 
 /// LBFGS and its like: step() has no default argument because one step needs several evaluations.
 template <class Base, class = void>
@@ -171,13 +184,13 @@ class SharpnessAware : public Base {
 
   /// What the last step saw.
   const Report& report() const { return two_pass_.report(); }
-  /// Steps taken so far.
+  /// Steps taken so far; a CUDA graph that repeats a captured one does not count.
   int64_t steps() const { return step_; }
   /// Steps whose gradient norm was not finite, so that nothing was perturbed. Reading it waits for the device.
   int64_t non_finite_steps() const { return two_pass_.non_finite_steps(); }
   /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
   int64_t memory_bytes() const { return two_pass_.memory().bytes(); }
-  /// Frees them; the next step makes them anew.
+  /// Frees them; the next step makes them anew. Errors: a step was captured into a CUDA graph.
   void release_memory() { two_pass_.release_memory(); }
   /// Where the perturbed values of a parameter were in the last step.
   Placement placement(const at::Tensor& param) const { return two_pass_.memory().placement(param); }
@@ -193,7 +206,7 @@ class SharpnessAware : public Base {
                 "ascend(), makes the second pass, and calls descend()");
     const StepPlan step_plan = plan();
     at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });
-    ++step_;
+    count_step();
     return loss;
   }
 
@@ -218,7 +231,7 @@ class SharpnessAware : public Base {
     for (const auto& group : this->param_groups()) params.push_back(group.params());
     two_pass_.descend(params, perturbed_loss);
     Base::step(nullptr);
-    ++step_;
+    count_step();
   }
 
   /// Gives up a two-phase step: weights and first gradients are put back.
@@ -335,7 +348,32 @@ class SharpnessAware : public Base {
       if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient>) group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
     }
+    captured_ = TwoPass::is_captured(step_plan);
+    if (captured_) check_capture();
     return step_plan;
+  }
+
+  /// Throws on what would stand still in a CUDA graph: it repeats the step that was captured.
+  void check_capture() {
+    TORCH_CHECK(!detail::counts_on_the_host<Base>, "steppe: a step of ", c10::demangle(typeid(Base).name()),
+                " depends on the number of steps, which a CUDA graph would not count; capture one of SGD or RMSprop");
+    TORCH_CHECK(steps_.settled(step_),
+                "steppe: a step is captured into a CUDA graph, which would perturb always or never, but every(k), "
+                "from_step(n) or last(share, total) choose by the step; leave the choice to the program, every(1) and "
+                "from_step(0)");
+    for (size_t k = 0; k < groups_.size(); ++k) {
+      bool varies = groups_[k].options.rho() > 0.0 && groups_[k].options.rho_schedule().varies();
+      detail::for_each_link(groups_[k].ascent, [&](const auto& link) { varies = varies || detail::varies(link); });
+      TORCH_CHECK(
+          !varies,
+          "steppe: a step is captured into a CUDA graph, which keeps its rho and percentile, but parameter group ", k,
+          " has a schedule of them; set constants, and capture anew where they change");
+    }
+  }
+
+  /// A captured step has not been taken, and is not counted where the graph is replayed.
+  void count_step() {
+    if (!captured_) ++step_;
   }
 
   static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
@@ -422,6 +460,7 @@ class SharpnessAware : public Base {
   std::vector<Group> groups_;
   schedule::Steps steps_;
   int64_t step_ = 0;
+  bool captured_ = false;  ///< the step at hand goes into a CUDA graph
 };
 
 }  // namespace steppe

@@ -68,7 +68,7 @@ class TwoPass {
   }
   void non_finite_steps(int64_t count) {
     non_finite_before_ = count;
-    non_finite_ = at::Tensor();
+    if (non_finite_.defined()) non_finite_.zero_();
   }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
@@ -86,11 +86,18 @@ class TwoPass {
                 "perturbed; call descend() or cancel() first");
   }
 
+  /// The step is being captured into a CUDA graph, on the current stream of a parameter's device.
+  static bool is_captured(const StepPlan& plan) {
+    const std::vector<c10::Device> found = plan.devices();
+    return std::any_of(found.begin(), found.end(), kernels::is_capturing);
+  }
+
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
   ///
   /// Returns the loss of pass 1. If the closure or a hook throws, weights, buffers and generators are put back.
   at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
     check_between_steps("step()");
+    check_capture(plan);
     const Evaluating here(evaluating_);
     training::BuffersGuard roll_back(buffers_);
     std::optional<training::RngReplay> rng;
@@ -130,6 +137,7 @@ class TwoPass {
   /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
   void remember_rng(const StepPlan& plan) {
     check_between_steps("remember_rng()");
+    check_capture(plan);
     remembered_rng_.reset();
     if (replay_rng_) remembered_rng_ = std::make_unique<training::RngReplay>(plan.devices());
   }
@@ -138,6 +146,7 @@ class TwoPass {
   bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
     TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
     check_between_steps("ascend()");
+    check_capture(plan, /*draws_again=*/remembered_rng_ != nullptr);
     auto pending = std::make_unique<Pending>();
     plan.run(after_pass_one_);
     report_ = Report();
@@ -216,6 +225,19 @@ class TwoPass {
     bool& flag_;
   };
 
+  /// Throws on what a CUDA graph would get wrong, or stop at half-way.
+  void check_capture(const StepPlan& plan, bool draws_again) const {
+    if (!is_captured(plan)) return;
+    TORCH_CHECK(!draws_again,
+                "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
+                "before the capture. Dropout then drops other units in pass 2");
+    const bool moves =
+        std::any_of(plan.groups.begin(), plan.groups.end(), [](const auto& group) { return group.rho > 0.0; });
+    TORCH_CHECK(!plan.perturb || !moves || non_finite_.defined(),
+                "steppe: a step is captured into a CUDA graph before one has run; run one over the same tensors first");
+  }
+  void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
+
   static ImplSet impls(const std::vector<at::Tensor>& params) {
     ImplSet set;
     for (const at::Tensor& param : params) set.insert(param.unsafeGetTensorImpl());
@@ -286,8 +308,12 @@ class TwoPass {
       non_finite_before_ += *seen.finite.data_ptr<bool>() ? 0 : 1;
       return;
     }
+    // In place: a graph counts on when it is replayed.
     const at::Tensor missed = seen.finite.logical_not().to(at::kLong);
-    non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
+    if (non_finite_.defined() && non_finite_.device() == missed.device())
+      non_finite_.add_(missed);
+    else
+      non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
   }
 
   std::vector<at::Tensor> buffers_;

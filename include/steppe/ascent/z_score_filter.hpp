@@ -61,6 +61,9 @@ class ZScoreFilter {
     if (norm_ != Norm::Direction) recipe.norm = norm_;
   }
 
+  /// Its part of the recipe may be another one at another step.
+  bool varies() const { return energy_ == 0.0 && percentile_schedule_.varies(); }
+
   void validate() const {
     check_percentile(percentile_);
     TORCH_CHECK(min_dim_ >= 0, "steppe: ZScoreFilter().min_dim() must be at least 0, got ", min_dim_);

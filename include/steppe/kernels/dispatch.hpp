@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Tensor.h>
+#include <ATen/core/Generator.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <atomic>
@@ -81,6 +85,25 @@ inline bool is_fused(const AscentTask& task) {
 
 }  // namespace detail
 
+/// Work on the device's current stream is being captured into a graph.
+inline bool is_capturing(at::Device device) {
+  if (!device.is_cuda()) return false;
+#if defined(STEPPE_WITH_CUDA)
+  return cuda::is_capturing(detail::current_stream(device));
+#elif TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 15)
+  const c10::impl::VirtualGuardImpl devices(device.type());
+  return devices.isStreamCapturing(devices.getStream(device));
+#else
+  // Without CUDA's headers there is no such question, but the generators refuse an answer of theirs in a capture.
+  try {
+    at::globalContext().defaultGenerator(device).current_seed();
+    return false;
+  } catch (const c10::Error&) {
+    return true;
+  }
+#endif
+}
+
 /// What the kernels keep between ascents. An ascent over the same tensors allocates nothing, if their memory can be
 /// walked through as it is and nobody has kept the last result.
 class Workspace {
@@ -132,7 +155,8 @@ class Workspace {
     if (std::all_of(tasks.begin(), tasks.end(), is_fused) && !overlap(tasks)) return cuda_.ascend(tasks);
 #else
     if (device.is_cuda() && tasks.front().fused) {
-      TORCH_WARN_ONCE("steppe: ascents over CUDA tensors take ATen operations; link steppe::cuda for the fused kernels");
+      TORCH_WARN_ONCE(
+          "steppe: ascents over CUDA tensors take ATen operations; link steppe::cuda for the fused kernels");
     }
 #endif
     return reference::ascend(tasks);

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include <steppe/kernels/cuda/cuda.hpp>
@@ -64,36 +65,47 @@ inline bool is_fused_on(at::Device device, const AscentTask& task) {
 }  // namespace detail
 
 /// What the CUDA kernels keep between ascents. An ascent over the same memory allocates nothing, and nothing waits for
-/// it.
+/// it. What a graph reads and writes is kept as long as the workspace.
 class CudaWorkspace {
  public:
-  /// For tasks that are fused on one device. Errors: what CUDA says of a launch, and a capture of memory that is new to
-  /// it.
+  /// For tasks that are fused on one device. Errors: what CUDA says of a launch, and a capture that none has run
+  /// before.
   AscentResult ascend(std::vector<AscentTask>& tasks) {
     const at::Device device = tasks.front().param.device();
     const c10::DeviceGuard guard(device);
     const cuda::Stream stream = detail::current_stream(device);
     const bool captured = cuda::is_capturing(stream);
-    // What a graph writes to belongs to the graph.
-    if (captured) result_ = AscentResult();
+    // What a graph writes to belongs to the graph, and other memory to the stream that it was asked for on.
+    if (captured || stream != stream_) result_ = AscentResult();
     describe(tasks);
-    upload(device, captured);
-    const char* const error = cuda::ascend(plan_, table_.data_ptr(), scratch_.data_ptr(), results_on(device), stream);
-    if (error != nullptr) *this = CudaWorkspace();
+    const Memory memory = captured ? hand_to_graph(device) : upload(device, stream);
+    const cuda::Results results = results_on(device);
+    const char* const error = cuda::ascend(plan_, memory.table.data_ptr(), memory.scratch.data_ptr(), results, stream);
+    if (error != nullptr) own_ = Memory();
     TORCH_CHECK(error == nullptr, "steppe: CUDA could not launch an ascent: ", error);
     for (AscentTask& task : tasks) task.moved = task.rho > 0.0;
     detail::finish(detours_, tasks);
-    return result_;
+    const AscentResult result = result_;
+    if (captured) result_ = AscentResult();
+    return result;
   }
 
   int64_t bytes() const {
-    int64_t sum = 0;
-    for (const at::Tensor& memory : {table_, scratch_})
-      if (memory.defined()) sum += memory.numel();
+    const auto of = [](const at::Tensor& memory) { return memory.defined() ? memory.numel() : 0; };
+    int64_t sum = of(own_.table) + of(own_.scratch);
+    for (const Memory& graph : graphs_) {
+      if (!graph.table.is_same(own_.table)) sum += of(graph.table);
+      if (!graph.scratch.is_same(own_.scratch)) sum += of(graph.scratch);
+    }
     return sum;
   }
 
  private:
+  /// What an ascent reads and writes beside tensors. `host` is what a graph copies the table from.
+  struct Memory {
+    at::Tensor host, table, scratch;
+  };
+
   void describe(const std::vector<AscentTask>& tasks) {
     layers_.resize(tasks.size());
     detours_.clear();
@@ -111,23 +123,48 @@ class CudaWorkspace {
   }
 
   /// The tables go to new memory when they change: an ascent that waits in the stream may still read the old ones.
-  void upload(at::Device device, bool captured) {
-    const bool stays = table_.defined() && table_.device() == device;
-    if (stays && plan_.table() == uploaded_) return;
-    TORCH_CHECK(!captured,
-                "steppe: an ascent is captured into a CUDA graph before it has run over the same tensors; run it "
-                "once, and keep the gradients' memory: zero_grad(/*set_to_none=*/false)");
-    const auto size = static_cast<int64_t>(plan_.table().size());
-    const auto options = at::TensorOptions().dtype(at::kByte);
-    const at::Tensor host = at::empty({size}, options.pinned_memory(true));
-    std::memcpy(host.data_ptr(), plan_.table().data(), plan_.table().size());
-    table_ = host.to(device, at::kByte, /*non_blocking=*/true);
+  Memory upload(at::Device device, cuda::Stream stream) {
+    if (!spare_.defined() || spare_.numel() != size()) spare_ = pinned(size());
+    const bool stays = is_on(device) && stream == stream_;
+    if (stays && plan_.table() == uploaded_) return own_;
+    Memory next = own_;
+    if (!stays || shape() != shape_)
+      next.scratch = at::zeros({cuda::scratch_bytes(plan_)}, at::TensorOptions().dtype(at::kByte).device(device));
+    next.table = copied(pinned(size()), device);
+    own_ = next;
+    shape_ = shape();
     uploaded_ = plan_.table();
-    const std::vector<int64_t> shape = {plan_.layers(), plan_.chunks(), plan_.rows(), plan_.histograms(),
-                                        plan_.lists()};
-    if (stays && shape == shape_) return;
-    shape_ = shape;
-    scratch_ = at::zeros({cuda::scratch_bytes(plan_)}, options.device(device));
+    stream_ = stream;
+    return own_;
+  }
+
+  /// In a graph the gradients have other memory than outside, as a rule, so that the table is part of the graph. It is
+  /// copied from memory that was pinned before: in a capture none may be asked for.
+  Memory hand_to_graph(at::Device device) {
+    Memory graph = own_;
+    if (!is_on(device) || plan_.table() != uploaded_) {
+      TORCH_CHECK(is_on(device) && shape() == shape_ && spare_.defined() && spare_.numel() == size(),
+                  "steppe: an ascent is captured into a CUDA graph, and none has run over the same tensors since the "
+                  "start or the last capture; run a step before each capture");
+      graph.table = copied(spare_, device);
+      graph.host = std::move(spare_);
+      spare_ = at::Tensor();
+    }
+    return graphs_.emplace_back(std::move(graph));
+  }
+
+  bool is_on(at::Device device) const { return own_.table.defined() && own_.table.device() == device; }
+  int64_t size() const { return static_cast<int64_t>(plan_.table().size()); }
+  std::vector<int64_t> shape() const {
+    return {plan_.layers(), plan_.chunks(), plan_.rows(), plan_.histograms(), plan_.lists()};
+  }
+
+  static at::Tensor pinned(int64_t size) {
+    return at::empty({size}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+  }
+  at::Tensor copied(const at::Tensor& host, at::Device device) const {
+    std::memcpy(host.data_ptr(), plan_.table().data(), plan_.table().size());
+    return host.to(device, at::kByte, /*non_blocking=*/true);
   }
 
   cuda::Results results_on(at::Device device) {
@@ -146,9 +183,12 @@ class CudaWorkspace {
   cuda::Plan plan_;
   std::vector<cuda::Layer> layers_;
   std::vector<detail::Detour> detours_;
-  std::vector<std::byte> uploaded_;
-  std::vector<int64_t> shape_;
-  at::Tensor table_, scratch_;
+  Memory own_;
+  std::vector<std::byte> uploaded_;  ///< what is in own_.table
+  std::vector<int64_t> shape_;       ///< what own_.scratch is for
+  cuda::Stream stream_ = nullptr;    ///< where own_ was asked for
+  at::Tensor spare_;                 ///< pinned, for the next graph
+  std::vector<Memory> graphs_;
   AscentResult result_;
 };
 

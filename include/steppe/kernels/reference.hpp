@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
@@ -240,13 +241,17 @@ inline at::Tensor gather(const std::vector<Layer>& layers, at::Tensor Layer::*fi
   return at::stack(values);
 }
 
-/// A 1-D float64 tensor of host values beside the given one.
+/// A 1-D tensor of host values beside the given one, of its type. Nothing is copied from the host: a copy would wait
+/// for the device, or read memory that is gone when a graph is replayed.
 inline at::Tensor beside(const at::Tensor& like, const std::vector<double>& values) {
-  // From pinned memory the copy does not wait for the device.
-  at::Tensor host = at::ones({static_cast<int64_t>(values.size())},
-                             at::TensorOptions().dtype(at::kDouble).pinned_memory(like.is_cuda()));
-  std::copy(values.begin(), values.end(), host.data_ptr<double>());
-  return host.to(like.options(), /*non_blocking=*/like.is_cuda());
+  std::vector<at::Tensor> runs;
+  for (auto from = values.begin(); from != values.end();) {
+    const double value = *from;
+    const auto to = std::find_if(from, values.end(), [value](double other) { return other != value; });
+    runs.push_back(at::full({to - from}, value, like.options()));
+    from = to;
+  }
+  return runs.size() == 1 ? runs.front() : at::cat(runs);
 }
 
 /// The factor of every layer's direction, before the guard against norms that are zero or not finite.

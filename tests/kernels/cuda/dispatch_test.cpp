@@ -1,5 +1,7 @@
 // Ascents over CUDA tensors through the one door, against the definition on the same device.
 // SPDX-License-Identifier: MIT
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <gtest/gtest.h>
 #include <steppe/kernels/dispatch.hpp>
 #include <torch/cuda.h>
@@ -8,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -93,6 +96,74 @@ TEST(CudaDispatch, AllocatesNothingOnceItKnowsTheTensors_CUDA) {
 #endif
   ascend(workspace, model, recipe_of(true, true, false), true);
   EXPECT_EQ(workspace.bytes(), bytes);
+}
+
+/// A stream of LibTorch's pool, through the interface that all devices have.
+c10::Stream another_stream() {
+  return c10::impl::VirtualGuardImpl(at::kCUDA).getStreamFromGlobalPool(at::Device(at::kCUDA, 0), false);
+}
+
+void expect_same_bits(const Ascended& ours, const Ascended& expected) {
+  EXPECT_TRUE(ours.result.gradient_norm.equal(expected.result.gradient_norm));
+  for (size_t i = 0; i < ours.moved.size(); ++i) EXPECT_TRUE(ours.moved[i].equal(expected.moved[i])) << i;
+}
+
+TEST(CudaDispatch, WaitsForTheCurrentStreamAndNoOther_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  const Recipe recipe = recipe_of(true, true, false);
+  for (const bool fused : {true, false}) {
+    Workspace workspace;
+    auto model = model_on(at::kCUDA, at::kFloat);
+    const Ascended expected = ascend(workspace, model, recipe, fused);
+    std::vector<at::Tensor> gradients;
+    for (auto& [w, g] : model) {
+      gradients.push_back(g.clone());
+      g.zero_();
+    }
+    at::Tensor busy = torch::eye(2048, at::kCUDA);
+    torch::cuda::synchronize();
+    const c10::StreamGuard guard(another_stream());
+    // The gradients are there only when the stream has come through this.
+    for (int i = 0; i < 30; ++i) busy = at::matmul(busy, busy);
+    for (size_t i = 0; i < gradients.size(); ++i) model[i].second.copy_(gradients[i] * busy[0][0]);
+    const Ascended ours = ascend(workspace, model, recipe, fused);
+    torch::cuda::synchronize();
+    expect_same_bits(ours, expected);
+  }
+}
+
+TEST(CudaDispatch, ServesTwoThreadsOnTwoStreams_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  const std::vector<Recipe> recipes = {recipe_of(true, true, false), recipe_of(false, true, true)};
+  std::vector<std::vector<std::pair<at::Tensor, at::Tensor>>> models;
+  std::vector<Ascended> expected;
+  for (const Recipe& recipe : recipes) {
+    Workspace workspace;
+    models.push_back(model_on(at::kCUDA, at::kFloat));
+    expected.push_back(ascend(workspace, models.back(), recipe, true));
+  }
+  torch::cuda::synchronize();
+  constexpr int kAgain = 50;
+  std::vector<std::vector<Ascended>> seen(2);
+  std::vector<std::thread> threads;
+  for (size_t k = 0; k < 2; ++k)
+    threads.emplace_back([&, k] {
+      const c10::StreamGuard guard(another_stream());
+      Workspace workspace;
+      for (int i = 0; i < kAgain; ++i) seen[k].push_back(ascend(workspace, models[k], recipes[k], true));
+    });
+  for (std::thread& thread : threads) thread.join();
+  torch::cuda::synchronize();
+  for (size_t k = 0; k < 2; ++k) {
+    ASSERT_EQ(seen[k].size(), static_cast<size_t>(kAgain));
+    for (const Ascended& ours : seen[k]) expect_same_bits(ours, expected[k]);
+  }
+}
+
+TEST(CudaDispatch, NothingIsCapturedOutsideOfACapture_CUDA) {
+  EXPECT_FALSE(is_capturing(at::kCPU));
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  EXPECT_FALSE(is_capturing(at::Device(at::kCUDA, 0)));
 }
 
 }  // namespace
