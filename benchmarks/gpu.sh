@@ -104,4 +104,11 @@ fi
 
 step "build the unit and contract tests" 600 cmake --build "$build" --target steppe-unit-tests steppe-contract-tests -j "$jobs" &&
   step "tests" 300 ctest --test-dir "$build" -R 'steppe-(unit|contract)-tests$' --output-on-failure
+# Of these only what the GPU is for; graphs need a LibTorch with CUDA.
+suites=(sharpness tensorized)
+[ -n "${CMAKE_PREFIX_PATH:-}" ] && suites=(cuda-graph "${suites[@]}")
+for suite in "${suites[@]}"; do
+  step "build the $suite tests" 300 cmake --build "$build" --target "steppe-$suite-tests" -j "$jobs" &&
+    step "$suite tests" 120 "$(find "$build/tests" -name "steppe-$suite-tests" -type f)" --gtest_brief=1 '--gtest_filter=*_CUDA*'
+done
 finish

@@ -6,6 +6,8 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
 
@@ -443,6 +445,15 @@ TEST(SharpnessAware, TwoPhaseLeftOutStepsDescendAlongTheFirstGradient) {
     sam.descend();
     EXPECT_TRUE(w.eq(0.5).all().item<bool>()) << second_pass_all_the_same;
   }
+}
+
+TEST(SharpnessAware, KnowsTheBasesThatCountStepsOnTheHost) {
+  EXPECT_TRUE(detail::counts_on_the_host<torch::optim::Adam>);
+  EXPECT_TRUE(detail::counts_on_the_host<torch::optim::AdamW>);
+  EXPECT_TRUE(detail::counts_on_the_host<torch::optim::LBFGS>);
+  EXPECT_FALSE(detail::counts_on_the_host<SGD>);
+  EXPECT_FALSE(detail::counts_on_the_host<DAS<SGD>>);
+  EXPECT_TRUE(detail::counts_on_the_host<DAS<torch::optim::Adam>>);
 }
 
 TEST(SharpnessAware, SteadyStateKeepsItsMemory) {

@@ -121,9 +121,9 @@ class Perturbation {
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
-    if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
     memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
     result_ = memory_->workspace_.ascend(tasks.all);
+    if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
     for (const AscentTask& task : tasks.all)
       if (task.moved && !task.destination.is_same(task.param))
         memory_->moved_.push_back(MovedWeights::elsewhere(task.param, task.destination));

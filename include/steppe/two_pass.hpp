@@ -88,8 +88,14 @@ class TwoPass {
 
   /// The step is being captured into a CUDA graph, on the current stream of a parameter's device.
   static bool is_captured(const StepPlan& plan) {
-    const std::vector<c10::Device> found = plan.devices();
-    return std::any_of(found.begin(), found.end(), kernels::is_capturing);
+    c10::Device last(c10::DeviceType::CPU);
+    bool captured = false;
+    plan.for_each_param([&](const at::Tensor& param) {
+      if (captured || param.device() == last) return;
+      last = param.device();
+      captured = kernels::is_capturing(last);
+    });
+    return captured;
   }
 
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.

@@ -85,5 +85,15 @@ TEST(ZScoreFilter, BadSettingsAreNamed) {
   EXPECT_NE(message_of([&] { direction_of(wild, 10); }).find("got 1.5"), std::string::npos);
 }
 
+TEST(ZScoreFilter, VariesWithAScheduleThatItFollows) {
+  EXPECT_FALSE(ZScoreFilter().varies());
+  EXPECT_FALSE(ZScoreFilter().percentile_schedule(schedule::constant(0.9)).varies());
+  EXPECT_TRUE(ZScoreFilter().percentile_schedule(schedule::linear(0.9, 0.95, 10)).varies());
+  EXPECT_FALSE(ZScoreFilter().percentile_schedule(schedule::linear(0.9, 0.95, 10)).energy(0.9).varies());
+  const ZScoreFilter follows = ZScoreFilter().percentile_schedule(schedule::linear(0.9, 0.95, 10));
+  EXPECT_TRUE(steppe::detail::varies(follows));
+  EXPECT_FALSE(steppe::detail::varies(0));  // what says nothing of it
+}
+
 }  // namespace
 }  // namespace steppe::ascent

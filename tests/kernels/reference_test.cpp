@@ -125,6 +125,16 @@ TEST(Reference, CentralizeSubtractsTheMeanOfEveryOutputRow) {
   EXPECT_LT(centralize(conv).flatten(1).sum(1).abs().max().item<double>(), 1e-13);
 }
 
+TEST(Reference, NumbersOfTheHostStandBesideATensorInTheirOrder) {
+  const at::Tensor like = torch::zeros({7}, at::kDouble);
+  for (const std::vector<double>& values : std::vector<std::vector<double>>{
+           {0.5}, {3.0, 3.0, 3.0}, {1.0, 1.0, 2.0, 0.0, 0.0, 1e300, 1.0}, {1.0, 2.0, 3.0}}) {
+    const at::Tensor beside_it = beside(like, values);
+    EXPECT_EQ(beside_it.options().dtype(), like.options().dtype());
+    EXPECT_TRUE(beside_it.equal(torch::tensor(values, at::kDouble))) << beside_it;
+  }
+}
+
 TEST(Reference, NormsAreAccumulatedInDouble) {
   // 2^24 ones and one more: float32 accumulation would lose the last.
   const at::Tensor g = torch::ones({(1 << 24) + 1});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/sharpness/ball.hpp>
+#include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
@@ -103,6 +104,26 @@ TEST(Ball, ErrorsNameWhatIsWrong) {
   complains("got 0", [&] { average_case_sharpness(surface, 1.0, AverageCaseOptions().draws(0)); });
   complains("got 3", [&] { worst_case_sharpness(surface, 1.0, WorstCaseOptions().p(3.0)); });
   complains("got 0", [&] { worst_case_sharpness(surface, 1.0, WorstCaseOptions().steps(0)); });
+}
+
+TEST(Ball, RisesOnAGpuAreThoseOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  SmallNet here, there;
+  there.to(at::kCUDA);
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& param : there.model->parameters()) before.push_back(param.detach().clone());
+  const LossSurface expected(*here.model, [&] { return here.loss(); }),
+      surface(*there.model, [&] { return there.loss(); });
+  EXPECT_NEAR(sam_sharpness(surface, 0.3).sharpness, sam_sharpness(expected, 0.3).sharpness, 1e-8);
+  EXPECT_NEAR(sam_sharpness(surface, 0.3).gradient_norm, sam_sharpness(expected, 0.3).gradient_norm, 1e-8);
+  const AverageCaseOptions few = AverageCaseOptions().draws(5);
+  EXPECT_NEAR(average_case_sharpness(surface, 0.3, few).mean, average_case_sharpness(expected, 0.3, few).mean, 1e-8);
+  EXPECT_NEAR(worst_case_sharpness(surface, 0.3).mean, worst_case_sharpness(expected, 0.3).mean, 1e-8);
+  const auto params = there.model->parameters();
+  for (size_t i = 0; i < params.size(); ++i) {
+    EXPECT_TRUE(params[i].equal(before[i]));
+    EXPECT_FALSE(params[i].grad().defined());
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/sharpness/eigenvalues.hpp>
+#include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
@@ -103,6 +104,23 @@ TEST(Eigenvalues, ErrorsNameWhatIsWrong) {
   complains(EigenvalueOptions().k(3).basis(3), "larger than k = 3");
   complains(EigenvalueOptions().tolerance(0.0), "over 0");
   complains(EigenvalueOptions().k(3).max_products(2), "at least k");
+}
+
+TEST(Eigenvalues, OnAGpuAreThoseOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  SmallNet here, there;
+  there.to(at::kCUDA);
+  const Hessian expected(LossSurface(*here.model, [&] { return here.loss(); }));
+  const Hessian hessian(LossSurface(*there.model, [&] { return there.loss(); }));
+  for (const int64_t basis : {0, 4}) {  // with and without restarts
+    const EigenvalueOptions options = EigenvalueOptions().k(2).tolerance(1e-10).basis(basis);
+    const Eigenpairs ours = eigenvalues(hessian, options), theirs = eigenvalues(expected, options);
+    EXPECT_TRUE(ours.converged);
+    EXPECT_TRUE(ours.vectors.is_cuda());
+    for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(ours.values[i], theirs.values[i], 1e-8);
+    const at::Tensor top = ours.vectors[0];
+    EXPECT_LT((hessian.times(top) - top * ours.values[0]).norm().item<double>(), 1e-8);
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <steppe/sharpness/hessian.hpp>
 #include <torch/autograd.h>
+#include <torch/cuda.h>
 #include <torch/nn/functional/embedding.h>
 #include <torch/nn/functional/loss.h>
 #include <torch/nn/functional/vision.h>
@@ -260,6 +261,28 @@ TEST(Hessian, ErrorsNameWhatIsWrong) {
   const LossSurface broken({w}, [&] { return w.sqrt().sum(); });
   EXPECT_NE(message_of([&] { Hessian(broken, Derivative::DoubleBackward).times(torch::ones({2})); }).find("not finite"),
             std::string::npos);
+}
+
+TEST(Hessian, ProductsAndTracesOnAGpuAreThoseOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  SmallNet here, there;
+  there.to(at::kCUDA);
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& param : there.model->parameters()) before.push_back(param.detach().clone());
+  const at::Tensor v = torch::randn({26}, at::kDouble);
+  for (const Derivative derivative : {Derivative::Auto, Derivative::Differences}) {
+    const Hessian expected(LossSurface(*here.model, [&] { return here.loss(); }), derivative);
+    const Hessian hessian(LossSurface(*there.model, [&] { return there.loss(); }), derivative);
+    EXPECT_EQ(hessian.reason(), expected.reason());
+    EXPECT_LT((hessian.times(v.to(at::kCUDA)).cpu() - expected.times(v)).abs().max().item<double>(), 1e-8);
+    const TraceOptions few = TraceOptions().vectors(5);
+    EXPECT_NEAR(trace(hessian, few).mean, trace(expected, few).mean, 1e-8);
+  }
+  const auto params = there.model->parameters();
+  for (size_t i = 0; i < params.size(); ++i) {
+    EXPECT_TRUE(params[i].equal(before[i]));
+    EXPECT_FALSE(params[i].grad().defined());
+  }
 }
 
 }  // namespace

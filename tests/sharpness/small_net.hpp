@@ -22,6 +22,12 @@ struct SmallNet {
     targets = torch::randint(2, {12}, at::kLong);
   }
 
+  void to(at::Device device) {
+    model->to(device);
+    inputs = inputs.to(device);
+    targets = targets.to(device);
+  }
+
   at::Tensor loss() { return torch::cross_entropy_loss(model->forward(inputs), targets); }
 
   torch::nn::Sequential model{nullptr};

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/shift/optimum_shift.hpp>
+#include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <type_traits>
 
 #include "../errors.hpp"
 
@@ -145,6 +148,33 @@ TEST(OptimumShift, ErrorsNameWhatIsWrongAndNothingIsWritten) {
   complains("a convolution of 3 channels", [&] { optimum_shift(*convolution, torch::ones({1, 4, 2, 2})); });
   complains("zeros only", [&] { optimum_shift(*mirrored, torch::ones({1, 3, 2, 2})); });
   EXPECT_TRUE(layer->weight.equal(before));
+}
+
+TEST(OptimumShift, OnAGpuIsThatOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  for (const double ridge : {0.0, 0.1})
+    for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+      torch::manual_seed(2);
+      torch::nn::Linear linear(8, 3);
+      torch::nn::Conv2d convolution(torch::nn::Conv2dOptions(4, 6, 3).padding(1).groups(2));
+      const at::Tensor rows = torch::randn({5, 8}, type), images = torch::randn({1, 4, 3, 3}, type);
+      const ShiftOptions options = ShiftOptions().ridge(ridge).include_bias(true);
+      const auto expect_the_same = [&](auto& layer, const at::Tensor& inputs) {
+        layer->to(type);
+        const auto there =
+            std::dynamic_pointer_cast<typename std::decay_t<decltype(*layer)>>(layer->clone(at::Device(at::kCUDA)));
+        const ShiftReport theirs = optimum_shift(*layer, inputs, options);
+        const ShiftReport ours = optimum_shift(*there, inputs.to(at::kCUDA), options);
+        EXPECT_EQ(ours.rank, theirs.rank);
+        EXPECT_EQ(ours.moved, theirs.moved);
+        EXPECT_NEAR(ours.norm_after, theirs.norm_after, 1e-8);
+        EXPECT_TRUE(there->weight.is_cuda());
+        EXPECT_LT(difference(there->weight.cpu(), layer->weight), type == at::kDouble ? 1e-8 : 1e-6);
+        EXPECT_LT(difference(there->bias.cpu(), layer->bias), type == at::kDouble ? 1e-8 : 1e-6);
+      };
+      expect_the_same(linear, rows);
+      expect_the_same(convolution, images);
+    }
 }
 
 }  // namespace

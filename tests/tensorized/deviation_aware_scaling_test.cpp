@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
+#include <torch/cuda.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/lbfgs.h>
 #include <torch/optim/sgd.h>
@@ -186,6 +187,36 @@ TEST(DeviationAwareScaling, BadSettingsAreNamedBeforeAnythingMoves) {
               });
             }).find("once a step; LBFGS does not"),
             std::string::npos);
+}
+
+TEST(DeviationAwareScaling, OnAGpuIsThatOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  for (const GradientNorm norm : {GradientNorm::PerLayer, GradientNorm::Global}) {
+    std::vector<std::vector<at::Tensor>> ends;
+    for (const at::Device device : {at::Device(at::kCPU), at::Device(at::kCUDA)}) {
+      torch::manual_seed(4);
+      std::vector<OptimizerParamGroup> groups;
+      std::vector<at::Tensor> all;
+      for (int k = 0; k < 2; ++k) {
+        std::vector<at::Tensor> cores;
+        for (const double size : {1.0, 2.0})
+          cores.push_back((torch::randn({5, 2}, at::kDouble) * size).to(device).requires_grad_());
+        all.insert(all.end(), cores.begin(), cores.end());
+        groups.emplace_back(cores);
+      }
+      DAS<SGD> das(groups, SGDOptions(0.05).momentum(0.9), ScalingOptions().alpha(0.5).gradient_norm(norm));
+      for (int i = 0; i < 3; ++i)
+        das.step([&] {
+          das.zero_grad();
+          at::Tensor loss = (all[0] * all[1] - 1.0).square().sum() + (all[2] * all[3] + 1.0).square().mean();
+          loss.backward();
+          return loss;
+        });
+      for (at::Tensor& each : all) each = each.detach().cpu();
+      ends.push_back(all);
+    }
+    for (size_t i = 0; i < ends[0].size(); ++i) EXPECT_TRUE(at::allclose(ends[1][i], ends[0][i], 1e-10, 1e-12)) << i;
+  }
 }
 
 }  // namespace

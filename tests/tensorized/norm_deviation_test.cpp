@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <steppe/perturbation.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
+#include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
@@ -117,6 +118,22 @@ TEST(NormDeviation, BadCoresAreNamed) {
             }).find("core 1 of 2 is an undefined"),
             std::string::npos);
   EXPECT_NE(message_of([] { DeviationMonitor({{torch::ones({1})}, {}}); }).find("layer 1"), std::string::npos);
+}
+
+TEST(NormDeviation, OnAGpuIsThatOfTheCpuAndStaysThere_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  CpFit here, there;
+  for (at::Tensor& each : there.cores) each = core(each.detach().to(at::kCUDA));
+  there.target = there.target.to(at::kCUDA);
+  here.backward();
+  there.backward();
+  const NormDeviation expected = norm_deviation(here.cores), seen = norm_deviation(there.cores);
+  EXPECT_TRUE(seen.deviation().is_cuda());
+  EXPECT_TRUE(at::allclose(seen.deviation().cpu(), expected.deviation(), 1e-10));
+  EXPECT_TRUE(at::allclose(seen.predicted_rate(0.1).cpu(), expected.predicted_rate(0.1), 1e-10));
+  DeviationMonitor monitor({there.cores});
+  for (int i = 0; i < 2; ++i) monitor.record();
+  EXPECT_TRUE(at::allclose(monitor.deviations().cpu(), expected.deviation().expand({2, 1}), 1e-10));
 }
 
 }  // namespace

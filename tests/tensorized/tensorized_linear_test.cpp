@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/tensorized/tensorized_linear.hpp>
+#include <torch/cuda.h>
 #include <torch/nn/functional/linear.h>
 #include <torch/serialize.h>
 #include <torch/types.h>
@@ -198,6 +199,25 @@ TEST(TensorizedLinear, TakesAnEmptyBatch) {
   for (const Route way : {Route::Cores, Route::Full}) {
     layer->route(way);
     EXPECT_EQ(layer->forward(torch::ones({0, 12})).sizes(), (Sizes{0, 20}));
+  }
+}
+
+TEST(TensorizedLinear, OnAGpuIsThatOfTheCpu_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+  for (const Format format : kFormats) {
+    torch::manual_seed(2);
+    TensorizedLinear layer(torch::nn::LinearOptions(12, 20), of_rank(format, 3));
+    layer->to(at::kDouble);
+    const at::Tensor input = random({6, 12}, 4);
+    for (const Route way : {Route::Cores, Route::Full}) {
+      layer->route(way);
+      layer->to(at::kCPU);
+      const auto forward = [&](const at::Tensor& x) { return layer->forward(x); };
+      const std::vector<at::Tensor> expected = with_derivatives(forward, input, layer->parameters());
+      layer->to(at::kCUDA);
+      const std::vector<at::Tensor> ours = with_derivatives(forward, input.to(at::kCUDA), layer->parameters());
+      for (size_t k = 0; k < ours.size(); ++k) EXPECT_LT(distance(ours[k].cpu(), expected[k]), 1e-10) << "tensor " << k;
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <steppe/checkpoint.hpp>
+#include <steppe/kernels/dispatch.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
 
@@ -120,6 +121,7 @@ class DeviationAwareScaling : public Base {
   at::Tensor step(Closure closure = nullptr) override {
     sync_groups();
     validate();
+    for (size_t k = 0; k < scaling_.size(); ++k) check_capture(k);
     if (!closure) {
       scale();
       at::Tensor loss = Base::step(nullptr);
@@ -180,6 +182,15 @@ class DeviationAwareScaling : public Base {
 
   void validate() const {
     for (const ScalingOptions& each : scaling_) each.validate();
+  }
+
+  /// A CUDA graph repeats the step that was captured.
+  void check_capture(size_t group) const {
+    if (!scaling_[group].alpha_schedule().varies()) return;
+    for (const at::Tensor& core : this->param_groups()[group].params())
+      TORCH_CHECK(!kernels::is_capturing(core.device()),
+                  "steppe: a step is captured into a CUDA graph, which keeps its alpha, but parameter group ", group,
+                  " has a schedule of it; set a constant, and capture anew where it changes");
   }
 
   void scale() {

@@ -295,6 +295,15 @@ TEST_F(CudaGraph, SchedulesAreRefused_CUDA) {
   EXPECT_EQ(constant, "");
 }
 
+TEST_F(CudaGraph, AScheduleOfDeviationAwareScalingIsRefused_CUDA) {
+  const Problem problem;
+  SAM<DAS<SGD>> sam(problem.weights, SGDOptions(0.1));
+  EXPECT_EQ(refusal_of(stream(), sam, problem, [](auto&) {}), "");
+  const std::string message = refusal_of(
+      stream(), sam, problem, [](auto& each) { each.scaling().alpha_schedule(schedule::linear(0.01, 0.1, 50)); });
+  EXPECT_TRUE(contains(message, "keeps its alpha")) << message;
+}
+
 TEST_F(CudaGraph, BasesThatCountStepsOnTheHostAreRefused_CUDA) {
   const Problem problem;
   SAM<torch::optim::Adam> adam(problem.weights, torch::optim::AdamOptions(1e-3));
