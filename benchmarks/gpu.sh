@@ -103,7 +103,7 @@ else
 fi
 
 step "build the unit and contract tests" 600 cmake --build "$build" --target steppe-unit-tests steppe-contract-tests -j "$jobs" &&
-  step "tests" 300 ctest --test-dir "$build" -R 'steppe-(unit|contract)-tests$' --output-on-failure
+  step "tests" 300 ctest --test-dir "$build" -R 'steppe-(unit|contract)-tests(_CUDA)?$' --output-on-failure
 # Of these only what the GPU is for; graphs need a LibTorch with CUDA.
 suites=(sharpness tensorized)
 [ -n "${CMAKE_PREFIX_PATH:-}" ] && suites=(cuda-graph "${suites[@]}")

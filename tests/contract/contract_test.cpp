@@ -1,6 +1,8 @@
 // What every method over every base in every dtype must keep, whatever it computes.
 // SPDX-License-Identifier: MIT
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 #include <torch/serialize.h>
 
 #include <cmath>
@@ -93,10 +95,17 @@ struct PlainTraining {
   std::unique_ptr<torch::optim::Optimizer> optimizer;
 };
 
-at::Tensor next_random_numbers() { return torch::rand({4}); }
+at::Tensor next_random_numbers() { return torch::rand({4}, device()); }
 
 class Contract : public testing::TestWithParam<Case> {
  protected:
+  void SetUp() override {
+    if (device().is_cpu()) return;
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
+    // Runs are compared bit for bit.
+    at::globalContext().setDeterministicCuDNN(true);
+    at::globalContext().setBenchmarkCuDNN(false);
+  }
   const Case& test() const { return GetParam(); }
   bool evaluates_once() const { return !test().base.needs_closure; }
 };
@@ -458,7 +467,7 @@ TEST_P(Contract, MisuseGivesAnErrorAndChangesNothing) {
             std::string::npos);
   if (test().base.groups_later) {
     training.optimizer->base().add_param_group(
-        torch::optim::OptimizerParamGroup(std::vector<at::Tensor>{torch::ones({2}).requires_grad_()}));
+        torch::optim::OptimizerParamGroup(std::vector<at::Tensor>{torch::ones({2}, device()).requires_grad_()}));
     EXPECT_NE(message_of([&] { training.optimizer->descend(); }).find("changed between"), std::string::npos);
   }
   training.optimizer->cancel();

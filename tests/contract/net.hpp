@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -12,24 +13,32 @@
 
 namespace contract {
 
+/// The device under test: the environment's CONTRACT_DEVICE.
+inline at::Device device() {
+  const char* set = std::getenv("CONTRACT_DEVICE");
+  return at::Device(set == nullptr ? "cpu" : set);
+}
+
 /// Parameters have the dtype under test; the arithmetic is in float32 or float64, where every operation exists.
 class Net : public torch::nn::Module {
  public:
   explicit Net(at::ScalarType dtype, double dropout = 0.5)
       : compute_(dtype == at::kDouble ? at::kDouble : at::kFloat), dropout_(dropout) {
     torch::manual_seed(7);
-    const auto make = [&](at::IntArrayRef shape) { return (torch::randn(shape, at::kDouble) * 0.3 + 0.05).to(dtype); };
+    const auto make = [&](at::IntArrayRef shape) {
+      return (torch::randn(shape, at::kDouble) * 0.3 + 0.05).to(device(), dtype);
+    };
     kernel = register_parameter("kernel", make({3, 1, 2, 2}));
     gain = register_parameter("gain", make({3}) + 1);
     bias = register_parameter("bias", make({3}));
     weight = register_parameter("weight", make({4, 27}));
     head_bias = register_parameter("head_bias", make({4}));
     column = register_parameter("column", make({4, 1}));
-    mean = register_buffer("mean", torch::zeros({3}, compute_));
-    variance = register_buffer("variance", torch::ones({3}, compute_));
-    forwards = register_buffer("forwards", torch::zeros({}, at::kLong));
-    inputs = torch::randn({5, 1, 4, 4}, compute_);
-    targets = torch::randn({5, 4}, compute_);
+    mean = register_buffer("mean", torch::zeros({3}, compute_).to(device()));
+    variance = register_buffer("variance", torch::ones({3}, compute_).to(device()));
+    forwards = register_buffer("forwards", torch::zeros({}, at::kLong).to(device()));
+    inputs = torch::randn({5, 1, 4, 4}, compute_).to(device());
+    targets = torch::randn({5, 4}, compute_).to(device());
   }
 
   at::Tensor loss() {
@@ -74,7 +83,7 @@ class Net : public torch::nn::Module {
 /// Same bits, NaN included.
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes() || a.dtype() != b.dtype()) return false;
-  const at::Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
+  const at::Tensor x = a.detach().cpu().contiguous(), y = b.detach().cpu().contiguous();
   return std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
 }
 
