@@ -177,5 +177,34 @@ TEST(OptimumShift, OnAGpuIsThatOfTheCpu_CUDA) {
     }
 }
 
+TEST(OptimumShift, OfAConvolutionKeepsOutputsWhateverItsPaddingStrideAndDilation) {
+  torch::manual_seed(21);
+  const at::Tensor images = torch::randn({1, 3, 5, 7}, at::kDouble);
+  const auto check = [&](const torch::nn::Conv2dOptions& options) {
+    torch::nn::Conv2d conv(options);
+    conv->to(at::kDouble);
+    const at::Tensor before = conv(images).detach();
+    const ShiftReport report = optimum_shift(*conv, images);
+    EXPECT_TRUE(at::allclose(conv(images), before, 1e-9, 1e-9));
+    EXPECT_EQ(report.rows, before.size(2) * before.size(3));
+    EXPECT_TRUE(report.moved);
+  };
+  check(torch::nn::Conv2dOptions(3, 2, {4, 6}).padding(torch::kSame));
+  check(torch::nn::Conv2dOptions(3, 2, {4, 5}).padding(torch::kSame).dilation({3, 1}));
+  check(torch::nn::Conv2dOptions(3, 2, 3).stride({2, 3}).padding({1, 0}));
+}
+
+TEST(OptimumShift, TheChangeOfOutputsIsTheirsOverAllGroups) {
+  torch::manual_seed(22);
+  const at::Tensor images = torch::randn({4, 4, 5, 5}, at::kDouble);
+  torch::nn::Conv2d conv(torch::nn::Conv2dOptions(4, 6, 2).groups(2));
+  conv->to(at::kDouble);
+  const at::Tensor before = conv(images).detach();
+  const ShiftReport report = optimum_shift(*conv, images, ShiftOptions().ridge(5.0));
+  const double change = std::sqrt((conv(images) - before).square().mean().item<double>());
+  EXPECT_GT(change, 1e-3);
+  EXPECT_NEAR(report.output_change, change, 1e-9);
+}
+
 }  // namespace
 }  // namespace steppe::shift

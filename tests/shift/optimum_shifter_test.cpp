@@ -186,5 +186,31 @@ TEST(OptimumShifter, ErrorsNameWhatIsWrong) {
   complains("at least one input", [&] { OptimumShifter(*net.model).shift(unused); });
 }
 
+TEST(OptimumShifter, AnOptimizerIsToldOfWhatMovedOnly) {
+  Net net;
+  std::vector<at::Tensor> told;
+  int calls = 0;
+  const ShifterOptions options = ShifterOptions().tolerance(1e9).accepted([&](const std::vector<at::Tensor>& moved) {
+    told = moved;
+    ++calls;
+  });
+  // The first layer sees 10 samples of 4 features: full rank, nothing moves.
+  OptimumShifter(*net.model, {"0"}, options).shift(net.surface());
+  EXPECT_EQ(calls, 0);
+  OptimumShifter(*net.model, {"0", "3"}, options).shift(net.surface());
+  EXPECT_EQ(calls, 1);
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_TRUE(told[0].is_same(net.final_weight()));
+}
+
+TEST(OptimumShifter, InputsThatAreNotFiniteAreAnErrorAndNothingMoves) {
+  Net net;
+  const at::Tensor before = net.final_weight().detach().clone();
+  net.inputs[3][2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_NE(message_of([&] { OptimumShifter(*net.model, {"0"}).shift(net.surface()); }).find("inputs are not finite"),
+            std::string::npos);
+  EXPECT_TRUE(net.final_weight().equal(before));
+}
+
 }  // namespace
 }  // namespace steppe::shift

@@ -4,6 +4,7 @@
 #include <steppe/kernels/cuda/plan.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -142,6 +143,35 @@ TEST(CudaWindow, HoldsForGradientsAsTheyCome) {
         expect_agreement(ours.ascend(), ascend_by_definition(model));
         EXPECT_TRUE(ours.listed(0)) << name_of(format) << ", seed " << seed;
       }
+}
+
+TEST(CudaWindow, BeginsAtTheSamplesQuantile) {
+  Random random(19);
+  const int64_t n = 4000, sample = kWindowed.sample, apart = n / (sample / kSampledLine);
+  const std::vector<float> g = values_of(Values::Normal, n, 0.01, random);
+  double sum = 0.0, squares = 0.0;
+  std::vector<float> seen;
+  for (int64_t i = 0; i < sample; ++i) {
+    seen.push_back(g[static_cast<size_t>(i / kSampledLine * apart + i % kSampledLine)]);
+    sum += static_cast<double>(seen.back());
+    squares += static_cast<double>(seen.back()) * static_cast<double>(seen.back());
+  }
+  const double m = static_cast<double>(sample), mean = sum / m,
+               reach = 5.0 * std::sqrt((squares / m - mean * mean) / m);
+  // At least `wanted` of the sample lie beyond: a twentieth, 4.5 deviations of their number, and two.
+  const auto wanted = static_cast<size_t>(0.05 * m + 4.5 * std::sqrt(0.05 * 0.95 * m) + 2.0);
+  std::vector<double> distances;
+  for (const float x : seen) distances.push_back(std::fabs(static_cast<double>(x) - mean));
+  std::sort(distances.rbegin(), distances.rend());
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    HostModel ours(filtered_model(g, 0.95), kWindowed, seed);
+    ours.ascend();
+    const Window window = ours.window(0);
+    EXPECT_NEAR(window.centre, mean, 1e-8);
+    EXPECT_NEAR(window.reach, reach, 1e-6 * reach);
+    EXPECT_NEAR(window.low + 2.0 * reach, distances[wanted - 1], 1e-4 * distances[wanted - 1]) << seed;
+    EXPECT_GT(window.sure, window.low + 2.0f * window.reach);
+  }
 }
 
 TEST(CudaWindow, IsLeftWhereItProvesNothing) {

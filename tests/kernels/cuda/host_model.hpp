@@ -87,6 +87,10 @@ class HostModel {
   bool listed(int64_t layer) {
     return work_of(plan_, plan_.table().data(), scratch_.data(), Results()).states[layer].listed;
   }
+  /// What the last ascent drew from the sample.
+  Window window(int64_t layer) {
+    return work_of(plan_, plan_.table().data(), scratch_.data(), Results()).windows[layer];
+  }
 
  private:
   struct alignas(32) Scratch {

@@ -97,7 +97,6 @@ class Sample {
       block.sync();
       key = shared.key;
       count = shared.left;
-      block.sync();  // before they are written again
     }
     return detail::float_of(key << kLowest);
   }
