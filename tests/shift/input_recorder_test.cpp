@@ -37,6 +37,29 @@ TEST(InputRecorder, SeesEachInputOfEachLayerOnceHoweverItIsApplied) {
   EXPECT_TRUE(seen[3].first == 2 && seen[3].second.equal(image));
 }
 
+TEST(InputRecorder, TellsLayersApartThatShareMemory) {
+  const at::Tensor all = torch::rand({7, 3}), first = all.slice(0, 0, 3), second = all.slice(0, 3, 6);
+  std::vector<size_t> seen;
+  const InputRecorder recorder({first, second}, [&](size_t layer, const at::Tensor&) { seen.push_back(layer); });
+  const at::Tensor x = torch::rand({4, 3});
+  torch::linear(x, second);
+  torch::linear(x, all);  // begins where the first one does, but is another weight
+  torch::linear(x, first);
+  recorder.rethrow();
+  EXPECT_EQ(seen, (std::vector<size_t>{1, 0}));
+}
+
+TEST(InputRecorder, NothingMoreIsSeenAfterWhatWasThrown) {
+  torch::nn::Linear layer(3, 3);
+  int calls = 0;
+  const InputRecorder recorder({layer->weight}, [&](size_t, const at::Tensor&) {
+    throw std::runtime_error("number " + std::to_string(++calls));
+  });
+  for (int i = 0; i < 3; ++i) layer->forward(torch::ones({1, 3}));
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(message_of([&] { recorder.rethrow(); }), "number 1");
+}
+
 TEST(InputRecorder, WhatIsThrownWhileSeeingPassesAfterTheForward) {
   torch::nn::Linear layer(3, 3);
   const InputRecorder recorder({layer->weight}, [](size_t, const at::Tensor&) { throw std::runtime_error("on purpose"); });
