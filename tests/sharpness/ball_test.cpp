@@ -110,8 +110,7 @@ TEST(Ball, RisesOnAGpuAreThoseOfTheCpu_CUDA) {
   if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
   SmallNet here, there;
   there.to(at::kCUDA);
-  std::vector<at::Tensor> before;
-  for (const at::Tensor& param : there.model->parameters()) before.push_back(param.detach().clone());
+  const std::vector<at::Tensor> before = there.weights();
   const LossSurface expected(*here.model, [&] { return here.loss(); }),
       surface(*there.model, [&] { return there.loss(); });
   EXPECT_NEAR(sam_sharpness(surface, 0.3).sharpness, sam_sharpness(expected, 0.3).sharpness, 1e-8);
@@ -119,11 +118,7 @@ TEST(Ball, RisesOnAGpuAreThoseOfTheCpu_CUDA) {
   const AverageCaseOptions few = AverageCaseOptions().draws(5);
   EXPECT_NEAR(average_case_sharpness(surface, 0.3, few).mean, average_case_sharpness(expected, 0.3, few).mean, 1e-8);
   EXPECT_NEAR(worst_case_sharpness(surface, 0.3).mean, worst_case_sharpness(expected, 0.3).mean, 1e-8);
-  const auto params = there.model->parameters();
-  for (size_t i = 0; i < params.size(); ++i) {
-    EXPECT_TRUE(params[i].equal(before[i]));
-    EXPECT_FALSE(params[i].grad().defined());
-  }
+  there.expect_untouched(before);
 }
 
 }  // namespace

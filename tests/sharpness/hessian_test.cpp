@@ -267,8 +267,7 @@ TEST(Hessian, ProductsAndTracesOnAGpuAreThoseOfTheCpu_CUDA) {
   if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU";
   SmallNet here, there;
   there.to(at::kCUDA);
-  std::vector<at::Tensor> before;
-  for (const at::Tensor& param : there.model->parameters()) before.push_back(param.detach().clone());
+  const std::vector<at::Tensor> before = there.weights();
   const at::Tensor v = torch::randn({26}, at::kDouble);
   for (const Derivative derivative : {Derivative::Auto, Derivative::Differences}) {
     const Hessian expected(LossSurface(*here.model, [&] { return here.loss(); }), derivative);
@@ -278,11 +277,7 @@ TEST(Hessian, ProductsAndTracesOnAGpuAreThoseOfTheCpu_CUDA) {
     const TraceOptions few = TraceOptions().vectors(5);
     EXPECT_NEAR(trace(hessian, few).mean, trace(expected, few).mean, 1e-8);
   }
-  const auto params = there.model->parameters();
-  for (size_t i = 0; i < params.size(); ++i) {
-    EXPECT_TRUE(params[i].equal(before[i]));
-    EXPECT_FALSE(params[i].grad().defined());
-  }
+  there.expect_untouched(before);
 }
 
 }  // namespace

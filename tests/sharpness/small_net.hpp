@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/container/sequential.h>
@@ -26,6 +27,20 @@ struct SmallNet {
     model->to(device);
     inputs = inputs.to(device);
     targets = targets.to(device);
+  }
+
+  std::vector<at::Tensor> weights() const {
+    std::vector<at::Tensor> copies;
+    for (const at::Tensor& param : model->parameters()) copies.push_back(param.detach().clone());
+    return copies;
+  }
+  /// As a measurement has to leave it.
+  void expect_untouched(const std::vector<at::Tensor>& before) const {
+    const auto params = model->parameters();
+    for (size_t i = 0; i < params.size(); ++i) {
+      EXPECT_TRUE(params[i].equal(before[i]));
+      EXPECT_FALSE(params[i].grad().defined());
+    }
   }
 
   at::Tensor loss() { return torch::cross_entropy_loss(model->forward(inputs), targets); }

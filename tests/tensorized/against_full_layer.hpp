@@ -49,4 +49,19 @@ inline void expect_equal(const Function& layer, const Function& full, const at::
   }
 }
 
+/// Both ways through a layer give the same on a GPU as on the CPU, derivatives too.
+template <class Layer>
+void expect_the_same_on_a_gpu(Layer& layer, const at::Tensor& input) {
+  layer->to(at::kDouble);
+  for (const Route way : {Route::Cores, Route::Full}) {
+    layer->route(way);
+    layer->to(at::kCPU);
+    const auto forward = [&](const at::Tensor& x) { return layer->forward(x); };
+    const std::vector<at::Tensor> expected = with_derivatives(forward, input, layer->parameters());
+    layer->to(at::kCUDA);
+    const std::vector<at::Tensor> ours = with_derivatives(forward, input.to(at::kCUDA), layer->parameters());
+    for (size_t k = 0; k < ours.size(); ++k) EXPECT_LT(distance(ours[k].cpu(), expected[k]), 1e-10) << "tensor " << k;
+  }
+}
+
 }  // namespace steppe::tensorized

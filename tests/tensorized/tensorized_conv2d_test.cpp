@@ -214,17 +214,7 @@ TEST(TensorizedConv2d, OnAGpuIsThatOfTheCpu_CUDA) {
   for (const Format format : kFormats) {
     torch::manual_seed(2);
     TensorizedConv2d layer(Conv2dOptions(4, 6, 3).padding(1), of_rank(format, 2));
-    layer->to(at::kDouble);
-    const at::Tensor input = random({2, 4, 5, 5}, 4);
-    for (const Route way : {Route::Cores, Route::Full}) {
-      layer->route(way);
-      layer->to(at::kCPU);
-      const auto forward = [&](const at::Tensor& x) { return layer->forward(x); };
-      const std::vector<at::Tensor> expected = with_derivatives(forward, input, layer->parameters());
-      layer->to(at::kCUDA);
-      const std::vector<at::Tensor> ours = with_derivatives(forward, input.to(at::kCUDA), layer->parameters());
-      for (size_t k = 0; k < ours.size(); ++k) EXPECT_LT(distance(ours[k].cpu(), expected[k]), 1e-10) << "tensor " << k;
-    }
+    expect_the_same_on_a_gpu(layer, random({2, 4, 5, 5}, 4));
   }
 }
 

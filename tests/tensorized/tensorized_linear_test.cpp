@@ -207,17 +207,7 @@ TEST(TensorizedLinear, OnAGpuIsThatOfTheCpu_CUDA) {
   for (const Format format : kFormats) {
     torch::manual_seed(2);
     TensorizedLinear layer(torch::nn::LinearOptions(12, 20), of_rank(format, 3));
-    layer->to(at::kDouble);
-    const at::Tensor input = random({6, 12}, 4);
-    for (const Route way : {Route::Cores, Route::Full}) {
-      layer->route(way);
-      layer->to(at::kCPU);
-      const auto forward = [&](const at::Tensor& x) { return layer->forward(x); };
-      const std::vector<at::Tensor> expected = with_derivatives(forward, input, layer->parameters());
-      layer->to(at::kCUDA);
-      const std::vector<at::Tensor> ours = with_derivatives(forward, input.to(at::kCUDA), layer->parameters());
-      for (size_t k = 0; k < ours.size(); ++k) EXPECT_LT(distance(ours[k].cpu(), expected[k]), 1e-10) << "tensor " << k;
-    }
+    expect_the_same_on_a_gpu(layer, random({6, 12}, 4));
   }
 }
 
