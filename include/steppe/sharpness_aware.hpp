@@ -9,7 +9,6 @@
 #include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
-#include <torch/version.h>
 
 #include <cstdint>
 #include <string>
@@ -20,13 +19,13 @@
 #include <vector>
 
 #include <steppe/ascent/gradient.hpp>
-#include <steppe/checkpoint.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/direction.hpp>
-#include <steppe/group_settings.hpp>
 #include <steppe/options.hpp>
-#include <steppe/parameter_check.hpp>
-#include <steppe/two_pass.hpp>
+#include <steppe/step/group_settings.hpp>
+#include <steppe/step/optimizer_checkpoint.hpp>
+#include <steppe/step/parameter_check.hpp>
+#include <steppe/step/two_pass.hpp>
 
 namespace torch::optim {
 class Adam;
@@ -244,17 +243,9 @@ class SharpnessAware : public Base {
     two_pass_.check_between_steps("save()");
     Base::save(archive);
     torch::serialize::OutputArchive own(archive.compilation_unit());
-    checkpoint::Writer write(own);
-    write("format", kFormat);
-    write("base", c10::demangle(typeid(Base).name()));
-    write("step", step_);
-    write("non_finite_steps", two_pass_.non_finite_steps());
-    write("steps", steps_);
-    std::vector<Group> groups = groups_;
-    while (groups.size() < this->param_groups().size()) groups.push_back(defaults_of_groups_);
-    write("groups", static_cast<int64_t>(groups.size()));
-    for (size_t k = 0; k < groups.size(); ++k) groups[k].write(write, prefix_of(k));
-    for (size_t k = 0; k < groups.size(); ++k) write(prefix_of(k) + "takes_part", taking_part(k));
+    OwnCheckpoint written = own_checkpoint();
+    while (written.groups.size() < this->param_groups().size()) written.groups.push_back(defaults_of_groups_);
+    written.write(own);
     archive.write("steppe", own);
   }
 
@@ -267,26 +258,15 @@ class SharpnessAware : public Base {
     sync_groups();
     torch::serialize::InputArchive own;
     const bool is_ours = archive.try_read("steppe", own);
-    std::vector<Group> groups = groups_;
-    schedule::Steps steps = steps_;
-    int64_t step = step_, missed = two_pass_.non_finite_steps();
-    std::vector<at::Tensor> left_out;
-    if (is_ours) {
-      read_own(own, groups, steps, step, missed);
-      left_out = left_out_in(own);
-    }
-    load_base(archive);
-    groups_.swap(groups);
-    steps_ = steps;
-    step_ = step;
-    two_pass_.non_finite_steps(missed);
-    if (is_ours) two_pass_.exclude_exactly(left_out);
+    OwnCheckpoint read = own_checkpoint();
+    if (is_ours) read.read(own);
+    step::load_base(*this, archive, [&] { Base::load(archive); });
+    if (is_ours) take(std::move(read));
   }
 
  private:
-  static constexpr int64_t kFormat = 1;
-
   using Group = GroupSettings<Ascent, Descent>;
+  using OwnCheckpoint = step::OptimizerCheckpoint<Group>;
 
   struct Misused {};
   explicit SharpnessAware(Misused);
@@ -376,83 +356,32 @@ class SharpnessAware : public Base {
     if (!captured_) ++step_;
   }
 
-  static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
-
-  /// For each parameter of a group whether it is perturbed at all.
-  at::Tensor taking_part(size_t group) const {
-    const auto& params = this->param_groups()[group].params();
-    at::Tensor flags = at::empty({static_cast<int64_t>(params.size())}, at::TensorOptions().dtype(at::kBool));
-    for (size_t i = 0; i < params.size(); ++i) flags.data_ptr<bool>()[i] = two_pass_.takes_part(params[i]);
-    return flags;
+  OwnCheckpoint own_checkpoint() const {
+    OwnCheckpoint own;
+    own.base = c10::demangle(typeid(Base).name());
+    own.step = step_;
+    own.non_finite_steps = two_pass_.non_finite_steps();
+    own.steps = steps_;
+    own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
+    for (const auto& group : this->param_groups()) {
+      at::Tensor flags = at::empty({static_cast<int64_t>(group.params().size())}, at::TensorOptions().dtype(at::kBool));
+      for (size_t i = 0; i < group.params().size(); ++i)
+        flags.data_ptr<bool>()[i] = two_pass_.takes_part(group.params()[i]);
+      own.takes_part.push_back(std::move(flags));
+    }
+    return own;
   }
 
-  /// The parameters that the checkpoint's optimizer did not perturb.
-  std::vector<at::Tensor> left_out_in(torch::serialize::InputArchive& own) const {
+  void take(OwnCheckpoint own) {
     std::vector<at::Tensor> left_out;
-    for (size_t k = 0; k < this->param_groups().size(); ++k) {
-      const auto& params = this->param_groups()[k].params();
-      at::Tensor flags;
-      checkpoint::Reader read(own);
-      read(prefix_of(k) + "takes_part", flags);
-      TORCH_CHECK(
-          flags.defined() && flags.numel() == static_cast<int64_t>(params.size()) && flags.scalar_type() == at::kBool,
-          "steppe: the checkpoint does not fit parameter group ", k, ", which has ", params.size(), " parameters");
-      const at::Tensor on_host = flags.cpu();
-      for (size_t i = 0; i < params.size(); ++i)
-        if (!on_host.data_ptr<bool>()[i]) left_out.push_back(params[i]);
-    }
-    return left_out;
-  }
-
-  void read_own(torch::serialize::InputArchive& own, std::vector<Group>& groups, schedule::Steps& steps, int64_t& step,
-                int64_t& missed) const {
-    checkpoint::Reader read(own);
-    int64_t format = 0, count = 0;
-    read("format", format);
-    TORCH_CHECK(format == kFormat, "steppe: the checkpoint has format ", format, ", this version reads ", kFormat);
-    std::string base;
-    read("base", base);
-    TORCH_CHECK(base == c10::demangle(typeid(Base).name()),
-                "steppe: the checkpoint was written over the base optimizer ", base, " and cannot be loaded into ",
-                c10::demangle(typeid(Base).name()));
-    read("groups", count);
-    TORCH_CHECK(count == static_cast<int64_t>(groups.size()), "steppe: the checkpoint has ", count,
-                " parameter groups, the optimizer has ", groups.size());
-    read("step", step);
-    read("non_finite_steps", missed);
-    read("steps", steps);
-    for (size_t k = 0; k < groups.size(); ++k) {
-      groups[k].read(own, prefix_of(k));
-      groups[k].validate();
-    }
-  }
-
-  /// Base::load, undone if it throws half-way.
-  void load_base(torch::serialize::InputArchive& archive) {
-    decltype(this->state_) state;
-    for (const auto& item : this->state_) state[item.first] = item.second->clone();
-    std::vector<torch::optim::OptimizerParamGroup> groups = this->param_groups_;
-    try {
-      Base::load(archive);
-      load_base_options(archive);
-    } catch (...) {
-      this->state_ = std::move(state);
-      this->param_groups_.swap(groups);
-      throw;
-    }
-  }
-
-  /// LibTorch before 2.6 reads the groups' options (the learning rate) and drops them.
-  void load_base_options([[maybe_unused]] torch::serialize::InputArchive& archive) {
-#if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6)
-    torch::serialize::InputArchive groups;
-    if (!archive.try_read("param_groups", groups)) return;
-    for (size_t k = 0; k < this->param_groups_.size(); ++k) {
-      torch::serialize::InputArchive group, options;
-      if (!groups.try_read("param_groups/" + std::to_string(k), group) || !group.try_read("options", options)) continue;
-      this->param_groups_[k].options().serialize(options);
-    }
-#endif
+    for (size_t k = 0; k < own.takes_part.size(); ++k)
+      for (size_t i = 0; i < this->param_groups()[k].params().size(); ++i)
+        if (!own.takes_part[k].template data_ptr<bool>()[i]) left_out.push_back(this->param_groups()[k].params()[i]);
+    groups_.swap(own.groups);
+    steps_ = own.steps;
+    step_ = own.step;
+    two_pass_.non_finite_steps(own.non_finite_steps);
+    two_pass_.exclude_exactly(left_out);
   }
 
   TwoPass two_pass_;

@@ -17,6 +17,7 @@
 #include <steppe/shift/optimizer_state.hpp>
 #include <steppe/shift/optimum_shift.hpp>
 #include <steppe/shift/optimum_shifter.hpp>
+#include <steppe/step/two_pass.hpp>
 #include <steppe/tensorized/cp.hpp>
 #include <steppe/tensorized/low_rank_adapter.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
@@ -25,5 +26,4 @@
 #include <steppe/tensorized/tensorized_conv2d.hpp>
 #include <steppe/tensorized/tensorized_linear.hpp>
 #include <steppe/tensorized/tucker.hpp>
-#include <steppe/two_pass.hpp>
 #include <steppe/version.hpp>

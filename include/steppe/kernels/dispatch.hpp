@@ -20,7 +20,7 @@
 
 #include <steppe/kernels/cpu/ascent.hpp>
 #include <steppe/kernels/reference.hpp>
-#include <steppe/task_layout.hpp>
+#include <steppe/kernels/task_layout.hpp>
 #ifdef STEPPE_WITH_CUDA
 #include <steppe/kernels/dispatch_cuda.hpp>
 #endif

@@ -19,7 +19,7 @@
 
 #include <steppe/kernels/cuda/cuda.hpp>
 #include <steppe/kernels/reference.hpp>
-#include <steppe/task_layout.hpp>
+#include <steppe/kernels/task_layout.hpp>
 
 // A stream of any device tells its handle from 2.15 on.
 #if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 15)

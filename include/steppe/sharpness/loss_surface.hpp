@@ -23,8 +23,8 @@
 
 #include <steppe/sharpness/gathered_gradients.hpp>
 #include <steppe/sharpness/untouched.hpp>
-#include <steppe/training/buffers_guard.hpp>
-#include <steppe/training/rng_replay.hpp>
+#include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/rng_replay.hpp>
 
 namespace steppe::sharpness {
 
@@ -122,8 +122,8 @@ class LossSurface {
   /// Calls visit(loss, weight) for each batch at the weights as they are; the weights are shares of all samples.
   template <class Visit>
   void for_each_batch(bool with_graph, Visit&& visit) const {
-    const training::BuffersGuard buffers(buffers_);
-    training::RngReplay rng(devices());
+    const step::BuffersGuard buffers(buffers_);
+    step::RngReplay rng(devices());
     rng.replay();  // at once: its end leaves the generators where they stand now
     const c10::AutoGradMode mode(with_graph);
     double all = 0.0;

@@ -22,7 +22,7 @@
 #include <steppe/sharpness/loss_surface.hpp>
 #include <steppe/shift/input_recorder.hpp>
 #include <steppe/shift/optimum_shift.hpp>
-#include <steppe/training/buffers_guard.hpp>
+#include <steppe/step/buffers_guard.hpp>
 
 namespace steppe::shift {
 
@@ -106,7 +106,7 @@ class OptimumShifter {
     std::vector<at::Tensor> tensors, moved;
     for (const ShiftInputs& layer : inputs)
       for (const at::Tensor& tensor : layer.shifted()) tensors.push_back(tensor);
-    training::BuffersGuard weights(tensors);
+    step::BuffersGuard weights(tensors);
     for (ShiftInputs& layer : inputs) {
       report.layers.push_back(layer.shift());
       if (!report.layers.back().moved) continue;

@@ -16,9 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include <steppe/checkpoint.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/schedule.hpp>
+#include <steppe/step/checkpoint.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
 
 namespace steppe {

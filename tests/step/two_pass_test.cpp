@@ -2,7 +2,7 @@
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
-#include <steppe/two_pass.hpp>
+#include <steppe/step/two_pass.hpp>
 #include <torch/optim/sgd.h>
 #include <torch/version.h>
 

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace steppe::training {
+namespace steppe::step {
 
 /// Remembers the default generators of the CPU and of the given CUDA devices when made; replay() sets them back, and
 /// the end of the scope leaves them where they stood when replay() was called, as if there had been one pass.
@@ -60,4 +60,4 @@ class RngReplay {
   std::vector<at::Tensor> before_, after_;
 };
 
-}  // namespace steppe::training
+}  // namespace steppe::step

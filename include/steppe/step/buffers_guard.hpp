@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace steppe::training {
+namespace steppe::step {
 
 /// Copies the buffers when made and writes them back, bit for bit, at the end of its scope or by restore().
 ///
@@ -47,4 +47,4 @@ class BuffersGuard {
   std::vector<at::Tensor> buffers_, saved_;
 };
 
-}  // namespace steppe::training
+}  // namespace steppe::step

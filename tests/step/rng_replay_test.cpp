@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
-#include <steppe/training/rng_replay.hpp>
+#include <steppe/step/rng_replay.hpp>
 #include <torch/types.h>
 
-namespace steppe::training {
+namespace steppe::step {
 namespace {
 
 TEST(RngReplay, ReplaysTheSameNumbersAndEndsWhereOnePassWouldHave) {
@@ -31,4 +31,4 @@ TEST(RngReplay, WithoutReplayNothingIsTouched) {
 }
 
 }  // namespace
-}  // namespace steppe::training
+}  // namespace steppe::step

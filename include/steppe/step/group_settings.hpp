@@ -12,9 +12,9 @@
 #include <type_traits>
 #include <typeinfo>
 
-#include <steppe/checkpoint.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/options.hpp>
+#include <steppe/step/checkpoint.hpp>
 
 namespace steppe {
 

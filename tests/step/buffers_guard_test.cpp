@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
-#include <steppe/training/buffers_guard.hpp>
+#include <steppe/step/buffers_guard.hpp>
 #include <torch/types.h>
 
 #include <stdexcept>
 
-namespace steppe::training {
+namespace steppe::step {
 namespace {
 
 TEST(BuffersGuard, PutsBuffersBackInPlaceAtTheEndOfTheScope) {
@@ -44,4 +44,4 @@ TEST(BuffersGuard, DismissedItLeavesThemAlone) {
 }
 
 }  // namespace
-}  // namespace steppe::training
+}  // namespace steppe::step

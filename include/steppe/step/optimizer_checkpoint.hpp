@@ -1,0 +1,111 @@
+// What a sharpness-aware optimizer writes beside its base's state, and how both are read back.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/archive.h>
+#include <torch/version.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <steppe/schedule.hpp>
+#include <steppe/step/checkpoint.hpp>
+
+namespace steppe::step {
+
+/// Counters, schedules, the settings of every group (`Group`: GroupSettings), and which parameters are perturbed.
+template <class Group>
+struct OptimizerCheckpoint {
+  std::string base;  ///< the base optimizer's type
+  int64_t step = 0;
+  int64_t non_finite_steps = 0;
+  schedule::Steps steps;
+  std::vector<Group> groups;
+  std::vector<at::Tensor> takes_part;  ///< of each group, a flag for each parameter
+
+  void write(torch::serialize::OutputArchive& archive) {
+    checkpoint::Writer write(archive);
+    write("format", kFormat);
+    write("base", base);
+    write("step", step);
+    write("non_finite_steps", non_finite_steps);
+    write("steps", steps);
+    write("groups", static_cast<int64_t>(groups.size()));
+    for (size_t k = 0; k < groups.size(); ++k) {
+      groups[k].write(write, prefix_of(k));
+      write(prefix_of(k) + "takes_part", takes_part[k]);
+    }
+  }
+
+  /// Into what an optimizer of this base and these groups is set to. Errors: another format, base, number of groups or
+  /// of parameters; fields that are missing or not valid.
+  void read(torch::serialize::InputArchive& archive) {
+    checkpoint::Reader read(archive);
+    int64_t format = 0, count = 0;
+    read("format", format);
+    TORCH_CHECK(format == kFormat, "steppe: the checkpoint has format ", format, ", this version reads ", kFormat);
+    std::string written_over;
+    read("base", written_over);
+    TORCH_CHECK(written_over == base, "steppe: the checkpoint was written over the base optimizer ", written_over,
+                " and cannot be loaded into ", base);
+    read("groups", count);
+    TORCH_CHECK(count == static_cast<int64_t>(groups.size()), "steppe: the checkpoint has ", count,
+                " parameter groups, the optimizer has ", groups.size());
+    read("step", step);
+    read("non_finite_steps", non_finite_steps);
+    read("steps", steps);
+    for (size_t k = 0; k < groups.size(); ++k) {
+      groups[k].read(archive, prefix_of(k));
+      groups[k].validate();
+      at::Tensor flags;
+      read(prefix_of(k) + "takes_part", flags);
+      TORCH_CHECK(flags.defined() && flags.numel() == takes_part[k].numel() && flags.scalar_type() == at::kBool,
+                  "steppe: the checkpoint does not fit parameter group ", k, ", which has ", takes_part[k].numel(),
+                  " parameters");
+      takes_part[k] = flags.cpu();
+    }
+  }
+
+ private:
+  static constexpr int64_t kFormat = 1;
+  static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
+};
+
+/// LibTorch before 2.6 reads the groups' options (the learning rate) and drops them.
+inline void load_base_options([[maybe_unused]] torch::optim::Optimizer& optimizer,
+                              [[maybe_unused]] torch::serialize::InputArchive& archive) {
+#if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6)
+  torch::serialize::InputArchive groups;
+  if (!archive.try_read("param_groups", groups)) return;
+  for (size_t k = 0; k < optimizer.param_groups().size(); ++k) {
+    torch::serialize::InputArchive group, options;
+    if (!groups.try_read("param_groups/" + std::to_string(k), group) || !group.try_read("options", options)) continue;
+    optimizer.param_groups()[k].options().serialize(options);
+  }
+#endif
+}
+
+/// Reads the base optimizer's part by `load()`, and undoes it if that throws half-way.
+template <class Load>
+void load_base(torch::optim::Optimizer& optimizer, torch::serialize::InputArchive& archive, Load&& load) {
+  auto& kept = optimizer.state();
+  std::decay_t<decltype(kept)> state;
+  for (const auto& item : kept) state[item.first] = item.second->clone();
+  std::vector<torch::optim::OptimizerParamGroup> groups = optimizer.param_groups();
+  try {
+    load();
+    load_base_options(optimizer, archive);
+  } catch (...) {
+    kept = std::move(state);
+    optimizer.param_groups().swap(groups);
+    throw;
+  }
+}
+
+}  // namespace steppe::step

@@ -1,0 +1,339 @@
+// One step of the family: pass 1, ascent, pass 2, restore, final gradient.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <steppe/parameter_roles.hpp>
+#include <steppe/perturbation.hpp>
+#include <steppe/report.hpp>
+#include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/rng_replay.hpp>
+#include <steppe/step/step_plan.hpp>
+
+namespace steppe {
+
+/// The engine: knows tensors, not optimizers. Also turns the closure of an optimizer that already exists:
+///
+///     steppe::TwoPass two_pass;
+///     optimizer.step([&] { return two_pass.evaluate(closure, plan); });
+class TwoPass {
+ public:
+  using Closure = std::function<at::Tensor()>;
+
+  /// The model's buffers are guarded in pass 2, and its normalization gains are known to AdaptiveScale.
+  void attach(const torch::nn::Module& model) {
+    buffers_ = model.buffers();
+    norm_gains_ = impls(steppe::norm_gains(model));
+  }
+
+  /// Parameters that are neither perturbed nor counted in the norm, beside those excluded before.
+  void exclude(const std::vector<at::Tensor>& params) {
+    for (const at::Tensor& param : params) excluded_.insert(param.unsafeGetTensorImpl());
+  }
+  /// Nothing but these is perturbed, whatever was excluded before; parameters added later are not.
+  void only(const std::vector<at::Tensor>& params) {
+    excluded_.clear();
+    only_ = impls(params);
+  }
+  /// Excludes these and no others, whatever was said before.
+  void exclude_exactly(const std::vector<at::Tensor>& params) {
+    only_.reset();
+    excluded_ = impls(params);
+  }
+  bool takes_part(const at::Tensor& param) const {
+    return excluded_.count(param.unsafeGetTensorImpl()) == 0 &&
+           (!only_ || only_->count(param.unsafeGetTensorImpl()) != 0);
+  }
+
+  void replay_rng(bool on) { replay_rng_ = on; }
+  void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
+  void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
+  const Report& report() const { return report_; }
+  /// Steps whose norm was not finite, so that nothing was perturbed; reading it synchronizes with the device.
+  int64_t non_finite_steps() const {
+    return non_finite_before_ + (non_finite_.defined() ? non_finite_.item<int64_t>() : 0);
+  }
+  void non_finite_steps(int64_t count) {
+    non_finite_before_ = count;
+    if (non_finite_.defined()) non_finite_.zero_();
+  }
+  /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
+  const PerturbationMemory& memory() const { return *memory_; }
+  /// Frees it; the next step makes it anew.
+  void release_memory() {
+    check_between_steps("release_memory()");
+    memory_->release();
+  }
+  /// Throws inside a step: in its closure or hooks, or between ascend() and descend().
+  void check_between_steps(const char* call) const {
+    TORCH_CHECK(!evaluating_, "steppe: ", call,
+                " was called inside the closure or a hook of step(); call it after the step");
+    TORCH_CHECK(!ascended(), "steppe: ", call,
+                " was called between ascend() and descend(), where the weights are "
+                "perturbed; call descend() or cancel() first");
+  }
+
+  /// The step is being captured into a CUDA graph, on the current stream of a parameter's device.
+  static bool is_captured(const StepPlan& plan) {
+    c10::Device last(c10::DeviceType::CPU);
+    bool captured = false;
+    plan.for_each_param([&](const at::Tensor& param) {
+      if (captured || param.device() == last) return;
+      last = param.device();
+      captured = kernels::is_capturing(last);
+    });
+    return captured;
+  }
+
+  /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
+  ///
+  /// Returns the loss of pass 1. If the closure or a hook throws, weights, buffers and generators are put back.
+  at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
+    check_between_steps("step()");
+    check_capture(plan);
+    const Evaluating here(evaluating_);
+    step::BuffersGuard roll_back(buffers_);
+    std::optional<step::RngReplay> rng;
+    if (plan.perturb && replay_rng_) rng.emplace(plan.devices());
+
+    plan.clear_gradients();
+    const at::Tensor loss = with_grad(closure);
+    if (!plan.any_gradient()) {
+      TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
+    }
+    plan.run(after_pass_one_);
+    report_ = Report();
+    // A closure may return one tensor of its own from both passes.
+    const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
+    bool overwritten = false;
+    note_loss(clean);
+    std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
+    std::vector<std::vector<at::Tensor>> first = plan.first_gradients();
+    if (plan.perturb && moves(groups)) {
+      const step::BuffersGuard after_pass_one(buffers_);
+      Perturbation perturbation(groups, memory_);
+      note_ascent(perturbation.result(), groups);
+      groups.clear();
+      plan.clear_gradients();
+      if (rng) rng->replay();
+      const at::Tensor second = with_grad(closure);
+      note_perturbed_loss(second);
+      overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
+      perturbation.restore();
+    }
+    rng.reset();
+    finish(plan, first);
+    roll_back.dismiss();
+    return overwritten ? clean : loss;
+  }
+
+  /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
+  void remember_rng(const StepPlan& plan) {
+    check_between_steps("remember_rng()");
+    check_capture(plan);
+    remembered_rng_.reset();
+    if (replay_rng_) remembered_rng_ = std::make_unique<step::RngReplay>(plan.devices());
+  }
+
+  /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
+  bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
+    TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
+    check_between_steps("ascend()");
+    check_capture(plan, /*draws_again=*/remembered_rng_ != nullptr);
+    auto pending = std::make_unique<Pending>();
+    plan.run(after_pass_one_);
+    report_ = Report();
+    note_loss(loss);
+    const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
+    pending->first = plan.first_gradients();
+    pending->gradients = plan.gradients();
+    if (plan.perturb && moves(groups)) {
+      pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers_);
+      pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
+      note_ascent(pending->perturbation->result(), groups);
+      pending->rng = std::move(remembered_rng_);
+      if (pending->rng) pending->rng->replay();
+    }
+    remembered_rng_.reset();
+    plan.for_each_param([](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
+    pending->plan = std::move(plan);
+    pending_ = std::move(pending);
+    return report_.perturbed;
+  }
+
+  bool ascended() const { return pending_ != nullptr; }
+
+  /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
+  void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {}) {
+    TORCH_CHECK(ascended(),
+                "steppe: descend() was called before ascend(); call ascend() after the first backward pass, or "
+                "use step(closure)");
+    bool same = params_now.size() == pending_->plan.groups.size();
+    for (size_t k = 0; same && k < params_now.size(); ++k)
+      same = impls(params_now[k]) == impls(pending_->plan.groups[k].params);
+    TORCH_CHECK(same,
+                "steppe: the optimizer's parameters changed between ascend() and descend(); "
+                "call cancel() and start the step again");
+    TORCH_CHECK(!report_.perturbed || pending_->plan.any_gradient(),
+                "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
+                "ascend(), or call cancel()");
+    if (report_.perturbed) note_perturbed_loss(perturbed_loss);
+    const std::unique_ptr<Pending> pending = std::move(pending_);
+    if (pending->perturbation) pending->perturbation->restore();
+    if (pending->after_pass_one) pending->after_pass_one->restore();
+    pending->rng.reset();
+    // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
+    if (!report_.perturbed && !pending->plan.any_gradient()) pending->plan.put_back(pending->gradients);
+    finish(pending->plan, pending->first);
+  }
+
+  /// Gives up a two-phase step: the weights and the gradients of pass 1 are put back.
+  void cancel() {
+    if (!ascended()) return;
+    const std::unique_ptr<Pending> pending = std::move(pending_);
+    pending->plan.put_back(pending->gradients);
+  }
+
+ private:
+  using ImplSet = std::unordered_set<const c10::TensorImpl*>;
+
+  /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
+  struct Pending {
+    StepPlan plan;
+    std::vector<std::vector<at::Tensor>> first, gradients;
+    std::unique_ptr<step::BuffersGuard> after_pass_one;
+    std::unique_ptr<step::RngReplay> rng;
+    std::unique_ptr<Perturbation> perturbation;
+  };
+
+  /// Marks the time in which a closure or a hook runs.
+  class Evaluating {
+   public:
+    explicit Evaluating(bool& flag) : flag_(flag) { flag_ = true; }
+    ~Evaluating() { flag_ = false; }
+    Evaluating(const Evaluating&) = delete;
+    Evaluating& operator=(const Evaluating&) = delete;
+
+   private:
+    bool& flag_;
+  };
+
+  /// Throws on what a CUDA graph would get wrong, or stop at half-way.
+  void check_capture(const StepPlan& plan, bool draws_again) const {
+    if (!is_captured(plan)) return;
+    TORCH_CHECK(!draws_again,
+                "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
+                "before the capture. Dropout then drops other units in pass 2");
+    const bool moves =
+        std::any_of(plan.groups.begin(), plan.groups.end(), [](const auto& group) { return group.rho > 0.0; });
+    TORCH_CHECK(!plan.perturb || !moves || non_finite_.defined(),
+                "steppe: a step is captured into a CUDA graph before one has run; run one over the same tensors first");
+  }
+  void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
+
+  static ImplSet impls(const std::vector<at::Tensor>& params) {
+    ImplSet set;
+    for (const at::Tensor& param : params) set.insert(param.unsafeGetTensorImpl());
+    return set;
+  }
+
+  static at::Tensor with_grad(const Closure& closure) {
+    const c10::AutoGradMode enabled(true);
+    return closure();
+  }
+
+  std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
+    std::vector<AscentGroup> groups;
+    if (!plan.perturb) return groups;
+    for (const GroupPlan& group : plan.groups) {
+      AscentGroup& out = groups.emplace_back();
+      out.direction = group.direction;
+      out.rho = group.rho;
+      out.in_norm = group.in_norm;
+      out.fused = group.fused;
+      out.placement = group.placement;
+      for (const at::Tensor& param : group.params) {
+        if (!takes_part(param) || !param.grad().defined()) continue;
+        // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
+        out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
+        out.params.push_back(param);
+        out.gradients.push_back(param.grad());
+        out.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
+      }
+    }
+    return groups;
+  }
+
+  /// Something would be perturbed: a radius over 0 and a gradient.
+  static bool moves(const std::vector<AscentGroup>& groups) {
+    return std::any_of(groups.begin(), groups.end(),
+                       [](const AscentGroup& group) { return group.rho > 0.0 && !group.params.empty(); });
+  }
+
+  /// The descent's part and the last hook; the weights are w again.
+  void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
+    plan.descend(first);
+    plan.run(before_descent_);
+  }
+
+  void note_loss(const at::Tensor& loss) {
+    if (loss.defined() && loss.numel() == 1) report_.loss = loss.detach();
+  }
+
+  void note_perturbed_loss(const at::Tensor& loss) {
+    if (!report_.loss.defined() || !loss.defined() || loss.numel() != 1) return;
+    const c10::NoGradGuard no_grad;
+    report_.sharpness = loss.detach() - report_.loss;
+  }
+
+  void note_ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
+    report_.perturbed = true;
+    report_.gradient_norm = seen.gradient_norm;
+    report_.perturbation_norm = seen.perturbation_norm;
+    report_.kept_share = seen.kept_share;
+    report_.layer_gradient_norm = seen.layer_gradient_norm;
+    report_.layer_perturbation_norm = seen.layer_perturbation_norm;
+    report_.layer_kept_share = seen.layer_kept_share;
+    for (const AscentGroup& group : groups)
+      if (group.rho > 0.0 || group.in_norm)
+        report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
+    if (seen.finite.device().is_cpu()) {
+      non_finite_before_ += *seen.finite.data_ptr<bool>() ? 0 : 1;
+      return;
+    }
+    // In place: a graph counts on when it is replayed.
+    const at::Tensor missed = seen.finite.logical_not().to(at::kLong);
+    if (non_finite_.defined() && non_finite_.device() == missed.device())
+      non_finite_.add_(missed);
+    else
+      non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
+  }
+
+  std::vector<at::Tensor> buffers_;
+  ImplSet norm_gains_, excluded_;
+  std::optional<ImplSet> only_;
+  bool evaluating_ = false;
+  bool replay_rng_ = true;
+  GradientHook after_pass_one_, before_descent_;
+  std::shared_ptr<PerturbationMemory> memory_ = std::make_shared<PerturbationMemory>();
+  std::unique_ptr<step::RngReplay> remembered_rng_;
+  std::unique_ptr<Pending> pending_;
+  Report report_;
+  int64_t non_finite_before_ = 0;
+  at::Tensor non_finite_;
+};
+
+}  // namespace steppe
