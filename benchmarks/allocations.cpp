@@ -38,7 +38,7 @@ Allocations in_steady_state(Problem& problem, Method method) {
   for (int step = 1; step <= kLast; ++step) {
     const Allocations now = in_one_step(problem, engine);
     if (step < kFirst) continue;
-    most = {std::max(most.calls, now.calls), std::max(most.bytes, now.bytes)};
+    most = {std::max(most.calls, now.calls), std::max(most.bytes, now.bytes), std::max(most.peak, now.peak)};
   }
   return most;
 }

@@ -8,6 +8,7 @@ namespace benchmarks {
 
 struct Allocations {
   int64_t calls = 0, bytes = 0;
+  int64_t peak = 0;  ///< the most that was held at once, beyond what was at the beginning
 };
 
 /// From its construction on, on all threads; one at a time.

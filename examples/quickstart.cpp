@@ -19,12 +19,10 @@ int main() {
   torch::optim::StepLR scheduler(optimizer, /*step_size=*/20, /*gamma=*/0.5);
 
   for (int epoch = 1; epoch <= 60; ++epoch) {
-    const auto loss = optimizer.step([&] {
-      optimizer.zero_grad();
-      auto mean_loss = torch::cross_entropy_loss(model->forward(inputs), targets);
-      mean_loss.backward();
-      return mean_loss;
-    });
+    optimizer.zero_grad();
+    const auto loss = torch::cross_entropy_loss(model->forward(inputs), targets);
+    loss.backward();
+    optimizer.step();
     scheduler.step();
     if (epoch % 20 == 0) std::printf("epoch %2d  loss %.4f\n", epoch, loss.item<double>());
   }

@@ -59,8 +59,9 @@ TEST_F(Readme, OptionsReachTheirGroups) {
 
 TEST_F(Readme, TheTrainingLoopRuns) {
 #include "readme/training_loop.inc"
-  EXPECT_EQ(passes, 2);  // both steps come before from_step(100)
-  EXPECT_EQ(sam.steps(), 2);
+  EXPECT_EQ(passes, 3);  // all steps come before from_step(100)
+  EXPECT_EQ(sam.steps(), 3);
+  EXPECT_TRUE(seen.unclipped_norm.defined());
   EXPECT_TRUE(loss.isfinite().item<bool>());
 }
 

@@ -93,6 +93,9 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   app.add("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)", "EPOCHS",
           group)
       ->check(not_negative());
+  app.add_flag("--plain-loop", arguments.settings.plain_loop,
+               "Train without a closure; the numbers are the same, to the last digit")
+      ->group(group);
   app.add("--seed", given.seed, "Draws the initial weights, the order of the data, the noise", "S", group)
       ->check(number(0.0, 1e15, "a whole number from 0 on"))
       ->capture_default_str();
@@ -195,6 +198,14 @@ void resolve_training(const Given& given, Arguments& arguments) {
     throw CLI::ValidationError("--warm-up", "is longer than the training of " + std::to_string(run.epochs) + " epochs");
 }
 
+void check_plain_loop(const Arguments& arguments) {
+  for (const std::string& optimizer : arguments.optimizers)
+    if (arguments.settings.plain_loop && OptimizerName::parse(optimizer).base == "lbfgs")
+      throw CLI::ValidationError("--plain-loop", "'" + optimizer +
+                                                     "' evaluates the loss several times a step and needs a closure: "
+                                                     "leave out one of them");
+}
+
 void resolve_checkpoint(const Given& given, Arguments& arguments) {
   arguments.out = given.out;
   arguments.resume = !given.resume.empty();
@@ -221,6 +232,7 @@ void resolve(const Given& given, bool compare, Arguments& arguments) {
   for (int i = 0; i < given.seeds; ++i) arguments.seeds.push_back(given.seed + static_cast<uint64_t>(i));
   if (!compare && given.seeds > 1) throw CLI::ValidationError("--seeds", "goes with --compare");
   resolve_training(given, arguments);
+  check_plain_loop(arguments);
   resolve_checkpoint(given, arguments);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/serialize/archive.h>
 
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 
@@ -41,9 +42,9 @@ std::vector<EpochRecord> history_of(const at::Tensor& table) {
   return history;
 }
 
-std::string text_at(InputArchive& archive, const std::string& key) {
+std::optional<std::string> text_at(InputArchive& archive, const std::string& key) {
   c10::IValue value;
-  archive.read(key, value);
+  if (!archive.try_read(key, value)) return std::nullopt;
   return value.toStringRef();
 }
 

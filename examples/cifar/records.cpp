@@ -49,13 +49,21 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("tensorize", run.tensorize);
   visit("compression", run.compression);
   visit("alpha", run.alpha);
+  visit("plain-loop", run.plain_loop);
 }
+
+/// Checkpoints from before it was there are read as well.
+bool may_be_absent(const std::string& name) { return name == "plain-loop"; }
 
 }  // namespace
 
-RunSettings RunSettings::read(const std::function<std::string(const std::string&)>& text_of) {
+RunSettings RunSettings::read(const std::function<std::optional<std::string>(const std::string&)>& text_of) {
   RunSettings run;
-  for_each_field(run, [&](const char* name, auto& value) { assign(value, name, text_of(name)); });
+  for_each_field(run, [&](const char* name, auto& value) {
+    const std::optional<std::string> text = text_of(name);
+    if (text) return assign(value, name, *text);
+    if (!may_be_absent(name)) throw std::runtime_error(std::string("it has no ") + name);
+  });
   return run;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,13 +29,15 @@ struct RunSettings {
   uint64_t seed = 0;
   int64_t evaluate_every = 1;   ///< epochs; the last one is always evaluated
   double sharpness_rho = 0.05;  ///< of the measurement at the end
+  bool plain_loop = false;      ///< steps without a closure; the numbers are the same
 
   /// Of one epoch, a short last one included.
   int64_t batches() const { return (train_size + batch_size - 1) / batch_size; }
   /// (name, value) of every field, as in the command line.
   std::vector<std::pair<std::string, std::string>> fields() const;
-  /// The inverse of fields(): asks for the value of every name. Errors: a value that is none of its field.
-  static RunSettings read(const std::function<std::string(const std::string& name)>& text_of);
+  /// The inverse of fields(): asks for the value of every name. One that is younger than what is read has its default
+  /// where there is none. Errors: a value that is none of its field, or none at all.
+  static RunSettings read(const std::function<std::optional<std::string>(const std::string& name)>& text_of);
 };
 
 /// One epoch. Loss and accuracy of training are running means over its batches, with augmentation and noisy labels.

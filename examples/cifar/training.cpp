@@ -83,14 +83,21 @@ void Run::train_batch() {
   const at::Tensor input = inputs(images), labels = labels_.index({chosen});
 
   at::Tensor first_logits;  // those at w: the closure may run several times
-  const at::Tensor loss = optimizer.step([&] {
+  const auto pass = [&] {
     optimizer.zero_grad();
     const at::Tensor logits = model_(input);
     if (!first_logits.defined()) first_logits = logits.detach();
     at::Tensor mean_loss = at::cross_entropy_loss(logits, labels);
     mean_loss.backward();
     return mean_loss;
-  });
+  };
+  at::Tensor loss;
+  if (settings_.plain_loop) {
+    loss = pass();
+    optimizer.step();
+  } else {
+    loss = optimizer.step(pass);
+  }
 
   const c10::NoGradGuard no_grad;
   const auto count = static_cast<double>(chosen.size(0));

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -127,6 +128,7 @@ class Perturbation {
     for (const AscentTask& task : tasks.all)
       if (task.moved && !task.destination.is_same(task.param))
         memory_->moved_.push_back(MovedWeights::elsewhere(task.param, task.destination));
+    at::autocast::clear_cache();  // casts of w
   }
 
   Perturbation(const Perturbation&) = delete;
@@ -178,6 +180,7 @@ class Perturbation {
         }
       memory_.moved_.clear();
       memory_.user_ = nullptr;
+      at::autocast::clear_cache();  // casts of w + e
       TORCH_CHECK(failures.empty(), "steppe: weights could not be put back: ", failures);
     }
 

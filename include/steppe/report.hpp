@@ -17,6 +17,7 @@ struct Report {
   at::Tensor sharpness;          ///< L(w + e) - L(w)
   at::Tensor gradient_norm;      ///< |g| over all groups that count in the norm
   at::Tensor perturbation_norm;  ///< |e|
+  at::Tensor unclipped_norm;     ///< of the final gradients before clip_grad_norm()
   at::Tensor kept_share;         ///< of the components that a filter looked at; 1 without a filter
 
   std::vector<at::Tensor> layers;      ///< the parameters that took part, in the order of the groups; beside them:

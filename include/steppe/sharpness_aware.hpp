@@ -25,6 +25,7 @@
 #include <steppe/step/group_settings.hpp>
 #include <steppe/step/optimizer_checkpoint.hpp>
 #include <steppe/step/parameter_check.hpp>
+#include <steppe/step/recorder.hpp>
 #include <steppe/step/two_pass.hpp>
 
 namespace torch::optim {
@@ -119,20 +120,26 @@ class SharpnessAware : public Base {
 
   /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2 and tells normalization
   /// gains from biases. Call it again after adding buffers.
-  void attach(const torch::nn::Module& model) { two_pass_.attach(model); }
+  void attach(const torch::nn::Module& model) {
+    two_pass_.attach(model);
+    recorder_.learn(all_params(), two_pass_.buffers());
+  }
 
   Options& options(size_t group = 0) { return group_at(group).options; }
   Ascent& ascent(size_t group = 0) { return group_at(group).ascent; }
   Descent& descent(size_t group = 0) { return group_at(group).descent; }
 
-  using Base::add_param_group;
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    Base::add_param_group(group);
+    sync_groups();
+    recorder_.learn(all_params(), two_pass_.buffers());
+  }
   /// Adds a group with options of its own instead of the inherited ones.
   void add_param_group(const torch::optim::OptimizerParamGroup& group, Options options) {
     if (!options.has_rho()) options.rho(default_rho_of(defaults_of_groups_.ascent));
     options.validate();
     sync_groups();
-    Base::add_param_group(group);
-    sync_groups();
+    add_param_group(group);
     groups_.back().options = std::move(options);
   }
 
@@ -181,12 +188,44 @@ class SharpnessAware : public Base {
   /// Called with the final gradients before the base step, at the restored weights: the place to clip.
   void before_descent(GradientHook hook) { two_pass_.before_descent(std::move(hook)); }
 
+  /// Clips the final gradients of all groups together before the base step, after before_descent(), as
+  /// torch::nn::utils::clip_grad_norm_ does: g <- g * min(1, max_norm / (N(g) + 1e-6)). The norm before it is
+  /// report().unclipped_norm. One that is not finite clips nothing and is counted by non_finite_clips().
+  SharpnessAware& clip_grad_norm(double max_norm, double norm_type = 2.0) {
+    two_pass_.clipping().norm(max_norm, norm_type);
+    return *this;
+  }
+  /// Cuts each component of the final gradients to [-limit, limit], after clip_grad_norm() if both are asked for.
+  SharpnessAware& clip_grad_value(double limit) {
+    two_pass_.clipping().value(limit);
+    return *this;
+  }
+
+  /// For loops without a closure: whether the calling thread's forward passes are recorded, from now on; the first
+  /// iteration begins here. On from the start on the thread that makes the optimizer; step(closure) and ascend() turn
+  /// it off.
+  void replay(bool on) {
+    if (!on) return recorder_.stop("replay(false)");
+    if constexpr (detail::StepsWithoutClosure<Base>::value) recorder_.start(all_params(), two_pass_.buffers(), true);
+  }
+  /// When a loop without a closure is checked by a third pass.
+  void replay(Verify when) { recorder_.verify(when); }
+
+  /// As the base's; an iteration begins here at the latest, for a loop without a closure.
+  template <class... Arguments>
+  void zero_grad(Arguments... arguments) {
+    Base::zero_grad(arguments...);
+    recorder_.gradients_are_cleared();
+  }
+
   /// What the last step saw.
   const Report& report() const { return two_pass_.report(); }
   /// Steps taken so far; a CUDA graph that repeats a captured one does not count.
   int64_t steps() const { return step_; }
   /// Steps whose gradient norm was not finite, so that nothing was perturbed. Reading it waits for the device.
   int64_t non_finite_steps() const { return two_pass_.non_finite_steps(); }
+  /// Steps that clip_grad_norm() left unclipped because the norm was not finite. Reading it waits for the device.
+  int64_t non_finite_clips() const { return two_pass_.non_finite_clips(); }
   /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
   int64_t memory_bytes() const { return two_pass_.memory().bytes(); }
   /// Frees them; the next step makes them anew. Errors: a step was captured into a CUDA graph.
@@ -196,21 +235,28 @@ class SharpnessAware : public Base {
 
   /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e.
   ///
-  /// Returns the loss at w. Gradients are cleared before each pass; whether the closure does so too does not matter.
-  /// If the closure or a hook throws, weights and buffers are as before the step and the exception passes through.
+  /// Without a closure, after a forward pass and backward(): the operators of that pass, which were recorded as they
+  /// ran, are called again at w + e. The result is that of step(closure) to the last bit.
+  ///
+  /// Returns the loss at w (undefined if backward() was called on something else than single elements). Gradients are
+  /// cleared before each pass; whether the closure does so too does not matter. If the closure or a hook throws,
+  /// weights and buffers are as before the step and the exception passes through. Errors without a closure, with
+  /// nothing changed: passes that cannot be made again, each by name.
   at::Tensor step(Closure closure = nullptr) override {
-    TORCH_CHECK(closure,
-                "steppe: step() needs a closure that computes the loss and calls backward(), because it makes "
-                "two passes: optimizer.step([&] { ...; return loss; }). A loop that cannot hand one over calls "
-                "ascend(), makes the second pass, and calls descend()");
+    if (!closure) return step_of_recording();
     const StepPlan step_plan = plan();
+    recorder_.stop("step(closure)");
     at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });
     count_step();
     return loss;
   }
 
   /// Optional first call of a two-phase step, before pass 1: lets pass 2 draw the same random numbers.
-  void remember_rng() { two_pass_.remember_rng(plan()); }
+  void remember_rng() {
+    const StepPlan step_plan = plan();
+    recorder_.stop("remember_rng()");
+    two_pass_.remember_rng(step_plan);
+  }
 
   /// Two-phase use, after loss.backward() at w: moves the weights to w + e and clears the gradients.
   ///
@@ -221,7 +267,9 @@ class SharpnessAware : public Base {
   bool ascend(const at::Tensor& loss = {}) {
     TORCH_CHECK(detail::StepsWithoutClosure<Base>::value,
                 "steppe: this base optimizer evaluates its closure several times a step; use step(closure)");
-    return two_pass_.ascend(plan(), loss);
+    const StepPlan step_plan = plan();
+    recorder_.stop("ascend()");
+    return two_pass_.ascend(step_plan, loss);
   }
 
   /// Two-phase use, after pass 2: puts the weights back and makes the base optimizer's step.
@@ -275,6 +323,47 @@ class SharpnessAware : public Base {
     defaults_of_groups_.fill_rho();
     sync_groups();
     for (Group& group : groups_) group.validate();
+    if constexpr (detail::StepsWithoutClosure<Base>::value) recorder_.start(all_params(), two_pass_.buffers(), false);
+  }
+
+  std::vector<at::Tensor> all_params() const {
+    std::vector<at::Tensor> params;
+    for (const auto& group : this->param_groups())
+      params.insert(params.end(), group.params().begin(), group.params().end());
+    return params;
+  }
+
+  at::Tensor step_of_recording() {
+    TORCH_CHECK(
+        detail::StepsWithoutClosure<Base>::value, "steppe: step() of ", c10::demangle(typeid(Base).name()),
+        " needs a closure that computes the loss and calls backward(), because it evaluates that several times a "
+        "step: optimizer.step([&] { ...; return loss; })");
+    two_pass_.check_between_steps("step()");
+    const StepPlan step_plan = plan();
+    TORCH_CHECK(!captured_,
+                "steppe: a CUDA graph cannot capture step() without a closure; hand the pass over as "
+                "step(closure)");
+    TORCH_CHECK(recorder_.learn(all_params(), two_pass_.buffers()),
+                "steppe: parameters were added to the optimizer while the passes of this step were made, which did not "
+                "know them; call zero_grad() and make them again");
+    at::Tensor loss;
+    {
+      const step::Unobserved unobserved;
+      recorder_.check_started();
+      if (TwoPass::perturbs(step_plan)) {
+        const step::Replay replay = recorder_.prepare();
+        loss = replay.loss();
+        two_pass_.evaluate_rest(
+            loss, [&] { return replay.run(); }, step_plan);
+      } else {
+        loss = recorder_.loss();
+        two_pass_.evaluate_rest(loss, nullptr, step_plan);
+      }
+      Base::step(nullptr);
+    }
+    count_step();
+    recorder_.step_done();
+    return loss;
   }
 
   /// New groups, however they were added, inherit the defaults.
@@ -328,6 +417,7 @@ class SharpnessAware : public Base {
       if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient>) group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
     }
+    step_plan.for_each_param([this](const at::Tensor& param) { two_pass_.clipping().check(param); });
     captured_ = TwoPass::is_captured(step_plan);
     if (captured_) check_capture();
     return step_plan;
@@ -361,6 +451,8 @@ class SharpnessAware : public Base {
     own.base = c10::demangle(typeid(Base).name());
     own.step = step_;
     own.non_finite_steps = two_pass_.non_finite_steps();
+    own.non_finite_clips = two_pass_.non_finite_clips();
+    own.clipping = two_pass_.clipping();
     own.steps = steps_;
     own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
     for (const auto& group : this->param_groups()) {
@@ -381,10 +473,13 @@ class SharpnessAware : public Base {
     steps_ = own.steps;
     step_ = own.step;
     two_pass_.non_finite_steps(own.non_finite_steps);
+    two_pass_.non_finite_clips(own.non_finite_clips);
+    two_pass_.clipping() = own.clipping;
     two_pass_.exclude_exactly(left_out);
   }
 
   TwoPass two_pass_;
+  step::Recorder recorder_;
   Group defaults_of_groups_;
   std::vector<Group> groups_;
   schedule::Steps steps_;

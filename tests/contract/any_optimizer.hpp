@@ -20,6 +20,9 @@ class AnyOptimizer {
   virtual torch::optim::Optimizer& base() = 0;
   virtual steppe::Options& options(size_t group) = 0;
   virtual at::Tensor step(Closure closure) = 0;
+  virtual at::Tensor step() = 0;  ///< after a pass that the caller has made
+  virtual void zero_grad() = 0;
+  virtual void verify(steppe::Verify when) = 0;
   virtual bool ascend() = 0;
   virtual void descend() = 0;
   virtual void cancel() = 0;
@@ -28,6 +31,8 @@ class AnyOptimizer {
   virtual void replay_rng(bool on) = 0;
   virtual void after_pass_one(steppe::GradientHook hook) = 0;
   virtual void before_descent(steppe::GradientHook hook) = 0;
+  virtual void clip_grad_norm(double max_norm) = 0;
+  virtual void clip_grad_value(double limit) = 0;
   virtual void every(int64_t k) = 0;
   virtual void rho_schedule(const steppe::schedule::Schedule& rho) = 0;
   virtual const steppe::Report& report() const = 0;
@@ -47,6 +52,9 @@ class Handle : public AnyOptimizer {
   torch::optim::Optimizer& base() override { return optimizer_; }
   steppe::Options& options(size_t group) override { return optimizer_.options(group); }
   at::Tensor step(Closure closure) override { return optimizer_.step(std::move(closure)); }
+  at::Tensor step() override { return optimizer_.step(); }
+  void zero_grad() override { optimizer_.zero_grad(); }
+  void verify(steppe::Verify when) override { optimizer_.replay(when); }
   bool ascend() override { return optimizer_.ascend(); }
   void descend() override { optimizer_.descend(); }
   void cancel() override { optimizer_.cancel(); }
@@ -55,6 +63,8 @@ class Handle : public AnyOptimizer {
   void replay_rng(bool on) override { optimizer_.replay_rng(on); }
   void after_pass_one(steppe::GradientHook hook) override { optimizer_.after_pass_one(std::move(hook)); }
   void before_descent(steppe::GradientHook hook) override { optimizer_.before_descent(std::move(hook)); }
+  void clip_grad_norm(double max_norm) override { optimizer_.clip_grad_norm(max_norm); }
+  void clip_grad_value(double limit) override { optimizer_.clip_grad_value(limit); }
   void every(int64_t k) override { optimizer_.every(k); }
   void rho_schedule(const steppe::schedule::Schedule& rho) override { optimizer_.rho_schedule(rho); }
   const steppe::Report& report() const override { return optimizer_.report(); }

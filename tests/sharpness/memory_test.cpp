@@ -1,7 +1,5 @@
 // What measurements of a large model take, in copies of its parameters.
 // SPDX-License-Identifier: MIT
-#include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 #include <steppe/sharpness/ball.hpp>
 #include <steppe/sharpness/eigenvalues.hpp>
@@ -10,38 +8,15 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/types.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <memory>
+
+#include "../allocated_bytes.hpp"
 
 namespace steppe::sharpness {
 namespace {
 
-/// Counts what LibTorch allocates on this thread; its versions differ in the type of the totals.
-template <class Member>
-class Count;
-template <class Total>
-class Count<void (c10::MemoryReportingInfoBase::*)(void*, int64_t, Total, Total, c10::Device)>
-    : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t size, Total, Total, c10::Device) override {
-    now_ += size;
-    peak_ = std::max(peak_, now_);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  int64_t peak() const { return peak_; }
-
- private:
-  int64_t now_ = 0, peak_ = 0;
-};
-
-int64_t peak_bytes(const std::function<void()>& work) {
-  const auto count = std::make_shared<Count<decltype(&c10::MemoryReportingInfoBase::reportMemoryUsage)>>();
-  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, count);
-  work();
-  return count->peak();
-}
+using allocated_bytes::peak_of;
 
 /// 11 million parameters in layers of which none is much of the whole, and activations that count for nothing.
 struct LargeNet {
@@ -54,7 +29,7 @@ struct LargeNet {
   at::Tensor loss() { return model->forward(inputs).tanh().square().mean(); }
   double copies(const std::function<void()>& work) {
     const double bytes = 4.0 * 11.0 * 1001.0 * 1000.0;
-    return static_cast<double>(peak_bytes(work)) / bytes;
+    return static_cast<double>(peak_of(work)) / bytes;
   }
 
   torch::nn::Sequential model;
@@ -65,7 +40,7 @@ struct LargeNet {
 constexpr double kLayers = 0.3;
 
 TEST(Memory, AllocationsAreCounted) {
-  EXPECT_EQ(peak_bytes([] {
+  EXPECT_EQ(peak_of([] {
               const at::Tensor a = torch::empty({1000});
               { const at::Tensor b = torch::empty({500}); }
               const at::Tensor c = torch::empty({250});

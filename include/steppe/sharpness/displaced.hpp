@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
@@ -46,11 +47,13 @@ class Displaced {
       for (size_t j = 0; j < distances.size(); ++j)
         if (distances[j] != 0.0 && directions[j][i].defined()) weights.add_(directions[j][i], distances[j]);
     }
+    at::autocast::clear_cache();  // casts of the weights as they were
   }
 
   void restore() {
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < params_.size(); ++i) params_[i].variable_data().copy_(saved_[i]);
+    at::autocast::clear_cache();
   }
 
   const std::vector<at::Tensor>& saved() const { return saved_; }

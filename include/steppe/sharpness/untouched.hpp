@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/step/observed.hpp>
+
 namespace steppe::sharpness {
 
 /// Takes all gradients away and lets every one of `measured` require one while it lives; at the end of its scope the
@@ -48,6 +50,7 @@ class Untouched {
   }
 
  private:
+  const step::Pause pause_;  // a loop that is being recorded does not see the measurement
   std::vector<at::Tensor> params_, gradients_;
   std::vector<torch::nn::Module*> modules_;
   std::vector<bool> requires_grad_, training_;

@@ -14,24 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/step/observed.hpp>
+
 namespace steppe::shift {
-
-namespace detail {
-
-#ifdef NDEBUG
-inline c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation) { return operation.inputs(); }
-#else
-// Compiled for debugging, inputs() asserts a flag that LibTorch's own libraries, which are not, never set. An explicit
-// instantiation may name the private member; the flag lies in padding, so that both see it at the same place.
-c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation);
-template <c10::ArrayRef<const c10::IValue> at::RecordFunction::*inputs>
-struct InputsOf {
-  friend c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation) { return operation.*inputs; }
-};
-template struct InputsOf<&at::RecordFunction::inputs_>;
-#endif
-
-}  // namespace detail
 
 /// While it lives, on this thread, calls seen(i, input) whenever a linear layer or a 2-d convolution is applied with
 /// the i-th of `weights`.
@@ -87,7 +72,7 @@ class InputRecorder {
     for (const Form& form : {Form{"aten::linear", 0, 1}, Form{"aten::addmm", 1, 2}, Form{"aten::matmul", 0, 1},
                              Form{"aten::conv2d", 0, 1}, Form{"aten::convolution", 0, 1}}) {
       if (std::strcmp(operation.name(), form.name) != 0) continue;
-      const auto inputs = detail::inputs_of(operation);
+      const auto inputs = step::inputs_of(operation);
       if (inputs.size() <= form.weight || !inputs[form.input].isTensor() || !inputs[form.weight].isTensor()) continue;
       return recorder->take(inputs[form.input].toTensor(), inputs[form.weight].toTensor());
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
@@ -161,6 +162,7 @@ class ShiftInputs {
     const int64_t features = weights.numel() / count;
     weights.copy_(solution.slice(0, 0, features).t().reshape(weights.sizes()));
     if (with_bias()) bias_.detach().slice(0, from, from + count).copy_(solution[features]);
+    at::autocast::clear_cache();  // casts of the weights as they were
   }
 
   at::Tensor weight_, bias_;

@@ -16,6 +16,7 @@
 
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
+#include <steppe/step/gradient_clipping.hpp>
 
 namespace steppe::step {
 
@@ -25,6 +26,8 @@ struct OptimizerCheckpoint {
   std::string base;  ///< the base optimizer's type
   int64_t step = 0;
   int64_t non_finite_steps = 0;
+  int64_t non_finite_clips = 0;
+  GradientClipping clipping;
   schedule::Steps steps;
   std::vector<Group> groups;
   std::vector<at::Tensor> takes_part;  ///< of each group, a flag for each parameter
@@ -35,6 +38,8 @@ struct OptimizerCheckpoint {
     write("base", base);
     write("step", step);
     write("non_finite_steps", non_finite_steps);
+    write("non_finite_clips", non_finite_clips);
+    write("clipping", clipping);
     write("steps", steps);
     write("groups", static_cast<int64_t>(groups.size()));
     for (size_t k = 0; k < groups.size(); ++k) {
@@ -59,6 +64,11 @@ struct OptimizerCheckpoint {
                 " parameter groups, the optimizer has ", groups.size());
     read("step", step);
     read("non_finite_steps", non_finite_steps);
+    c10::IValue clips;
+    if (archive.try_read("non_finite_clips", clips)) {  // older ones know no clipping
+      read("non_finite_clips", non_finite_clips);
+      read("clipping", clipping);
+    }
     read("steps", steps);
     for (size_t k = 0; k < groups.size(); ++k) {
       groups[k].read(archive, prefix_of(k));

@@ -20,6 +20,8 @@
 #include <steppe/perturbation.hpp>
 #include <steppe/report.hpp>
 #include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/deferred_count.hpp>
+#include <steppe/step/gradient_clipping.hpp>
 #include <steppe/step/rng_replay.hpp>
 #include <steppe/step/step_plan.hpp>
 
@@ -63,13 +65,14 @@ class TwoPass {
   void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
   const Report& report() const { return report_; }
   /// Steps whose norm was not finite, so that nothing was perturbed; reading it synchronizes with the device.
-  int64_t non_finite_steps() const {
-    return non_finite_before_ + (non_finite_.defined() ? non_finite_.item<int64_t>() : 0);
-  }
-  void non_finite_steps(int64_t count) {
-    non_finite_before_ = count;
-    if (non_finite_.defined()) non_finite_.zero_();
-  }
+  int64_t non_finite_steps() const { return non_finite_steps_.value(); }
+  void non_finite_steps(int64_t count) { non_finite_steps_.set(count); }
+  /// Steps whose final gradients were to be clipped by their norm, and were not, because it was not finite.
+  int64_t non_finite_clips() const { return non_finite_clips_.value(); }
+  void non_finite_clips(int64_t count) { non_finite_clips_.set(count); }
+  step::GradientClipping& clipping() { return clipping_; }
+  const step::GradientClipping& clipping() const { return clipping_; }
+  const std::vector<at::Tensor>& buffers() const { return buffers_; }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
   /// Frees it; the next step makes it anew.
@@ -114,30 +117,30 @@ class TwoPass {
     if (!plan.any_gradient()) {
       TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
     }
-    plan.run(after_pass_one_);
-    report_ = Report();
     // A closure may return one tensor of its own from both passes.
     const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
     bool overwritten = false;
-    note_loss(clean);
-    std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
-    std::vector<std::vector<at::Tensor>> first = plan.first_gradients();
-    if (plan.perturb && moves(groups)) {
-      const step::BuffersGuard after_pass_one(buffers_);
-      Perturbation perturbation(groups, memory_);
-      note_ascent(perturbation.result(), groups);
-      groups.clear();
-      plan.clear_gradients();
-      if (rng) rng->replay();
-      const at::Tensor second = with_grad(closure);
-      note_perturbed_loss(second);
-      overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
-      perturbation.restore();
-    }
-    rng.reset();
-    finish(plan, first);
+    finish_step(
+        plan, clean,
+        [&] {
+          if (rng) rng->replay();
+          const at::Tensor second = with_grad(closure);
+          overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
+          return second;
+        },
+        [&] { rng.reset(); });
     roll_back.dismiss();
     return overwritten ? clean : loss;
+  }
+
+  /// The same for a loop that has made pass 1 itself: its gradients stand in grad(), `loss` is its loss if that is
+  /// known, and `second_pass` adds the gradients at w + e.
+  void evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan) {
+    check_between_steps("step()");
+    const Evaluating here(evaluating_);
+    step::BuffersGuard roll_back(buffers_);
+    finish_step(plan, loss, second_pass, [] {});
+    roll_back.dismiss();
   }
 
   /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
@@ -175,6 +178,12 @@ class TwoPass {
   }
 
   bool ascended() const { return pending_ != nullptr; }
+
+  /// A step with this plan has a second pass, if there are gradients.
+  static bool perturbs(const StepPlan& plan) {
+    return plan.perturb &&
+           std::any_of(plan.groups.begin(), plan.groups.end(), [](const GroupPlan& group) { return group.rho > 0.0; });
+  }
 
   /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
   void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {}) {
@@ -237,9 +246,7 @@ class TwoPass {
     TORCH_CHECK(!draws_again,
                 "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
                 "before the capture. Dropout then drops other units in pass 2");
-    const bool moves =
-        std::any_of(plan.groups.begin(), plan.groups.end(), [](const auto& group) { return group.rho > 0.0; });
-    TORCH_CHECK(!plan.perturb || !moves || non_finite_.defined(),
+    TORCH_CHECK(!perturbs(plan) || non_finite_steps_.is_on_device(),
                 "steppe: a step is captured into a CUDA graph before one has run; run one over the same tensors first");
   }
   void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
@@ -253,6 +260,27 @@ class TwoPass {
   static at::Tensor with_grad(const Closure& closure) {
     const c10::AutoGradMode enabled(true);
     return closure();
+  }
+
+  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part.
+  template <class SecondPass, class After>
+  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass, After&& after_passes) {
+    plan.run(after_pass_one_);
+    report_ = Report();
+    note_loss(loss);
+    std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
+    const std::vector<std::vector<at::Tensor>> first = plan.first_gradients();
+    if (plan.perturb && moves(groups)) {
+      const step::BuffersGuard after_pass_one(buffers_);
+      Perturbation perturbation(groups, memory_);
+      note_ascent(perturbation.result(), groups);
+      groups.clear();
+      plan.clear_gradients();
+      note_perturbed_loss(second_pass());
+      perturbation.restore();
+    }
+    after_passes();
+    finish(plan, first);
   }
 
   std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
@@ -283,10 +311,13 @@ class TwoPass {
                        [](const AscentGroup& group) { return group.rho > 0.0 && !group.params.empty(); });
   }
 
-  /// The descent's part and the last hook; the weights are w again.
+  /// The descent's part, the last hook and the clipping; the weights are w again.
   void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
     plan.descend(first);
     plan.run(before_descent_);
+    if (!clipping_.on()) return;
+    plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); });
+    if (report_.unclipped_norm.defined()) non_finite_clips_.add(report_.unclipped_norm.isfinite().logical_not());
   }
 
   void note_loss(const at::Tensor& loss) {
@@ -310,16 +341,7 @@ class TwoPass {
     for (const AscentGroup& group : groups)
       if (group.rho > 0.0 || group.in_norm)
         report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
-    if (seen.finite.device().is_cpu()) {
-      non_finite_before_ += *seen.finite.data_ptr<bool>() ? 0 : 1;
-      return;
-    }
-    // In place: a graph counts on when it is replayed.
-    const at::Tensor missed = seen.finite.logical_not().to(at::kLong);
-    if (non_finite_.defined() && non_finite_.device() == missed.device())
-      non_finite_.add_(missed);
-    else
-      non_finite_ = non_finite_.defined() ? non_finite_.to(missed.device()) + missed : missed;
+    non_finite_steps_.add(seen.finite.logical_not());
   }
 
   std::vector<at::Tensor> buffers_;
@@ -332,8 +354,8 @@ class TwoPass {
   std::unique_ptr<step::RngReplay> remembered_rng_;
   std::unique_ptr<Pending> pending_;
   Report report_;
-  int64_t non_finite_before_ = 0;
-  at::Tensor non_finite_;
+  step::GradientClipping clipping_;
+  step::DeferredCount non_finite_steps_, non_finite_clips_;
 };
 
 }  // namespace steppe

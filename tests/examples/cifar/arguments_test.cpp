@@ -100,6 +100,13 @@ TEST(CifarArguments, RatesAndDecayFollowTheBase) {
   EXPECT_DOUBLE_EQ(parse({"--optimizer", "adamw", "--weight-decay", "0"}).arguments.run("adamw", 0).weight_decay, 0.0);
 }
 
+TEST(CifarArguments, APlainLoopIsAskedFor) {
+  EXPECT_FALSE(parse({}).arguments.run("sam", 0).plain_loop);
+  const Arguments arguments = parse({"--plain-loop", "--compare"}).arguments;
+  for (const std::string& name : arguments.optimizers) EXPECT_TRUE(arguments.run(name, 0).plain_loop) << name;
+  EXPECT_FALSE(parse({"--plain-loop", "--compare", "sgd,das", "--tensorize", "tr"}).code.has_value());
+}
+
 TEST(CifarArguments, CheckpointsLieInTheFolderOfResults) {
   const Arguments one = parse({"--optimizer", "sam", "--out", "o"}).arguments;
   EXPECT_EQ(one.checkpoint_of(one.run("sam", 0)), std::filesystem::path("o/checkpoint.pt"));
@@ -153,6 +160,8 @@ TEST(CifarArguments, EveryMistakeIsAMessageAndACodeOtherThanZero) {
       {{"--augment", "--no-augment"}, "excludes"},
       {{"--compare", "sgd", "--optimizer", "sam"}, "--optimizer excludes --compare"},
       {{"--checkpoint", "a", "--resume", "b"}, "excludes"},
+      {{"--plain-loop", "--optimizer", "lbfgs"}, "--plain-loop: 'lbfgs' evaluates the loss several times a step"},
+      {{"--plain-loop", "--compare", "sgd,lbfgs+sam"}, "--plain-loop: 'lbfgs+sam' evaluates"},
       {{"--optimizer", "foo"}, "there is no optimizer 'foo'"},
       {{"--compare", "sgd,sgd"}, "--compare: 'sgd' is listed twice"},
       {{"--resume", "no-such-file"}, "--resume no-such-file: there is no such file"},

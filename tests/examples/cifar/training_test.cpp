@@ -6,6 +6,7 @@
 #include <torch/serialize/archive.h>
 
 #include <cmath>
+#include <optional>
 
 #include "../../errors.hpp"
 #include "../temporary_folder.hpp"
@@ -169,6 +170,49 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarResume,
                            return name;
                          });
 
+RunSettings in_a_plain_loop(RunSettings settings) {
+  settings.plain_loop = true;
+  return settings;
+}
+
+class CifarPlainLoop : public testing::TestWithParam<std::string> {};
+
+TEST_P(CifarPlainLoop, GivesTheBitsOfAClosureAlsoWhereItWasStopped) {
+  const TemporaryFolder folder;
+  RunSettings settings = settings_of(GetParam());
+  if (GetParam() == "das") settings.tensorize = "tr";
+  TrainingRun with_closure(tiny_data(), settings), plain(tiny_data(), in_a_plain_loop(settings)),
+      stopped(tiny_data(), in_a_plain_loop(settings)), resumed(tiny_data(), in_a_plain_loop(settings));
+  EXPECT_TRUE(train(with_closure) && train(plain));
+  expect_identical(with_closure, plain);
+  EXPECT_TRUE(same(with_closure.measure().sharpness, plain.measure().sharpness));
+
+  EXPECT_FALSE(train(stopped, 4));
+  stopped.save(folder / "run.pt");
+  at::manual_seed(99);
+  resumed.load(folder / "run.pt");
+  EXPECT_TRUE(train(resumed));
+  expect_identical(with_closure, resumed);
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, CifarPlainLoop,
+                         testing::Values("sgd", "sam", "zsharp", "gcsam", "adam+asam", "das"), [](const auto& given) {
+                           std::string name = given.param;
+                           for (char& c : name)
+                             if (c == '+') c = '_';
+                           return name;
+                         });
+
+TEST(CifarTraining, APlainLoopOverAResNet20GivesTheBitsOfAClosure) {
+  RunSettings settings = settings_of("zsharp");
+  settings.model = "resnet20";
+  settings.epochs = 1;
+  settings.warm_up = 0.0;
+  TrainingRun with_closure(tiny_data(), settings), plain(tiny_data(), in_a_plain_loop(settings));
+  EXPECT_TRUE(train(with_closure) && train(plain));
+  expect_identical(with_closure, plain);
+}
+
 TEST(CifarCheckpoint, OfARunThatHasNotBegunOrIsOverIsOneToo) {
   const TemporaryFolder folder;
   TrainingRun whole(tiny_data(), settings_of("sam")), fresh(tiny_data(), settings_of("sam"));
@@ -221,10 +265,46 @@ TEST(CifarCheckpoint, TellsWhatItsRunWasAskedFor) {
   EXPECT_EQ(read.label_noise, settings.label_noise);
   EXPECT_EQ(read.seed, settings.seed);
   EXPECT_TRUE(read.augment);
+  EXPECT_FALSE(read.plain_loop);
+  TrainingRun(tiny_data(), in_a_plain_loop(settings)).save(folder / "plain.pt");
+  EXPECT_TRUE(read_settings(folder / "plain.pt").plain_loop);
   write_file(folder / "text.pt", "a shopping list");
   EXPECT_NE(message_of([&] { read_settings(folder / "text.pt"); }).find("is not a checkpoint"), std::string::npos);
   EXPECT_NE(
       message_of([] { RunSettings::read([](const std::string&) { return "7x"; }); }).find("its train-size is '7x'"),
+      std::string::npos);
+}
+
+TEST(CifarCheckpoint, FromBeforeThePlainLoopIsOneOfARunWithAClosure) {
+  const TemporaryFolder folder;
+  TrainingRun whole(tiny_data(), settings_of("sam")), stopped(tiny_data(), settings_of("sam")),
+      resumed(tiny_data(), settings_of("sam"));
+  EXPECT_TRUE(train(whole));
+  EXPECT_FALSE(train(stopped, 4));
+  stopped.save(folder / "new.pt");
+  torch::serialize::InputArchive saved;
+  saved.load_from((folder / "new.pt").string());
+  torch::serialize::OutputArchive old, model, optimizer;
+  for (const std::string& key : saved.keys()) {
+    c10::IValue value;
+    if (key == "model" || key == "optimizer" || key == "settings/plain-loop") continue;
+    saved.read(key, value);
+    value.isTensor() ? old.write(key, value.toTensor()) : old.write(key, value);
+  }
+  stopped.model()->save(model);
+  stopped.optimizer().save(optimizer);
+  old.write("model", model);
+  old.write("optimizer", optimizer);
+  old.save_to((folder / "old.pt").string());
+
+  EXPECT_EQ(read_settings(folder / "old.pt").fields(), settings_of("sam").fields());
+  resumed.load(folder / "old.pt");
+  EXPECT_TRUE(train(resumed));
+  expect_identical(whole, resumed);
+  EXPECT_NE(load_error(folder / "old.pt", in_a_plain_loop(settings_of("sam"))).find("plain-loop 0, this run has 1"),
+            std::string::npos);
+  EXPECT_NE(
+      message_of([] { RunSettings::read([](const std::string&) { return std::nullopt; }); }).find("it has no data"),
       std::string::npos);
 }
 

@@ -1,0 +1,41 @@
+// A count of events that only a device knows of.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace steppe::step {
+
+/// Counts flags without reading them; value() waits for the device.
+class DeferredCount {
+ public:
+  /// A tensor of one bool.
+  void add(const at::Tensor& happened) {
+    if (happened.device().is_cpu()) {
+      on_host_ += *happened.data_ptr<bool>() ? 1 : 0;
+      return;
+    }
+    // In place: a CUDA graph counts on when it is replayed.
+    const at::Tensor one = happened.to(at::kLong);
+    if (on_device_.defined() && on_device_.device() == one.device())
+      on_device_.add_(one);
+    else
+      on_device_ = on_device_.defined() ? on_device_.to(one.device()) + one : one;
+  }
+
+  int64_t value() const { return on_host_ + (on_device_.defined() ? on_device_.item<int64_t>() : 0); }
+  void set(int64_t count) {
+    on_host_ = count;
+    if (on_device_.defined()) on_device_.zero_();
+  }
+  /// A device has been counted on.
+  bool is_on_device() const { return on_device_.defined(); }
+
+ private:
+  int64_t on_host_ = 0;
+  at::Tensor on_device_;
+};
+
+}  // namespace steppe::step

@@ -1,0 +1,101 @@
+// Where a random number generator stands, cheap to note and to compare.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace steppe::step {
+
+/// The state of one generator when it was noted: the engine itself on the CPU, the few bytes of get_state() elsewhere.
+class GeneratorState {
+ public:
+  GeneratorState() = default;
+  explicit GeneratorState(at::Generator generator) : generator_(std::move(generator)) { note(); }
+
+  /// The state as it is now.
+  void note() {
+    const std::lock_guard<std::mutex> lock(generator_.mutex());
+    if (auto* cpu = cpu_generator()) {
+      engine_ = cpu->engine().data();
+      next_float_ = cpu->next_float_normal_sample();
+      next_double_ = cpu->next_double_normal_sample();
+    } else {
+      other_ = generator_.get_state();
+    }
+  }
+
+  void set() const {
+    at::Generator generator = generator_;
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    if (auto* cpu = cpu_generator()) {
+      at::mt19937 engine;
+      engine.set_data(engine_);
+      cpu->set_engine(engine);
+      cpu->set_next_float_normal_sample(next_float_);
+      cpu->set_next_double_normal_sample(next_double_);
+    } else {
+      generator.set_state(other_);
+    }
+  }
+
+  const at::Generator& generator() const { return generator_; }
+
+ private:
+  at::CPUGeneratorImpl* cpu_generator() const {
+    return generator_.device().is_cpu() ? dynamic_cast<at::CPUGeneratorImpl*>(generator_.unsafeGetGeneratorImpl())
+                                        : nullptr;
+  }
+
+  /// Nothing was drawn in between. Each 624 numbers an engine makes a new table, of which two words tell.
+  friend bool operator==(const GeneratorState& a, const GeneratorState& b) {
+    if (a.other_.defined())
+      return b.other_.defined() && a.other_.numel() == b.other_.numel() &&
+             std::memcmp(a.other_.data_ptr(), b.other_.data_ptr(), a.other_.nbytes()) == 0;
+    return a.engine_.left_ == b.engine_.left_ && a.engine_.next_ == b.engine_.next_ &&
+           a.engine_.seed_ == b.engine_.seed_ && a.engine_.state_[0] == b.engine_.state_[0] &&
+           a.engine_.state_[1] == b.engine_.state_[1] && a.next_float_ == b.next_float_ &&
+           a.next_double_ == b.next_double_;
+  }
+
+  mutable at::Generator generator_;
+  at::mt19937_data_pod engine_ = {};
+  decltype(std::declval<at::CPUGeneratorImpl&>().next_float_normal_sample()) next_float_;
+  decltype(std::declval<at::CPUGeneratorImpl&>().next_double_normal_sample()) next_double_;
+  at::Tensor other_;
+};
+
+/// While it lives the generators stand where they were noted; afterwards where they stood.
+class GeneratorsAsNoted {
+ public:
+  explicit GeneratorsAsNoted(const std::vector<GeneratorState>& noted) {
+    stood_.reserve(noted.size());
+    for (const GeneratorState& state : noted) {
+      stood_.emplace_back(state.generator());
+      state.set();
+    }
+  }
+  GeneratorsAsNoted(const GeneratorsAsNoted&) = delete;
+  GeneratorsAsNoted& operator=(const GeneratorsAsNoted&) = delete;
+  ~GeneratorsAsNoted() {
+    try {
+      for (const GeneratorState& state : stood_) state.set();
+    } catch (const std::exception& error) {
+      TORCH_WARN("steppe: a random number generator could not be set forward: ", error.what());
+    }
+  }
+
+ private:
+  std::vector<GeneratorState> stood_;
+};
+
+}  // namespace steppe::step

@@ -1,0 +1,640 @@
+// What a thread's forward and backward passes did, as far as it depends on parameters that are trained here.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/record_function.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <steppe/step/observed.hpp>
+#include <steppe/step/participant.hpp>
+#include <steppe/step/record.hpp>
+#include <steppe/step/sources.hpp>
+#include <steppe/step/value_graph.hpp>
+
+namespace steppe::step {
+
+/// Observes a thread (the public interface of LibTorch's profiler) and keeps each outermost operator that depends on a
+/// parameter or buffer of the optimizers that take part, as a graph,
+/// and each backward() that reached their gradients. Knows tensors, not optimizers.
+///
+/// Cost: one or two microseconds an operator; memory: constants that such operators were given, until the step is over.
+class Recording : public std::enable_shared_from_this<Recording> {
+ public:
+  /// The one of this thread, made if there is none.
+  static std::shared_ptr<Recording> of_this_thread();
+
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  std::mutex& mutex() const { return mutex_; }
+
+  /// Takes part from now on. Errors: 64 others do already.
+  void join(Participant& participant) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    sources_.add(participant);
+    learn_generators();
+  }
+
+  void leave(Participant& participant) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    forget_past_of(participant);
+    sources_.remove(participant);
+    learn_generators();
+  }
+
+  /// After its tensors have changed.
+  void learn(Participant& participant, std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    participant.params = std::move(params);
+    participant.buffers = std::move(buffers);
+    sources_.learn();
+    learn_generators();
+  }
+
+  /// After a step: what came before is past to this optimizer, and its parameters have changed.
+  void step_done(Participant& participant) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    participant.backwards.clear();
+    participant.buffers_before.clear();
+    participant.refusal.clear();
+    participant.has_stepped = participant.has_old_gradients = true;
+    for (size_t i = 0; i < participant.params.size(); ++i)
+      participant.notes[i] = GradientNote::of(participant.params[i]);
+    for (const at::Tensor& param : participant.params) sources_.note_change(memory_of(param));
+    sources_.learn_memory();
+    begin_step_of(participant);
+    for (Participant* other : sources_.participants())
+      if (other != &participant && ++other->steps_of_others % kPatience == 0) forget_past_of(*other);
+  }
+
+  /// An iteration begins, or is about to call backward(): tensors that were made before are not this step's, and
+  /// neither is what was computed of the weights, unless a forward pass is under way.
+  void gradients_are_cleared(Participant& participant) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    iteration_begins(participant);
+  }
+
+  /// See ValueGraph.
+  int64_t version(const at::Tensor& tensor) const { return graph_.version(tensor); }
+
+  /// How often a parameter was seen to change.
+  int64_t changes_of(const at::Tensor& param) const {
+    const Source* source = sources_.of(param);
+    return source == nullptr ? -1 : source->changes;
+  }
+
+  /// The last backward() that began at something unknown: its function's name.
+  const std::string& unknown_root() const { return unknown_root_; }
+
+ private:
+  /// From this number on it is worth its cost not to observe the operators within one.
+  static constexpr int kManyNested = 2;
+
+  /// Values of an optimizer that makes no steps itself are kept for this many steps of others.
+  static constexpr int64_t kPatience = 64;
+
+  struct Backward {
+    std::weak_ptr<bool> running;  ///< owned by the engine's task, which ends by an exception, too
+    bool is_running() const {
+      const std::shared_ptr<bool> flag = running.lock();
+      return flag && *flag;
+    }
+    std::string refusal;  ///< why it cannot be made again
+    uint64_t optimizers = 0;
+    BackwardCall call;
+    std::vector<std::pair<Participant*, std::vector<GradientNote>>> before;
+  };
+  /// A thread's end of the observation.
+  struct Observer {
+    std::weak_ptr<Recording> recording;
+    at::CallbackHandle handle = 0;
+    int depth = 0;                 ///< of operators within operators
+    int nested = 0;                ///< operators within the outermost
+    bool hides = false;            ///< the outermost, those within it
+    bool in_engine = false;        ///< the outermost is a node of a backward()
+    bool is_of_gradients = false;  ///< and its results may be seen by the program
+  };
+  /// Recordings by LibTorch's number of their thread, for nodes of a backward() that run elsewhere.
+  struct Registry {
+    std::mutex mutex;
+    std::unordered_map<uint64_t, std::weak_ptr<Recording>> recordings;
+    at::CallbackHandle handle = 0;
+  };
+
+  Recording() = default;
+
+  /// Null when the thread is ending: optimizers of static lifetime outlive it.
+  static Observer* observer() {
+    struct Owner {
+      ~Owner() { ended() = true; }
+      static bool& ended() {
+        static thread_local bool flag = false;
+        return flag;
+      }
+      Observer observer;
+    };
+    static thread_local Owner of_thread;
+    return Owner::ended() ? nullptr : &of_thread.observer;
+  }
+  static Registry& registry() {
+    static Registry* all = new Registry;  // outlives optimizers of static lifetime
+    return *all;
+  }
+
+  // Operators.
+
+  static std::unique_ptr<at::ObserverContext> operator_starts(const at::RecordFunction& event) {
+    if (Pause::on() || observer() == nullptr) return nullptr;
+    Observer& seen = *observer();
+    if (seen.depth > 0) {
+      ++seen.depth;
+      ++seen.nested;
+      return nullptr;
+    }
+    const std::shared_ptr<Recording> recording = seen.recording.lock();
+    if (!recording) return nullptr;
+    const std::lock_guard<std::mutex> lock(recording->mutex_);
+    const Operator* op = recording->operator_of(event);
+    seen.in_engine = op == nullptr && is_engine(event.name());
+    if (op == nullptr && !seen.in_engine) return nullptr;  // a range that somebody marked
+    seen.depth = 1;
+    seen.nested = 0;
+    seen.is_of_gradients = seen.in_engine && needs_results(event);
+    if (op != nullptr) {
+      const Pause pause;
+      recording->begin(*op, inputs_of(event));
+    }
+    const bool needs_no_more =
+        seen.in_engine ? recording->backward_.is_running() && !needs_results(event) : op->nested >= kManyNested;
+    if (needs_no_more && is_only_observer()) {
+      seen.hides = true;
+      at::enableRecordFunction(false);
+    }
+    return nullptr;
+  }
+
+  static void operator_ends(const at::RecordFunction& event, at::ObserverContext*) {
+    if (Pause::on() || observer() == nullptr) return;
+    Observer& seen = *observer();
+    if (seen.depth == 0) return;
+    const bool outermost = --seen.depth == 0;
+    if (outermost && seen.hides) {
+      seen.hides = false;
+      at::enableRecordFunction(true);
+    }
+    if (seen.in_engine ? !seen.is_of_gradients : !outermost) return;
+    const std::shared_ptr<Recording> recording = seen.recording.lock();
+    if (!recording) return;
+    const std::lock_guard<std::mutex> lock(recording->mutex_);
+    const Pause pause;
+    if (seen.in_engine)
+      recording->note_results(event.outputs());
+    else
+      recording->end(event.outputs(), seen.nested);
+  }
+
+  /// A node whose results a program may get hold of: within autograd::grad(), or of a leaf.
+  static bool needs_results(const at::RecordFunction& node) {
+    const auto* partial = torch::autograd::get_current_graph_task_exec_info();
+    return (partial != nullptr && !partial->empty()) || std::strstr(node.name(), "AccumulateGrad") != nullptr;
+  }
+
+  /// A profiler that somebody has started sees everything.
+  static bool is_only_observer() {
+    const auto callbacks = at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION);
+    return callbacks.has_value() && callbacks->callbacks_.size() == 1;
+  }
+
+  static bool is_engine(const char* name) { return std::strncmp(name, "autograd::engine::", 18) == 0; }
+
+  const Operator* operator_of(const at::RecordFunction& event) {
+    const auto known = operators_.find(event.name());
+    if (known != operators_.end()) return known->second.get();
+    const auto name = event.operator_name();
+    if (!name) return nullptr;
+    const auto handle = c10::Dispatcher::singleton().findSchema(*name);
+    if (!handle) return nullptr;
+    // The name is the schema's own, which stays where it is.
+    return operators_.emplace(event.name(), std::make_unique<Operator>(*handle)).first->second.get();
+  }
+
+  void begin(const Operator& op, c10::ArrayRef<const c10::IValue> arguments) {
+    op_ = &op;
+    pending_.reset();
+    plain_memory_.clear();
+    plain_from_gradient_ = false;
+    if (!op.makes_ones) ones_.clear();
+    uint64_t optimizers = 0;
+    bool differentiable = false;
+    for_each_tensor(arguments, [&](size_t, int32_t, const at::Tensor& tensor) {
+      optimizers |= graph_.dependence_of(tensor);
+      differentiable = differentiable || (tensor.defined() && tensor.requires_grad());
+    });
+    if (optimizers == 0) return begin_plain(op, arguments);
+    for (Participant* participant : sources_.participants())
+      if (participant->has_old_gradients && are_cleared(*participant)) iteration_begins(*participant);
+    differentiable = differentiable && c10::GradMode::is_enabled();
+
+    auto record = std::make_shared<Record>();
+    record->op = &op;
+    record->optimizers = optimizers;
+    record->grad_mode = c10::GradMode::is_enabled();
+    record->autocast = AutocastState::now();
+    bool from_outside = false;
+    if (op.writes_any)
+      for_each_tensor(arguments, [&](size_t i, int32_t, const at::Tensor& tensor) {
+        if (op.writes[i] && !graph_.is_writable(op, tensor, differentiable, *record)) from_outside = true;
+      });
+    if (from_outside) return;  // as between steps: weights are clamped, averages kept
+
+    if (op.training >= 0) note_statistics(op, arguments);
+
+    record->arguments.assign(arguments.begin(), arguments.end());
+    for (c10::IValue& argument : record->arguments) {
+      if (argument.isTensor()) argument = c10::IValue();
+      if (argument.isList()) argument = without_tensors(argument);
+    }
+    for_each_tensor(arguments, [&](size_t i, int32_t element, const at::Tensor& tensor) {
+      Input input = graph_.take(tensor, *record);
+      input.argument = static_cast<uint32_t>(i);
+      input.element = element;
+      input.written = op.writes[i];
+      input.is_statistic = op.is_statistic[i];
+      record->inputs.push_back(std::move(input));
+    });
+    note_place(*record, differentiable);
+    record->number = graph_.next_number();
+    note_generators(arguments);
+    pending_ = drawing_ = std::move(record);
+  }
+
+  /// Verification starts from the statistics as they were before the step, if the program reads them. Whether it does
+  /// is not known in the first one.
+  void note_statistics(const Operator& op, c10::ArrayRef<const c10::IValue> arguments) {
+    const c10::IValue& training = arguments[static_cast<size_t>(op.training)];
+    const bool reads = training.isBool() && !training.toBool();
+    for (Participant* participant : sources_.participants()) {
+      participant->reads_statistics = participant->reads_statistics || reads;
+      if (reads || (participant->has_stepped && !participant->reads_statistics)) continue;
+      for (size_t i = 0; i < arguments.size(); ++i)
+        if (op.is_statistic[i] && arguments[i].isTensor() && arguments[i].toTensor().defined())
+          sources_.save_buffer(arguments[i].toTensor());
+    }
+  }
+
+  /// Before an optimizer's first step nobody may have said where its first iteration begins: a value without a gradient
+  /// that was made before its forward pass is a part of that, or a copy of the weights from before the loop.
+  void note_place(Record& record, bool differentiable) {
+    for (const Input& input : record.inputs) {
+      const bool is_value = input.kind == Input::Kind::Value;
+      record.of_params |= input.kind == Input::Kind::Parameter || (is_value && input.from->of_params);
+      record.of_data |=
+          (input.kind == Input::Kind::Constant && input.tensor.defined()) || (is_value && input.from->of_data);
+    }
+    for (Participant* participant : sources_.participants()) {
+      if ((participant->bit & record.optimizers) == 0 || participant->is_iterating) continue;
+      if (differentiable && record.of_data)
+        participant->is_iterating = true;
+      else if (record.of_params && (!differentiable || record.op->detaches))
+        record.unplaced |= participant->bit;
+    }
+  }
+
+  /// A list whose tensors are not held.
+  static c10::IValue without_tensors(const c10::IValue& list) {
+    bool any = false;
+    for (const c10::IValue& element : list.toListRef()) any = any || element.isTensor();
+    if (!any) return list;
+    auto copy = list.toList().copy();
+    for (size_t k = 0; k < copy.size(); ++k)
+      if (c10::IValue(copy.get(k)).isTensor()) copy.set(k, c10::IValue(at::Tensor()));
+    return copy;
+  }
+
+  void begin_plain(const Operator& op, c10::ArrayRef<const c10::IValue> arguments) {
+    plain_ = true;
+    for_each_tensor(arguments, [&](size_t i, int32_t, const at::Tensor& tensor) {
+      const c10::StorageImpl* memory = memory_of(tensor);
+      if (memory == nullptr) return;
+      plain_memory_.push_back(memory);
+      if (op.writes[i]) {
+        sources_.note_write(op, memory);
+        graph_.note_write(memory);
+      }
+      plain_from_gradient_ = plain_from_gradient_ || graph_.is_from_gradient(memory);
+    });
+  }
+
+  void end(const std::vector<c10::IValue>& outputs, int nested) {
+    if (op_ != nullptr && op_->nested < nested) op_->nested = nested;
+    if (plain_) end_plain(outputs);
+    plain_ = false;
+    const std::shared_ptr<Record> record = std::move(pending_);
+    pending_.reset();
+    if (!record || outputs.size() != record->op->handle.schema().returns().size()) return;  // it has thrown
+    graph_.add(record, outputs);
+    if (record->op->makes_ones && record->inputs.front().kind == Input::Kind::Value) ones_.push_back(record);
+  }
+
+  void end_plain(const std::vector<c10::IValue>& outputs) {
+    for_each_tensor(outputs, [&](size_t, int32_t, const at::Tensor& tensor) {
+      const c10::StorageImpl* memory = memory_of(tensor);
+      if (memory == nullptr) return;
+      if (tensor.requires_grad() && !tensor.is_leaf()) graph_.note_other(tensor);
+      bool is_new = true;
+      for (const c10::StorageImpl* each : plain_memory_) is_new = is_new && each != memory;
+      if (is_new || plain_from_gradient_) graph_.bear(tensor, plain_from_gradient_);
+    });
+  }
+
+  /// What a backward pass makes for the program.
+  template <class Values>
+  void note_results(const Values& values) {
+    for_each_tensor(values, [&](size_t, int32_t, const at::Tensor& tensor) {
+      if (memory_of(tensor) != nullptr && sources_.in(memory_of(tensor)) == nullptr) graph_.bear(tensor, true);
+    });
+  }
+
+  void learn_generators() {
+    generators_.clear();
+    generators_.emplace_back(at::globalContext().defaultGenerator(c10::Device(c10::DeviceType::CPU)));
+    std::vector<c10::Device> devices;
+    for (const Participant* participant : sources_.participants())
+      for (const at::Tensor& param : participant->params) {
+        const bool known = std::find(devices.begin(), devices.end(), param.device()) != devices.end();
+        if (param.is_cuda() && !known) devices.push_back(param.device());
+      }
+    for (const c10::Device& device : devices) generators_.emplace_back(at::globalContext().defaultGenerator(device));
+    default_generators_ = generators_.size();
+  }
+
+  /// Where generators stand before an operator. The one before it has drawn if they stood elsewhere then; if something
+  /// in between has, that does no harm.
+  void note_generators(c10::ArrayRef<const c10::IValue> arguments) {
+    note_draws();
+    for (const c10::IValue& argument : arguments)
+      if (argument.isGenerator() && argument.toGenerator().defined()) generators_.emplace_back(argument.toGenerator());
+  }
+  void note_draws() {
+    for (size_t i = 0; i < generators_.size(); ++i) {
+      GeneratorState now = GeneratorState(generators_[i].generator());
+      if (drawing_ && !(now == generators_[i])) drawing_->drew.push_back(generators_[i]);
+      generators_[i] = std::move(now);
+    }
+    generators_.resize(default_generators_);
+    drawing_.reset();
+  }
+
+  // Backward passes.
+
+  static std::unique_ptr<at::ObserverContext> node_starts(const at::RecordFunction& event) {
+    if (Pause::on()) return nullptr;
+    std::shared_ptr<Recording> recording;
+    {
+      Registry& all = registry();
+      const std::lock_guard<std::mutex> lock(all.mutex);
+      const auto found = all.recordings.find(event.forwardThreadId());
+      if (found != all.recordings.end()) recording = found->second.lock();
+    }
+    if (recording) {
+      const std::lock_guard<std::mutex> lock(recording->mutex_);
+      const Pause pause;
+      if (!recording->backward_.is_running()) recording->backward_begins(event);
+      // What a leaf's grad() becomes: a value that is computed of it cannot be computed again.
+      if (std::strcmp(event.name(), "torch::autograd::AccumulateGrad") == 0) recording->note_results(inputs_of(event));
+    }
+    return nullptr;
+  }
+
+  void backward_begins(const at::RecordFunction& event) {
+    note_draws();
+    backward_ = Backward();
+    if (c10::GradMode::is_enabled()) backward_.refusal = "backward() was called with create_graph";
+    const auto running = std::make_shared<bool>(true);
+    backward_.running = running;
+    torch::autograd::Engine::get_default_engine().queue_callback([weak_this = weak_from_this(), running] {
+      if (const std::shared_ptr<Recording> recording = weak_this.lock()) {
+        const std::lock_guard<std::mutex> lock(recording->mutex_);
+        *running = false;
+        recording->backward_ends();
+      }
+    });
+    const auto gradients = inputs_of(event);
+    if (std::strstr(event.name(), "GraphRoot") != nullptr) {
+      add_roots_of_several();
+    } else {
+      for (uint32_t i = 0; i < gradients.size(); ++i)
+        if (gradients[i].isTensor() && gradients[i].toTensor().defined())
+          add_root(graph_.find(static_cast<uint64_t>(event.seqNr()), event.forwardThreadId(), i),
+                   gradients[i].toTensor(), event.name());
+    }
+    backward_.call.keeps_graph = torch::autograd::get_current_graph_task_keep_graph();
+    backward_.call.number = graph_.next_number();
+    for (const Root& root : backward_.call.roots) backward_.optimizers |= root.from->optimizers;
+    for (Participant* participant : sources_.participants())
+      if ((participant->bit & backward_.optimizers) != 0) {
+        accumulation_begins(*participant);
+        std::vector<GradientNote>& before = backward_.before.emplace_back(participant, 0).second;
+        for (const at::Tensor& param : participant->params) before.push_back(GradientNote::of(param));
+      }
+  }
+
+  /// autograd::backward() of several tensors, whose functions a node of its own holds together.
+  void add_roots_of_several() {
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
+    const auto node = torch::autograd::get_current_node();
+    const auto* root = dynamic_cast<const torch::autograd::GraphRoot*>(node ? &*node : nullptr);
+    if (root == nullptr) return;
+    for (uint32_t i = 0; i < root->num_outputs(); ++i) {
+      const torch::autograd::Edge& edge = root->next_edge(i);
+      if (edge.is_valid())
+        add_root(graph_.find(edge.function->sequence_nr(), edge.function->thread_id(), edge.input_nr), root->outputs[i],
+                 edge.function->name());
+    }
+#else
+    // It does not tell them; but their gradients have just been made, unless the caller gave some: verification finds
+    // out.
+    for (const std::shared_ptr<Record>& ones : ones_) {
+      const Input& loss = ones->inputs.front();
+      const at::Tensor tensor = locked(loss.from->outputs[loss.output].tensor);
+      const ValueGraph::Value* value = graph_.value_of(tensor);
+      const at::Tensor gradient = locked(ones->outputs.front().tensor);
+      if (gradient.defined() && value != nullptr) add_root(value, gradient, ones->op->name);
+    }
+#endif
+  }
+
+  void add_root(const ValueGraph::Value* found, const at::Tensor& gradient, const std::string& name) {
+    if (found == nullptr) {
+      unknown_root_ = name;
+      backward_.refusal = "backward() began at " + name + ", which is no operator that was seen";
+      return;
+    }
+    Root root;
+    root.from = found->record;
+    root.output = found->output;
+    const at::Tensor loss = locked(found->tensor);
+    Record holder;
+    holder.op = found->record->op;
+    Input value;
+    value.tensor = loss;
+    graph_.take_value(std::move(value), *found, holder);
+    if (!holder.refusal.empty()) {
+      unknown_root_ = name;
+      backward_.refusal = "backward() began at " + name + ", which is no operator that was seen";
+      return;
+    }
+    if (loss.numel() == 1) root.loss = loss.detach();
+    root.gradient = graph_.take(gradient, holder);
+    if (!holder.refusal.empty()) backward_.refusal = "backward() was given a gradient that was computed from one";
+    backward_.call.roots.push_back(std::move(root));
+  }
+
+  void accumulation_begins(Participant& participant) {
+    bool clear = true, as_left = true;
+    for (size_t i = 0; i < participant.params.size(); ++i) {
+      const at::Tensor& gradient = participant.params[i].grad();
+      as_left = as_left && participant.notes[i] == GradientNote::of(participant.params[i]);
+      clear = clear && is_clear(gradient);
+    }
+    if (clear) {
+      participant.backwards.clear();
+      participant.refusal.clear();
+    } else if (participant.refusal.empty() && participant.backwards.empty()) {
+      participant.refusal = "the gradients were not cleared before backward(), which has added to old ones";
+    } else if (participant.refusal.empty() && !as_left) {
+      participant.refusal = "gradients were changed between two calls of backward()";
+    }
+  }
+
+  /// Only a pass that has reached an optimizer's gradients counts for it; autograd::grad() does not.
+  void backward_ends() {
+    const Pause pause;
+    for (auto& [participant, before] : backward_.before) {
+      bool reached = false;
+      for (size_t i = 0; i < participant->params.size(); ++i)
+        reached = reached || !(before[i] == GradientNote::of(participant->params[i]));
+      if (!reached) continue;
+      if (participant->refusal.empty()) participant->refusal = backward_.refusal;
+      BackwardCall& call = participant->backwards.emplace_back();
+      call.number = backward_.call.number;
+      call.keeps_graph = backward_.call.keeps_graph;
+      for (const Root& root : backward_.call.roots)
+        if ((root.from->optimizers & participant->bit) != 0) call.roots.push_back(root);
+      for (size_t i = 0; i < participant->params.size(); ++i) {
+        participant->notes[i] = GradientNote::of(participant->params[i]);
+        sources_.note_gradient(participant->params[i].grad(), *participant);
+      }
+    }
+    backward_ = Backward();
+  }
+
+  /// Nobody tells when the program holds the optimizer by its base class, whose zero_grad() is not virtual.
+  static bool are_cleared(const Participant& participant) {
+    for (size_t i = 0; i < participant.params.size(); ++i)
+      if (participant.notes[i].tensor != nullptr) {
+        const at::Tensor& gradient = participant.params[i].grad();
+        return !(participant.notes[i] == GradientNote::of(participant.params[i])) && is_clear(gradient);
+      }
+    return false;
+  }
+
+  void iteration_begins(Participant& participant) {
+    participant.has_old_gradients = false;
+    graph_.forget_births();
+    sources_.learn_memory();
+    if (!graph_.is_under_way(participant.bit)) begin_step_of(participant);
+  }
+
+  void begin_step_of(Participant& participant) {
+    forget_past_of(participant);
+    participant.since = graph_.last_number();
+    participant.steps_of_others = 0;
+    participant.is_iterating = true;
+  }
+
+  void forget_past_of(Participant& participant) {
+    sources_.forget_gradients_of(participant.bit);
+    graph_.forget_past_of(participant.bit);
+    ones_.clear();
+    drawing_.reset();
+  }
+
+  mutable std::mutex mutex_;
+  std::thread::id owner_ = std::this_thread::get_id();
+  uint64_t thread_number_ = 0;
+  std::unordered_map<const char*, std::unique_ptr<Operator>> operators_;
+  Sources sources_;
+  ValueGraph graph_{sources_};
+  const Operator* op_ = nullptr;
+  std::shared_ptr<Record> pending_;
+  std::shared_ptr<Record> drawing_;            ///< the last one
+  std::vector<std::shared_ptr<Record>> ones_;  ///< the latest, of what backward() is about to begin at
+  bool plain_ = false, plain_from_gradient_ = false;
+  std::vector<const c10::StorageImpl*> plain_memory_;
+  std::vector<GeneratorState> generators_;
+  size_t default_generators_ = 0;
+  Backward backward_;
+  std::string unknown_root_;
+};
+
+inline std::shared_ptr<Recording> Recording::of_this_thread() {
+  TORCH_CHECK(observer() != nullptr, "steppe: an optimizer was made on a thread that is ending");
+  Observer& seen = *observer();
+  if (std::shared_ptr<Recording> there = seen.recording.lock()) return there;
+  const std::shared_ptr<Recording> made(new Recording);
+  made->thread_number_ = at::RecordFunction::currentThreadId();
+  seen.recording = made;
+  seen.depth = 0;
+  if (seen.handle == 0)
+    seen.handle = at::addThreadLocalCallback(at::RecordFunctionCallback(&operator_starts, &operator_ends)
+                                                 .needsInputs(true)
+                                                 .needsOutputs(true)
+                                                 .scopes({at::RecordScope::FUNCTION}));
+  Registry& all = registry();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  all.recordings[made->thread_number_] = made;
+  // For every thread: a backward pass may run on another one than the forward pass.
+  if (all.handle == 0)
+    all.handle = at::addGlobalCallback(
+        at::RecordFunctionCallback(&node_starts).needsInputs(true).scopes({at::RecordScope::BACKWARD_FUNCTION}));
+  return made;
+}
+
+inline Recording::~Recording() {
+  if (owner_ == std::this_thread::get_id() && observer() != nullptr) {
+    Observer& seen = *observer();
+    if (seen.handle != 0) at::removeCallback(seen.handle);
+    seen.handle = 0;
+    seen.depth = 0;
+  }
+  Registry& all = registry();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  const auto own = all.recordings.find(thread_number_);
+  if (own != all.recordings.end() && own->second.expired()) all.recordings.erase(own);
+  if (all.recordings.empty() && all.handle != 0) {
+    at::removeCallback(all.handle);
+    all.handle = 0;
+  }
+}
+
+}  // namespace steppe::step

@@ -1,0 +1,155 @@
+// The parameters, buffers and gradients of the optimizers that take part in a recording.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/TensorImpl.h>
+#include <c10/util/Exception.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <steppe/step/participant.hpp>
+
+namespace steppe::step {
+
+/// A parameter or a buffer of an attached module. When operators are called again it is itself.
+struct Source {
+  at::Tensor tensor;
+  uint64_t optimizers = 0;
+  bool is_buffer = false;
+  int64_t changes = 0;  ///< of a parameter, as far as operators made them
+};
+
+/// Finds them by identity and by memory.
+class Sources {
+ public:
+  const std::vector<Participant*>& participants() const { return participants_; }
+
+  /// Errors: 64 others take part already.
+  void add(Participant& participant) {
+    uint64_t taken = 0;
+    for (const Participant* other : participants_) taken |= other->bit;
+    participant.bit = 1;
+    while (participant.bit != 0 && (taken & participant.bit) != 0) participant.bit <<= 1;
+    TORCH_CHECK(participant.bit != 0,
+                "steppe: 64 optimizers record on this thread already; call replay(false) on those that do not need it");
+    participants_.push_back(&participant);
+    learn();
+  }
+
+  void remove(Participant& participant) {
+    for (size_t i = 0; i < participants_.size(); ++i)
+      if (participants_[i] == &participant) participants_.erase(participants_.begin() + static_cast<ptrdiff_t>(i));
+    participant.bit = 0;
+    learn();
+  }
+
+  /// After the tensors of a participant have changed.
+  void learn() {
+    std::unordered_map<const c10::TensorImpl*, Source> found;
+    memory_.clear();
+    for (Participant* participant : participants_) {
+      participant->notes.resize(participant->params.size());
+      const auto add = [&](const at::Tensor& tensor, bool is_buffer) {
+        const Source* before = of(tensor);
+        Source& source = found[tensor.unsafeGetTensorImpl()];
+        source.tensor = tensor;
+        source.optimizers |= participant->bit;
+        source.is_buffer = is_buffer;
+        if (before != nullptr) source.changes = before->changes;
+        if (memory_of(tensor) != nullptr) memory_[memory_of(tensor)] = tensor.unsafeGetTensorImpl();
+      };
+      for (const at::Tensor& buffer : participant->buffers) add(buffer, true);
+      for (const at::Tensor& param : participant->params) add(param, false);
+    }
+    sources_.swap(found);
+  }
+
+  /// Memory moves, by Module::to() for one.
+  void learn_memory() {
+    bool moved = false;
+    for (const auto& source : sources_) {
+      const c10::StorageImpl* storage = memory_of(source.second.tensor);
+      moved = moved || (storage != nullptr && memory_.count(storage) == 0);
+    }
+    if (moved) learn();
+  }
+
+  /// The source that this tensor is, or null.
+  const Source* of(const at::Tensor& tensor) const {
+    const auto found = sources_.find(tensor.unsafeGetTensorImpl());
+    return found == sources_.end() ? nullptr : &found->second;
+  }
+
+  /// The source whose memory this is, if it still is, or null.
+  const Source* in(const c10::StorageImpl* storage) const {
+    const auto found = memory_.find(storage);
+    if (storage == nullptr || found == memory_.end()) return nullptr;
+    const Source& source = sources_.at(found->second);
+    return memory_of(source.tensor) == storage ? &source : nullptr;
+  }
+
+  bool is_parameter_memory(const c10::StorageImpl* storage) const {
+    const Source* source = in(storage);
+    return source != nullptr && !source->is_buffer;
+  }
+
+  /// Values in this memory are other ones now; parameters may share it.
+  void note_change(const c10::StorageImpl* storage) {
+    if (storage == nullptr) return;
+    for (Participant* participant : participants_)
+      for (const at::Tensor& param : participant->params)
+        if (memory_of(param) == storage) ++sources_.at(param.unsafeGetTensorImpl()).changes;
+  }
+
+  void save_buffer(const at::Tensor& buffer) {
+    for (Participant* participant : participants_)
+      for (const at::Tensor& own : participant->buffers)
+        if (own.is_same(buffer) && participant->buffers_before.count(buffer.unsafeGetTensorImpl()) == 0)
+          participant->buffers_before[buffer.unsafeGetTensorImpl()] = buffer.detach().clone();
+  }
+
+  // Gradients that a backward() has left.
+
+  void note_gradient(const at::Tensor& gradient, const Participant& participant) {
+    if (memory_of(gradient) == nullptr) return;
+    Gradient& known = gradients_[memory_of(gradient)];
+    known.storage = gradient.storage().getWeakStorageImpl();
+    known.optimizers |= participant.bit;
+  }
+
+  bool is_gradient_memory(const c10::StorageImpl* storage) const { return gradients_.count(storage) != 0; }
+
+  void note_write(const Operator& op, const c10::StorageImpl* storage) {
+    const auto gradient = gradients_.find(storage);
+    if (gradient == gradients_.end()) return;
+    for (Participant* participant : participants_)
+      if ((participant->bit & gradient->second.optimizers) != 0 && participant->refusal.empty())
+        participant->refusal = "a gradient was changed by " + op.name + " between backward() and step()";
+  }
+
+  void forget_gradients_of(uint64_t bit) {
+    for (auto gradient = gradients_.begin(); gradient != gradients_.end();) {
+      gradient->second.optimizers &= ~bit;
+      const bool keep = gradient->second.optimizers != 0 && gradient->second.storage.use_count() > 0;
+      gradient = keep ? std::next(gradient) : gradients_.erase(gradient);
+    }
+  }
+
+ private:
+  struct Gradient {
+    WeakStorage storage = no_storage();
+    uint64_t optimizers = 0;
+  };
+
+  std::vector<Participant*> participants_;
+  std::unordered_map<const c10::TensorImpl*, Source> sources_;
+  std::unordered_map<const c10::StorageImpl*, const c10::TensorImpl*> memory_;
+  std::unordered_map<const c10::StorageImpl*, Gradient> gradients_;
+};
+
+}  // namespace steppe::step
