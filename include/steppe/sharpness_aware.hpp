@@ -215,6 +215,7 @@ class SharpnessAware : public Base {
   template <class... Arguments>
   void zero_grad(Arguments... arguments) {
     Base::zero_grad(arguments...);
+    recorder_.learn(all_params(), two_pass_.buffers());
     recorder_.gradients_are_cleared();
   }
 
@@ -343,9 +344,7 @@ class SharpnessAware : public Base {
     TORCH_CHECK(!captured_,
                 "steppe: a CUDA graph cannot capture step() without a closure; hand the pass over as "
                 "step(closure)");
-    TORCH_CHECK(recorder_.learn(all_params(), two_pass_.buffers()),
-                "steppe: parameters were added to the optimizer while the passes of this step were made, which did not "
-                "know them; call zero_grad() and make them again");
+    recorder_.learn(all_params(), two_pass_.buffers());
     at::Tensor loss;
     {
       const step::Unobserved unobserved;
@@ -354,7 +353,7 @@ class SharpnessAware : public Base {
         const step::Replay replay = recorder_.prepare();
         loss = replay.loss();
         two_pass_.evaluate_rest(
-            loss, [&] { return replay.run(); }, step_plan);
+            loss, [&] { return replay.run(two_pass_.replays_rng()); }, step_plan);
       } else {
         loss = recorder_.loss();
         two_pass_.evaluate_rest(loss, nullptr, step_plan);

@@ -230,6 +230,28 @@ TEST(PlainLoop, ServesAProgramThatHoldsTheBaseClass) {
   });
 }
 
+TEST(PlainLoop, FillsATensorThatHasTheTypeOfAValue) {
+  expect_same_in_both_ways([](Way way) {
+    Net model;
+    SAM<SGD> optimizer(model, momentum());
+    Trace trace;
+    for (int i = 0; i < kSteps; ++i) {
+      const Batch batch = Batch::draw();
+      const at::Tensor loss = step(way, optimizer, [&] {
+        const at::Tensor output = model.forward(batch.inputs);
+        at::Tensor all = torch::zeros({2, 8, 3}).type_as(output);  // returned as it is
+        for (int64_t t = 0; t < 2; ++t) all.select(0, t).copy_(model.forward(batch.inputs * static_cast<double>(t)));
+        at::Tensor value = all.square().mean() + output.mean();
+        value.backward();
+        return value;
+      });
+      trace.add(loss, optimizer.report());
+    }
+    trace.add(model);
+    return trace;
+  });
+}
+
 // Where gradients are cleared.
 
 TEST(PlainLoop, MayClearGradientsBetweenForwardAndBackward) {

@@ -283,7 +283,17 @@ TEST(PlainLoopRefuses, AHookOfATensor) {
         hidden.register_hook([](const at::Tensor& gradient) { return gradient * 0.5; });
         torch::cross_entropy_loss(program.model.second(hidden), program.batch.targets).backward();
       },
-      {"another gradient than backward() left", "a hook of a tensor"});
+      {"a hook stands at", "before_descent()"});
+}
+
+TEST(PlainLoopRefuses, AHookThatDoesNothingYet) {
+  expect_refused(
+      [](Program& program) {
+        const at::Tensor hidden = program.model.first(program.batch.inputs).tanh();
+        hidden.register_hook([](const at::Tensor& gradient) { return gradient; });
+        torch::cross_entropy_loss(program.model.second(hidden), program.batch.targets).backward();
+      },
+      {"a hook stands at"});
 }
 
 // Gradients.
@@ -466,7 +476,7 @@ TEST(PlainLoopRefuses, APassFromBeforeItWasTurnedOn) {
   const at::Tensor loss = program.model.loss(program.batch);
   program.optimizer.replay(true);
   loss.backward();
-  program.expect_refusal({"was seen on this thread"});
+  program.expect_refusal({"no operator that was seen", "replay(true)"});
   program.expect_recovery();
 }
 

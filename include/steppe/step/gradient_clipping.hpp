@@ -4,7 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/clamp.h>
-#include <ATen/ops/max.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
@@ -13,7 +12,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 namespace steppe::step {
@@ -88,7 +86,7 @@ class GradientClipping {
       const at::Tensor norm = std::isinf(norm_type_) ? values.abs().max() : values.norm(norm_type_);
       norms.push_back(norms.empty() ? norm : norm.to(norms.front().device()));
     }
-    if (norms.empty()) return at::Tensor(gradients.front()).new_zeros({}, at::kFloat);
+    if (norms.empty()) return gradients.front().new_zeros({}, at::kFloat);
     if (norms.size() == 1) return norms.front();
     const at::Tensor all = at::stack(norms);
     return std::isinf(norm_type_) ? all.max() : all.norm(norm_type_);

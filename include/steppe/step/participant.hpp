@@ -32,19 +32,76 @@ struct BackwardCall {
   bool keeps_graph = false;
 };
 
-/// A gradient as a backward() left it.
-struct GradientNote {
-  const c10::TensorImpl* tensor = nullptr;
-  int64_t version = 0;
-
+/// A gradient as a backward() left it. The tensor is not held, but no other one gets its address.
+class GradientNote {
+ public:
+  GradientNote() = default;
   static GradientNote of(const at::Tensor& param) {
+    GradientNote note;
     const at::Tensor& gradient = param.grad();
-    return gradient.defined() ? GradientNote{gradient.unsafeGetTensorImpl(), version_of(gradient)} : GradientNote();
+    if (!gradient.defined()) return note;
+    note.tensor_ = gradient.unsafeGetTensorImpl();
+    note.keeps_address_ = weak(gradient);
+    note.version_ = version_of(gradient);
+    return note;
   }
+  bool is_defined() const { return tensor_ != nullptr; }
   friend bool operator==(const GradientNote& a, const GradientNote& b) {
-    return a.tensor == b.tensor && a.version == b.version;
+    return a.tensor_ == b.tensor_ && a.version_ == b.version_;
   }
+
+ private:
+  const c10::TensorImpl* tensor_ = nullptr;
+  WeakTensor keeps_address_ = weak(at::Tensor());
+  int64_t version_ = 0;
 };
+
+/// Why something cannot be done again, and what to do about it.
+struct Refusal {
+  std::string why;
+  std::string cure;
+  bool empty() const { return why.empty(); }
+};
+
+namespace refusals {
+
+inline Refusal changed(const std::string& how) {
+  return {how,
+          "clip_grad_norm(), clip_grad_value() or a hook by before_descent() (unscaling, an all-reduce) on the "
+          "optimizer take the place of that"};
+}
+inline Refusal not_cleared() {
+  return {"the gradients were not cleared before backward(), which has added to old ones",
+          "Call zero_grad() in each iteration"};
+}
+inline Refusal create_graph() {
+  return {"backward() was called with create_graph", "A gradient that is part of a loss is made by no operator"};
+}
+inline Refusal unknown_root(const std::string& name) {
+  return {
+      "backward() began at " + name +
+          ", which is no operator that was seen: a torch::autograd::Function, a TorchScript graph that LibTorch has "
+          "compiled, or a forward pass on another thread",
+      "torch::jit::setGraphExecutorOptimize(false) runs a TorchScript graph one operator at a time; replay(true) on "
+      "the thread that trains moves the recording there"};
+}
+inline Refusal gradient_of_a_gradient() {
+  return {"backward() was given a gradient that was computed from one", "Call backward() once, on the whole"};
+}
+inline Refusal hook(const std::string& name) {
+  return {"a hook stands at " + name + " between the loss and the parameters, and would not be called again",
+          "Hooks of parameters are called; or change gradients in before_descent()"};
+}
+inline Refusal other_step() {
+  return {"another optimizer, whose parameters the pass has read, has made a step since",
+          "Give one optimizer all parameters, in groups"};
+}
+inline Refusal added_parameters() {
+  return {"parameters were added to the optimizer since its pass, which did not know them",
+          "Call zero_grad() and make the pass again"};
+}
+
+}  // namespace refusals
 
 /// Undefined or zero.
 inline bool is_clear(const at::Tensor& gradient) {
@@ -71,7 +128,7 @@ struct Participant {
   bool has_old_gradients = false;  ///< those of the last step, which have not been cleared
   bool reads_statistics = false;   ///< some operator normalizes by running statistics
   int64_t steps_of_others = 0;     ///< since its own last one
-  std::string refusal;             ///< why its gradients are not those of the roots, if they are not
+  Refusal refusal;                 ///< why its gradients are not those of the roots, if they are not
   std::unordered_map<const c10::TensorImpl*, at::Tensor> buffers_before;  ///< of those that an operator wrote to
 };
 

@@ -156,11 +156,6 @@ struct Record {
     }
   }
 
-  void forget_inputs() {
-    std::vector<std::shared_ptr<Record>> held;
-    take_inputs(held);
-  }
-
  private:
   void take_inputs(std::vector<std::shared_ptr<Record>>& out) {
     for (Input& input : inputs) {

@@ -49,31 +49,34 @@ class Recorder {
     leave();
     const std::shared_ptr<Recording> recording = Recording::of_this_thread();
     auto participant = std::make_unique<Participant>();
+    participant->params = std::move(params);
+    participant->buffers = std::move(buffers);
+    for (const at::Tensor& param : participant->params) participant->notes.push_back(GradientNote::of(param));
     participant->is_iterating = iterating;
-    recording->join(*participant);
+    if (!recording->join(*participant)) {
+      stopped_by_ = ", because 64 other optimizers are on this thread";
+      return;
+    }
     recording_ = recording;
     participant_ = std::move(participant);
-    learn(std::move(params), std::move(buffers));
   }
 
   /// Records no more, because of a call that the error of a later step names.
   void stop(const char* call) {
     leave();
-    stopped_by_ = call;
+    stopped_by_ = std::string(", since ") + call + " was called";
   }
 
-  /// Whether the parameters are those that were known.
-  bool learn(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
-    if (!recording_) return true;
+  /// The optimizer's tensors may have changed.
+  void learn(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
+    if (!recording_) return;
     const auto same = [](const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
       bool all = a.size() == b.size();
       for (size_t i = 0; all && i < a.size(); ++i) all = a[i].is_same(b[i]);
       return all;
     };
-    const bool known = same(params, participant_->params);
-    if (!known || !same(buffers, participant_->buffers))
+    if (!same(params, participant_->params) || !same(buffers, participant_->buffers))
       recording_->learn(*participant_, std::move(params), std::move(buffers));
-    return known;
   }
 
   void gradients_are_cleared() {
@@ -85,6 +88,7 @@ class Recorder {
     Replay replay(*recording_, *participant_);
     if (verify_ == Verify::Always || (verify_ == Verify::Once && verified_.count(replay.signature()) == 0)) {
       replay.verify();
+      if (verified_.size() >= kVerified) verified_.clear();
       verified_.insert(replay.signature());
     }
     return replay;
@@ -97,7 +101,7 @@ class Recorder {
   }
 
   void check_started() const {
-    TORCH_CHECK(recording_, "steppe: step() was called without a closure, but the loop is not recorded", reason(),
+    TORCH_CHECK(recording_, "steppe: step() was called without a closure, but the loop is not recorded", stopped_by_,
                 "; call replay(true) before the loop, or hand the pass over as step(closure), or make it between "
                 "ascend() and descend()");
   }
@@ -107,14 +111,15 @@ class Recorder {
   }
 
  private:
-  std::string reason() const { return stopped_by_.empty() ? "" : ", since " + stopped_by_ + " was called"; }
-
   void leave() {
     if (recording_) recording_->leave(*participant_);
     recording_.reset();
     participant_.reset();
     verified_.clear();
   }
+
+  /// Programs may take another path in each step; their number is bounded.
+  static constexpr size_t kVerified = 4096;
 
   std::shared_ptr<Recording> recording_;
   std::unique_ptr<Participant> participant_;

@@ -13,6 +13,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -20,6 +21,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -47,53 +49,84 @@ class Recording : public std::enable_shared_from_this<Recording> {
 
   std::mutex& mutex() const { return mutex_; }
 
-  /// Takes part from now on. Errors: 64 others do already.
-  void join(Participant& participant) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    sources_.add(participant);
+  /// Takes part from now on. False: 64 others do already.
+  bool join(Participant& participant) {
+    const Locked here(*this);
+    const bool joined = sources_.add(participant);
     learn_generators();
+    return joined;
   }
 
   void leave(Participant& participant) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Locked here(*this);
     forget_past_of(participant);
+    auto& waiting = backward_.before;
+    waiting.erase(std::remove_if(waiting.begin(), waiting.end(),
+                                 [&](const Accumulation& each) { return each.participant == &participant; }),
+                  waiting.end());
     sources_.remove(participant);
     learn_generators();
   }
 
-  /// After its tensors have changed.
+  /// After its tensors have changed. A pass that did not know all of its parameters is no longer one.
   void learn(Participant& participant, std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Locked here(*this);
+    const bool are_others = params.size() != participant.params.size() ||
+                            !std::equal(params.begin(), params.end(), participant.params.begin(),
+                                        [](const at::Tensor& a, const at::Tensor& b) { return a.is_same(b); });
     participant.params = std::move(params);
     participant.buffers = std::move(buffers);
+    if (are_others) {
+      participant.backwards.clear();
+      participant.notes.clear();
+      for (const at::Tensor& param : participant.params) participant.notes.push_back(GradientNote::of(param));
+      participant.refusal = refusals::added_parameters();
+    }
     sources_.learn();
     learn_generators();
   }
 
   /// After a step: what came before is past to this optimizer, and its parameters have changed.
   void step_done(Participant& participant) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Locked here(*this);
+    for (Participant* other : sources_.participants())
+      if (other != &participant) forget_passes_over(*other, participant.bit);
     participant.backwards.clear();
-    participant.buffers_before.clear();
-    participant.refusal.clear();
+    participant.refusal = {};
     participant.has_stepped = participant.has_old_gradients = true;
-    for (size_t i = 0; i < participant.params.size(); ++i)
+    std::unordered_set<const c10::StorageImpl*> changed;
+    for (size_t i = 0; i < participant.params.size(); ++i) {
       participant.notes[i] = GradientNote::of(participant.params[i]);
-    for (const at::Tensor& param : participant.params) sources_.note_change(memory_of(param));
-    sources_.learn_memory();
+      if (memory_of(participant.params[i]) != nullptr) changed.insert(memory_of(participant.params[i]));
+    }
+    sources_.note_changes(changed);
+    if (sources_.learn_memory()) learn_generators();
+    if (!backward_.is_running()) backward_ = Backward();
     begin_step_of(participant);
     for (Participant* other : sources_.participants())
       if (other != &participant && ++other->steps_of_others % kPatience == 0) forget_past_of(*other);
   }
 
-  /// An iteration begins, or is about to call backward(): tensors that were made before are not this step's, and
-  /// neither is what was computed of the weights, unless a forward pass is under way.
+  /// An iteration begins, or is about to call backward(): what was computed of the weights before is not this step's,
+  /// unless a forward pass is under way.
   void gradients_are_cleared(Participant& participant) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Locked here(*this);
     iteration_begins(participant);
   }
 
-  /// See ValueGraph.
+  /// While one lives, the backward passes of this recording's graphs are those of a replay. On any thread.
+  class Replaying {
+   public:
+    explicit Replaying(const Recording& recording) : flag_(recording.replays_) { flag_ = true; }
+    ~Replaying() { flag_ = false; }
+    Replaying(const Replaying&) = delete;
+    Replaying& operator=(const Replaying&) = delete;
+
+   private:
+    std::atomic<bool>& flag_;
+  };
+
+  /// See ValueGraph. The mutex must be held, as for changes_of().
   int64_t version(const at::Tensor& tensor) const { return graph_.version(tensor); }
 
   /// How often a parameter was seen to change.
@@ -102,9 +135,6 @@ class Recording : public std::enable_shared_from_this<Recording> {
     return source == nullptr ? -1 : source->changes;
   }
 
-  /// The last backward() that began at something unknown: its function's name.
-  const std::string& unknown_root() const { return unknown_root_; }
-
  private:
   /// From this number on it is worth its cost not to observe the operators within one.
   static constexpr int kManyNested = 2;
@@ -112,16 +142,33 @@ class Recording : public std::enable_shared_from_this<Recording> {
   /// Values of an optimizer that makes no steps itself are kept for this many steps of others.
   static constexpr int64_t kPatience = 64;
 
+  /// Nothing is recorded while the mutex is held: what is let go may run operators.
+  class Locked {
+   public:
+    explicit Locked(const Recording& recording) : lock_(recording.mutex_) {}
+
+   private:
+    const Pause pause_;
+    const std::lock_guard<std::mutex> lock_;
+  };
+
+  /// An optimizer's gradients as a backward() finds them.
+  struct Accumulation {
+    Participant* participant = nullptr;
+    std::vector<GradientNote> notes;
+    bool clear = true;    ///< all are undefined or zero
+    bool as_left = true;  ///< all are as the last one left them
+  };
   struct Backward {
     std::weak_ptr<bool> running;  ///< owned by the engine's task, which ends by an exception, too
     bool is_running() const {
       const std::shared_ptr<bool> flag = running.lock();
       return flag && *flag;
     }
-    std::string refusal;  ///< why it cannot be made again
+    Refusal refusal;  ///< why it cannot be made again
     uint64_t optimizers = 0;
     BackwardCall call;
-    std::vector<std::pair<Participant*, std::vector<GradientNote>>> before;
+    std::vector<Accumulation> before;
   };
   /// A thread's end of the observation.
   struct Observer {
@@ -215,7 +262,10 @@ class Recording : public std::enable_shared_from_this<Recording> {
   /// A node whose results a program may get hold of: within autograd::grad(), or of a leaf.
   static bool needs_results(const at::RecordFunction& node) {
     const auto* partial = torch::autograd::get_current_graph_task_exec_info();
-    return (partial != nullptr && !partial->empty()) || std::strstr(node.name(), "AccumulateGrad") != nullptr;
+    return (partial != nullptr && !partial->empty()) || is_accumulation(node);
+  }
+  static bool is_accumulation(const at::RecordFunction& node) {
+    return std::strstr(node.name(), "torch::autograd::AccumulateGrad") != nullptr;
   }
 
   /// A profiler that somebody has started sees everything.
@@ -241,8 +291,10 @@ class Recording : public std::enable_shared_from_this<Recording> {
     op_ = &op;
     pending_.reset();
     plain_memory_.clear();
-    plain_from_gradient_ = false;
+    plain_gradient_ = 0;
     if (!op.makes_ones) ones_.clear();
+    for (Participant* participant : sources_.participants())
+      if (participant->has_old_gradients && are_cleared(*participant)) iteration_begins(*participant);
     uint64_t optimizers = 0;
     bool differentiable = false;
     for_each_tensor(arguments, [&](size_t, int32_t, const at::Tensor& tensor) {
@@ -250,8 +302,6 @@ class Recording : public std::enable_shared_from_this<Recording> {
       differentiable = differentiable || (tensor.defined() && tensor.requires_grad());
     });
     if (optimizers == 0) return begin_plain(op, arguments);
-    for (Participant* participant : sources_.participants())
-      if (participant->has_old_gradients && are_cleared(*participant)) iteration_begins(*participant);
     differentiable = differentiable && c10::GradMode::is_enabled();
 
     auto record = std::make_shared<Record>();
@@ -340,7 +390,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
         sources_.note_write(op, memory);
         graph_.note_write(memory);
       }
-      plain_from_gradient_ = plain_from_gradient_ || graph_.is_from_gradient(memory);
+      plain_gradient_ = std::max(plain_gradient_, graph_.gradient_of(memory));
+      if (sources_.is_gradient_memory(memory)) plain_gradient_ = graph_.next_number();
     });
   }
 
@@ -362,7 +413,9 @@ class Recording : public std::enable_shared_from_this<Recording> {
       if (tensor.requires_grad() && !tensor.is_leaf()) graph_.note_other(tensor);
       bool is_new = true;
       for (const c10::StorageImpl* each : plain_memory_) is_new = is_new && each != memory;
-      if (is_new || plain_from_gradient_) graph_.bear(tensor, plain_from_gradient_);
+      // Older memory is that of parameters whose optimizer makes its step.
+      if (is_new || (plain_gradient_ != 0 && graph_.is_of_this_step(memory, ~uint64_t{0})))
+        graph_.bear(tensor, plain_gradient_);
     });
   }
 
@@ -370,7 +423,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
   template <class Values>
   void note_results(const Values& values) {
     for_each_tensor(values, [&](size_t, int32_t, const at::Tensor& tensor) {
-      if (memory_of(tensor) != nullptr && sources_.in(memory_of(tensor)) == nullptr) graph_.bear(tensor, true);
+      if (memory_of(tensor) != nullptr && sources_.in(memory_of(tensor)) == nullptr)
+        graph_.bear(tensor, graph_.next_number());
     });
   }
 
@@ -415,12 +469,14 @@ class Recording : public std::enable_shared_from_this<Recording> {
       const auto found = all.recordings.find(event.forwardThreadId());
       if (found != all.recordings.end()) recording = found->second.lock();
     }
-    if (recording) {
-      const std::lock_guard<std::mutex> lock(recording->mutex_);
-      const Pause pause;
-      if (!recording->backward_.is_running()) recording->backward_begins(event);
-      // What a leaf's grad() becomes: a value that is computed of it cannot be computed again.
-      if (std::strcmp(event.name(), "torch::autograd::AccumulateGrad") == 0) recording->note_results(inputs_of(event));
+    if (recording && !recording->replays_) {
+      const Locked here(*recording);
+      // What a leaf's grad() becomes: a value that is computed of it cannot be computed again. The leaf may be shared
+      // with another thread, whose recording this is.
+      if (is_accumulation(event))
+        recording->note_results(inputs_of(event));
+      else if (!recording->backward_.is_running())
+        recording->backward_begins(event);
     }
     return nullptr;
   }
@@ -428,12 +484,12 @@ class Recording : public std::enable_shared_from_this<Recording> {
   void backward_begins(const at::RecordFunction& event) {
     note_draws();
     backward_ = Backward();
-    if (c10::GradMode::is_enabled()) backward_.refusal = "backward() was called with create_graph";
+    if (c10::GradMode::is_enabled()) backward_.refusal = refusals::create_graph();
     const auto running = std::make_shared<bool>(true);
     backward_.running = running;
     torch::autograd::Engine::get_default_engine().queue_callback([weak_this = weak_from_this(), running] {
       if (const std::shared_ptr<Recording> recording = weak_this.lock()) {
-        const std::lock_guard<std::mutex> lock(recording->mutex_);
+        const Locked here(*recording);
         *running = false;
         recording->backward_ends();
       }
@@ -450,12 +506,24 @@ class Recording : public std::enable_shared_from_this<Recording> {
     backward_.call.keeps_graph = torch::autograd::get_current_graph_task_keep_graph();
     backward_.call.number = graph_.next_number();
     for (const Root& root : backward_.call.roots) backward_.optimizers |= root.from->optimizers;
+    note_hooks();
+    const bool is_unknown = backward_.call.roots.empty();
     for (Participant* participant : sources_.participants())
-      if ((participant->bit & backward_.optimizers) != 0) {
-        accumulation_begins(*participant);
-        std::vector<GradientNote>& before = backward_.before.emplace_back(participant, 0).second;
-        for (const at::Tensor& param : participant->params) before.push_back(GradientNote::of(param));
-      }
+      if (is_unknown || (participant->bit & backward_.optimizers) != 0)
+        backward_.before.push_back(accumulation_of(*participant));
+  }
+
+  /// Hooks of tensors are not made again; those of parameters, which have no next function, belong to them.
+  void note_hooks() {
+    const auto* nodes = torch::autograd::get_current_graph_task_nodes_in_graph();
+    if (nodes == nullptr || !backward_.refusal.empty()) return;
+    for (torch::autograd::Node* node : *nodes) {
+      bool hooked = !node->pre_hooks().empty() || !node->post_hooks().empty();
+#if TORCH_VERSION_MAJOR >= 2
+      hooked = hooked || !node->tensor_pre_hooks().empty();
+#endif
+      if (hooked && node->num_outputs() > 0) backward_.refusal = refusals::hook(node->name());
+    }
   }
 
   /// autograd::backward() of several tensors, whose functions a node of its own holds together.
@@ -485,8 +553,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
 
   void add_root(const ValueGraph::Value* found, const at::Tensor& gradient, const std::string& name) {
     if (found == nullptr) {
-      unknown_root_ = name;
-      backward_.refusal = "backward() began at " + name + ", which is no operator that was seen";
+      backward_.refusal = refusals::unknown_root(name);
       return;
     }
     Root root;
@@ -499,59 +566,70 @@ class Recording : public std::enable_shared_from_this<Recording> {
     value.tensor = loss;
     graph_.take_value(std::move(value), *found, holder);
     if (!holder.refusal.empty()) {
-      unknown_root_ = name;
-      backward_.refusal = "backward() began at " + name + ", which is no operator that was seen";
+      backward_.refusal = refusals::unknown_root(name);
       return;
     }
     if (loss.numel() == 1) root.loss = loss.detach();
     root.gradient = graph_.take(gradient, holder);
-    if (!holder.refusal.empty()) backward_.refusal = "backward() was given a gradient that was computed from one";
+    if (!holder.refusal.empty()) backward_.refusal = refusals::gradient_of_a_gradient();
     backward_.call.roots.push_back(std::move(root));
   }
 
-  void accumulation_begins(Participant& participant) {
-    bool clear = true, as_left = true;
+  static Accumulation accumulation_of(Participant& participant) {
+    Accumulation found;
+    found.participant = &participant;
     for (size_t i = 0; i < participant.params.size(); ++i) {
-      const at::Tensor& gradient = participant.params[i].grad();
-      as_left = as_left && participant.notes[i] == GradientNote::of(participant.params[i]);
-      clear = clear && is_clear(gradient);
+      found.notes.push_back(GradientNote::of(participant.params[i]));
+      found.as_left = found.as_left && participant.notes[i] == found.notes.back();
+      found.clear = found.clear && is_clear(participant.params[i].grad());
     }
-    if (clear) {
-      participant.backwards.clear();
-      participant.refusal.clear();
-    } else if (participant.refusal.empty() && participant.backwards.empty()) {
-      participant.refusal = "the gradients were not cleared before backward(), which has added to old ones";
-    } else if (participant.refusal.empty() && !as_left) {
-      participant.refusal = "gradients were changed between two calls of backward()";
-    }
+    return found;
   }
 
   /// Only a pass that has reached an optimizer's gradients counts for it; autograd::grad() does not.
   void backward_ends() {
-    const Pause pause;
-    for (auto& [participant, before] : backward_.before) {
+    for (const Accumulation& before : backward_.before) {
+      Participant& participant = *before.participant;
       bool reached = false;
-      for (size_t i = 0; i < participant->params.size(); ++i)
-        reached = reached || !(before[i] == GradientNote::of(participant->params[i]));
+      for (size_t i = 0; i < participant.params.size(); ++i)
+        reached = reached || !(before.notes[i] == GradientNote::of(participant.params[i]));
       if (!reached) continue;
-      if (participant->refusal.empty()) participant->refusal = backward_.refusal;
-      BackwardCall& call = participant->backwards.emplace_back();
+      if (before.clear) {
+        participant.backwards.clear();
+        participant.refusal = {};
+      } else if (participant.refusal.empty() && participant.backwards.empty()) {
+        participant.refusal = refusals::not_cleared();
+      } else if (participant.refusal.empty() && !before.as_left) {
+        participant.refusal = refusals::changed("gradients were changed between two calls of backward()");
+      }
+      if (participant.refusal.empty()) participant.refusal = backward_.refusal;
+      BackwardCall& call = participant.backwards.emplace_back();
       call.number = backward_.call.number;
       call.keeps_graph = backward_.call.keeps_graph;
       for (const Root& root : backward_.call.roots)
-        if ((root.from->optimizers & participant->bit) != 0) call.roots.push_back(root);
-      for (size_t i = 0; i < participant->params.size(); ++i) {
-        participant->notes[i] = GradientNote::of(participant->params[i]);
-        sources_.note_gradient(participant->params[i].grad(), *participant);
+        if ((root.from->optimizers & participant.bit) != 0) call.roots.push_back(root);
+      for (size_t i = 0; i < participant.params.size(); ++i) {
+        participant.notes[i] = GradientNote::of(participant.params[i]);
+        sources_.note_gradient(participant.params[i].grad(), participant);
       }
     }
     backward_ = Backward();
   }
 
+  /// Passes of an optimizer that have read what another one has just changed.
+  static void forget_passes_over(Participant& participant, uint64_t changed) {
+    bool any = false;
+    for (const BackwardCall& call : participant.backwards)
+      for (const Root& root : call.roots) any = any || (root.from->optimizers & changed) != 0;
+    if (!any) return;
+    participant.backwards.clear();
+    if (participant.refusal.empty()) participant.refusal = refusals::other_step();
+  }
+
   /// Nobody tells when the program holds the optimizer by its base class, whose zero_grad() is not virtual.
   static bool are_cleared(const Participant& participant) {
     for (size_t i = 0; i < participant.params.size(); ++i)
-      if (participant.notes[i].tensor != nullptr) {
+      if (participant.notes[i].is_defined()) {
         const at::Tensor& gradient = participant.params[i].grad();
         return !(participant.notes[i] == GradientNote::of(participant.params[i])) && is_clear(gradient);
       }
@@ -560,13 +638,13 @@ class Recording : public std::enable_shared_from_this<Recording> {
 
   void iteration_begins(Participant& participant) {
     participant.has_old_gradients = false;
-    graph_.forget_births();
-    sources_.learn_memory();
+    if (sources_.learn_memory()) learn_generators();
     if (!graph_.is_under_way(participant.bit)) begin_step_of(participant);
   }
 
   void begin_step_of(Participant& participant) {
     forget_past_of(participant);
+    participant.buffers_before.clear();
     participant.since = graph_.last_number();
     participant.steps_of_others = 0;
     participant.is_iterating = true;
@@ -589,12 +667,13 @@ class Recording : public std::enable_shared_from_this<Recording> {
   std::shared_ptr<Record> pending_;
   std::shared_ptr<Record> drawing_;            ///< the last one
   std::vector<std::shared_ptr<Record>> ones_;  ///< the latest, of what backward() is about to begin at
-  bool plain_ = false, plain_from_gradient_ = false;
+  bool plain_ = false;
+  uint64_t plain_gradient_ = 0;
   std::vector<const c10::StorageImpl*> plain_memory_;
   std::vector<GeneratorState> generators_;
   size_t default_generators_ = 0;
   Backward backward_;
-  std::string unknown_root_;
+  mutable std::atomic<bool> replays_ = false;
 };
 
 inline std::shared_ptr<Recording> Recording::of_this_thread() {

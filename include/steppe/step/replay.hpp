@@ -4,24 +4,23 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/gradient_comparison.hpp>
 #include <steppe/step/observed.hpp>
 #include <steppe/step/recording.hpp>
 
@@ -37,7 +36,7 @@ class Replay {
   Replay(const Recording& recording, const Participant& participant)
       : recording_(&recording), participant_(&participant) {
     const std::lock_guard<std::mutex> lock(recording.mutex());
-    check_gradients(recording);
+    check_gradients();
     for_each_root([&](const Root& root) {
       need(root.from, false);
       need_input(root.gradient, "backward()", false);
@@ -57,23 +56,25 @@ class Replay {
 
   /// The loss of passes that are not to be made again.
   static at::Tensor loss_of(const Participant& participant) {
-    at::Tensor loss;
+    Loss loss;
     for (const BackwardCall& backward : participant.backwards)
-      for (const Root& root : backward.roots) add_loss(root, root.loss, loss);
-    return loss;
+      for (const Root& root : backward.roots) loss.add(root, root.loss);
+    return loss.sum();
   }
 
   /// Tells apart sequences of operators and how they are tied together, whatever their shapes.
   uint64_t signature() const { return signature_; }
 
   /// The passes, once; gradients are added where backward() would add them. Returns the loss, if it has one element.
-  at::Tensor run() const {
+  /// `same_numbers`: operators draw the random numbers that they drew before, else new ones.
+  at::Tensor run(bool same_numbers = true) const {
     const Pause pause;
+    const Recording::Replaying replaying(*recording_);
     AutocastScope autocast;
     std::vector<std::vector<at::Tensor>> values(calls_.size());
     std::vector<std::vector<uint32_t>> uses(calls_.size());
     for (size_t i = 0; i < calls_.size(); ++i) uses[i] = calls_[i].uses;
-    at::Tensor loss;
+    Loss loss;
     for (size_t i = 0; i < calls_.size(); ++i) {
       const Call& call = calls_[i];
       autocast.set(call.record ? call.record->autocast : outside_);
@@ -81,14 +82,14 @@ class Replay {
       for (const Source& source : call.inputs)
         given.push_back(source.call < 0 ? source.tensor : values[static_cast<size_t>(source.call)][source.output]);
       if (call.record)
-        values[i] = execute(*call.record, std::move(given), uses[i]);
+        values[i] = execute(*call.record, std::move(given), uses[i], same_numbers);
       else
         go_back(*call.backward, std::move(given), loss);
       for (const Source& source : call.inputs)
         if (source.call >= 0 && --uses[static_cast<size_t>(source.call)][source.output] == 0)
           values[static_cast<size_t>(source.call)][source.output] = at::Tensor();
     }
-    return loss;
+    return loss.sum();
   }
 
   /// Makes the passes at the weights as they are, and throws unless the gradients come out as they stand. Gradients,
@@ -101,20 +102,18 @@ class Replay {
     std::optional<std::vector<at::Tensor>> once_more;
     for (size_t i = 0; i < seen.size(); ++i) {
       const at::Tensor& param = participant_->params[i];
-      if (equal(seen[i], param.grad())) continue;
+      if (comparison::equal(seen[i], param.grad())) continue;
       // Where the backward pass itself gives other bits each time, rounding has to be forgiven.
       if (!once_more) once_more = gradients_of_run();
-      const bool varies = param.is_cuda() || !equal(seen[i], (*once_more)[i]);
+      const bool varies = param.is_cuda() || !comparison::equal(seen[i], (*once_more)[i]);
       TORCH_CHECK(
-          varies && close(seen[i], param.grad()),
+          varies && comparison::close(seen[i], param.grad()),
           "steppe: step() cannot repeat this loop: made again at the same weights, its ", calls_.size(),
           " calls give the parameter ", i, " of shape ", param.sizes(),
-          " another gradient than backward() left, by up to ", difference(seen[i], param.grad()),
+          " another gradient than backward() left, by up to ", comparison::difference(seen[i], param.grad()),
           ". Likely causes: gradients that were changed between backward() and step() (clip_grad_norm(), "
-          "clip_grad_value() and before_descent() of the optimizer take the place of that), a hook of a tensor, a "
-          "value "
-          "that was written through a pointer, or an operator whose result differs each time; or hand the pass over as "
-          "step(closure)");
+          "clip_grad_value() and before_descent() of the optimizer take the place of that), a value that was written "
+          "through a pointer, or an operator whose result differs each time; or hand the pass over as step(closure)");
     }
   }
 
@@ -145,7 +144,7 @@ class Replay {
       for (const Root& root : backward.roots) visit(root);
   }
 
-  void check_gradients(const Recording& recording) const {
+  void check_gradients() const {
     const Participant& own = *participant_;
     bool any = false, as_left = true;
     for (size_t i = 0; i < own.params.size(); ++i) {
@@ -153,36 +152,17 @@ class Replay {
       as_left = as_left && own.notes[i] == GradientNote::of(own.params[i]);
     }
     TORCH_CHECK(any, "steppe: step() found no gradient: call backward() before it, as for any optimizer", kClosure);
-    TORCH_CHECK(own.refusal.empty(), "steppe: step() cannot repeat this loop: ", own.refusal, ". ",
-                cure_of(own.refusal), kClosure);
+    TORCH_CHECK(own.refusal.empty(), "steppe: step() cannot repeat this loop: ", own.refusal.why, ". ",
+                own.refusal.cure, kClosure);
     TORCH_CHECK(!own.backwards.empty() || !own.has_stepped || !as_left,
                 "steppe: step() was called again without a backward() since the last step; call it once for each",
                 kClosure);
-    TORCH_CHECK(
-        !own.backwards.empty() || recording.unknown_root().empty(),
-        "steppe: step() cannot repeat this loop: backward() began at ", recording.unknown_root(),
-        ", which is no operator that was seen on this thread: a torch::autograd::Function, a TorchScript graph that "
-        "was "
-        "compiled (torch::jit::setGraphExecutorOptimize(false) runs its operators one by one), or a forward pass on "
-        "another thread (call replay(true) on the thread that trains)",
-        kClosure);
     TORCH_CHECK(!own.backwards.empty(),
                 "steppe: step() cannot repeat this loop: its forward pass was not seen. It ran on another thread than "
                 "the one that the optimizer was made on (call replay(true) on the thread that trains), or before that",
                 kClosure);
-    TORCH_CHECK(as_left,
-                "steppe: step() cannot repeat this loop: gradients were changed between backward() and step(). ",
-                cure_of(""), kClosure);
-  }
-
-  static const char* cure_of(const std::string& refusal) {
-    if (refusal.find("not cleared") != std::string::npos) return "Call zero_grad() in each iteration";
-    if (refusal.find("began at") != std::string::npos) return "Call backward() on the result of an operator";
-    if (refusal.find("create_graph") != std::string::npos || refusal.find("computed from one") != std::string::npos)
-      return "A gradient that is part of the loss cannot be computed again from operators";
-    return "clip_grad_norm(), clip_grad_value() or a hook by before_descent() (unscaling, an all-reduce) on the "
-           "optimizer "
-           "take the place of that";
+    const Refusal changed = refusals::changed("gradients were changed between backward() and step()");
+    TORCH_CHECK(as_left, "steppe: step() cannot repeat this loop: ", changed.why, ". ", changed.cure, kClosure);
   }
 
   void need(const std::shared_ptr<Record>& record, bool own) {
@@ -202,6 +182,9 @@ class Replay {
   void need_input(const Input& input, const std::string& by, bool own, const Recording* recording = nullptr) {
     switch (input.kind) {
       case Input::Kind::Constant:
+        TORCH_CHECK(!own, "steppe: step() cannot repeat the forward pass: ", by,
+                    " wrote to memory of a tensor of shape ", input.tensor.sizes(),
+                    " that is the program's own; write to a clone()", kClosure);
         return check_constant(input, by);
       case Input::Kind::Parameter:
         TORCH_CHECK(recording == nullptr || recording->changes_of(input.tensor) == input.version,
@@ -279,7 +262,6 @@ class Replay {
         for (const Root& root : call.backward->roots) {
           call.inputs.push_back({place.at(root.from.get()), root.output, {}});
           call.inputs.push_back(source_of(root.gradient, false, place));
-          add_loss(root, root.loss, loss_);
         }
       } else {
         const bool own = needed_.at(call.record.get()).own;
@@ -293,8 +275,10 @@ class Replay {
       for (const Source& source : call.inputs)
         if (source.call >= 0) ++calls_[static_cast<size_t>(source.call)].uses[source.output];
     }
+    loss_ = loss_of(*participant_);
     sign();
     needed_.clear();
+    collected_.clear();
   }
 
   void collect(const std::shared_ptr<Record>& first, std::vector<std::shared_ptr<Record>>& records) {
@@ -303,7 +287,7 @@ class Replay {
       const std::shared_ptr<Record> record = std::move(rest.back());
       rest.pop_back();
       const auto found = needed_.find(record.get());
-      if (found == needed_.end() || !collected_.insert({record.get(), true}).second) continue;
+      if (found == needed_.end() || !collected_.insert(record.get()).second) continue;
       records.push_back(record);
       for (const Input& input : record->inputs) {
         if (input.from) rest.push_back(input.from);
@@ -327,14 +311,23 @@ class Replay {
     return {place.at(input.from.get()), input.output, {}};
   }
 
-  /// Adds what backward() differentiates, if that is one number.
-  static void add_loss(const Root& root, const at::Tensor& value, at::Tensor& sum) {
-    if (!root.loss.defined()) return;
-    const c10::NoGradGuard no_grad;
-    const at::Tensor& weight = root.gradient.tensor;
-    const at::Tensor loss = weight.defined() ? value.detach() * weight : value.detach();
-    sum = sum.defined() ? sum + loss : loss;
-  }
+  /// What backward() differentiates, if it was always called on single elements.
+  class Loss {
+   public:
+    void add(const Root& root, const at::Tensor& value) {
+      is_known_ = is_known_ && root.loss.defined();
+      if (!is_known_) return;
+      const c10::NoGradGuard no_grad;
+      const at::Tensor& weight = root.gradient.tensor;
+      const at::Tensor loss = weight.defined() ? value.detach() * weight : value.detach();
+      sum_ = sum_.defined() ? sum_ + loss.to(sum_.device()) : loss;
+    }
+    at::Tensor sum() const { return is_known_ ? sum_ : at::Tensor(); }
+
+   private:
+    bool is_known_ = true;
+    at::Tensor sum_;
+  };
 
   void sign() {
     const auto add = [this](uint64_t part) {
@@ -348,7 +341,7 @@ class Replay {
   }
 
   static std::vector<at::Tensor> execute(const Record& record, std::vector<at::Tensor> given,
-                                         const std::vector<uint32_t>& uses) {
+                                         const std::vector<uint32_t>& uses, bool same_numbers) {
     std::vector<c10::IValue> stack = record.arguments;
     for (size_t i = 0; i < given.size();) {
       const Input& input = record.inputs[i];
@@ -364,7 +357,7 @@ class Replay {
     given.clear();
     {
       const c10::AutoGradMode grad_mode(record.grad_mode);
-      if (record.drew.empty()) {
+      if (record.drew.empty() || !same_numbers) {
         record.op->handle.callBoxed(&stack);
       } else {
         const GeneratorsAsNoted generators(record.drew);
@@ -380,7 +373,7 @@ class Replay {
     return outputs;
   }
 
-  void go_back(const BackwardCall& backward, std::vector<at::Tensor> given, at::Tensor& loss) const {
+  void go_back(const BackwardCall& backward, std::vector<at::Tensor> given, Loss& loss) const {
     std::vector<at::Tensor> values, gradients;
     for (size_t i = 0; i < backward.roots.size(); ++i) {
       at::Tensor& value = values.emplace_back(std::move(given[2 * i]));
@@ -388,7 +381,7 @@ class Replay {
       TORCH_CHECK(value.requires_grad(),
                   "steppe: the value that backward() was called on has no gradient when it is computed again; hand the "
                   "pass over as step(closure)");
-      add_loss(backward.roots[i], value, loss);
+      loss.add(backward.roots[i], value);
     }
     std::vector<at::Tensor> params;
     for (const at::Tensor& param : participant_->params)
@@ -429,51 +422,10 @@ class Replay {
     std::vector<at::Tensor> kept_;
   };
 
-  /// A gradient to compare; an undefined one is zero.
-  static at::Tensor dense(const at::Tensor& gradient, const at::Tensor& other) {
-    if (!gradient.defined()) return at::zeros_like(dense(other, other));
-    return gradient.is_sparse() ? gradient.detach().to_dense() : gradient.detach();
-  }
-
-  static bool equal(const at::Tensor& a, const at::Tensor& b) {
-    if (!a.defined() && !b.defined()) return true;
-    const c10::NoGradGuard no_grad;
-    const at::Tensor x = dense(a, b), y = dense(b, a);
-    return x.eq(y).logical_or(x.ne(x).logical_and(y.ne(y))).all().item<bool>();
-  }
-
-  /// Within 1000 roundings of the largest component.
-  static bool close(const at::Tensor& a, const at::Tensor& b) {
-    const c10::NoGradGuard no_grad;
-    const double largest = dense(b, a).abs().max().item<double>();
-    return difference(a, b) <= 1000.0 * rounding_of(b.defined() ? b.scalar_type() : a.scalar_type()) * largest;
-  }
-
-  static double rounding_of(at::ScalarType type) {
-    switch (type) {
-      case at::kDouble:
-      case at::kComplexDouble:
-        return std::numeric_limits<double>::epsilon();
-      case at::kHalf:
-        return 0x1p-10;
-      case at::kBFloat16:
-        return 0x1p-7;
-      default:
-        return std::numeric_limits<float>::epsilon();
-    }
-  }
-
-  static double difference(const at::Tensor& a, const at::Tensor& b) {
-    if (!a.defined() && !b.defined()) return 0.0;
-    const c10::NoGradGuard no_grad;
-    const at::Tensor x = dense(a, b), y = dense(b, a);
-    return x.sub(y).abs().max().item<double>();
-  }
-
   const Recording* recording_;
   const Participant* participant_;
   std::unordered_map<const Record*, Need> needed_;
-  std::unordered_map<const Record*, bool> collected_;
+  std::unordered_set<const Record*> collected_;
   std::vector<std::shared_ptr<Record>> open_;
   std::vector<Call> calls_;
   std::vector<at::Tensor> others_written_;  ///< buffers that are not its own, which the passes may write to

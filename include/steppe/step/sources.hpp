@@ -4,11 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/TensorImpl.h>
-#include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -29,16 +30,16 @@ class Sources {
  public:
   const std::vector<Participant*>& participants() const { return participants_; }
 
-  /// Errors: 64 others take part already.
-  void add(Participant& participant) {
+  /// False: 64 others take part already.
+  bool add(Participant& participant) {
     uint64_t taken = 0;
     for (const Participant* other : participants_) taken |= other->bit;
     participant.bit = 1;
     while (participant.bit != 0 && (taken & participant.bit) != 0) participant.bit <<= 1;
-    TORCH_CHECK(participant.bit != 0,
-                "steppe: 64 optimizers record on this thread already; call replay(false) on those that do not need it");
+    if (participant.bit == 0) return false;
     participants_.push_back(&participant);
     learn();
+    return true;
   }
 
   void remove(Participant& participant) {
@@ -69,14 +70,23 @@ class Sources {
     sources_.swap(found);
   }
 
-  /// Memory moves, by Module::to() for one.
-  void learn_memory() {
+  /// Memory moves, by Module::to() for one. Returns whether it has.
+  bool learn_memory() {
     bool moved = false;
     for (const auto& source : sources_) {
       const c10::StorageImpl* storage = memory_of(source.second.tensor);
       moved = moved || (storage != nullptr && memory_.count(storage) == 0);
     }
     if (moved) learn();
+    return moved;
+  }
+
+  /// Until when, of these optimizers, the last to make a step has made it.
+  uint64_t last_step_of(uint64_t optimizers) const {
+    uint64_t last = 0;
+    for (const Participant* participant : participants_)
+      if ((participant->bit & optimizers) != 0) last = std::max(last, participant->since);
+    return last;
   }
 
   /// The source that this tensor is, or null.
@@ -100,17 +110,21 @@ class Sources {
 
   /// Values in this memory are other ones now; parameters may share it.
   void note_change(const c10::StorageImpl* storage) {
-    if (storage == nullptr) return;
-    for (Participant* participant : participants_)
-      for (const at::Tensor& param : participant->params)
-        if (memory_of(param) == storage) ++sources_.at(param.unsafeGetTensorImpl()).changes;
+    if (storage != nullptr) note_changes({storage});
+  }
+  void note_changes(const std::unordered_set<const c10::StorageImpl*>& changed) {
+    for (auto& source : sources_)
+      if (!source.second.is_buffer && changed.count(memory_of(source.second.tensor)) != 0) ++source.second.changes;
   }
 
+  /// A buffer is about to be written to: what it held before the step is kept.
   void save_buffer(const at::Tensor& buffer) {
-    for (Participant* participant : participants_)
-      for (const at::Tensor& own : participant->buffers)
-        if (own.is_same(buffer) && participant->buffers_before.count(buffer.unsafeGetTensorImpl()) == 0)
-          participant->buffers_before[buffer.unsafeGetTensorImpl()] = buffer.detach().clone();
+    for (Participant* participant : participants_) {
+      const Source* source = of(buffer);
+      if (source == nullptr || (source->optimizers & participant->bit) == 0) continue;
+      at::Tensor& before = participant->buffers_before[buffer.unsafeGetTensorImpl()];
+      if (!before.defined()) before = buffer.detach().clone();
+    }
   }
 
   // Gradients that a backward() has left.
@@ -129,7 +143,8 @@ class Sources {
     if (gradient == gradients_.end()) return;
     for (Participant* participant : participants_)
       if ((participant->bit & gradient->second.optimizers) != 0 && participant->refusal.empty())
-        participant->refusal = "a gradient was changed by " + op.name + " between backward() and step()";
+        participant->refusal =
+            refusals::changed("a gradient was changed by " + op.name + " between backward() and step()");
   }
 
   void forget_gradients_of(uint64_t bit) {

@@ -61,6 +61,7 @@ class TwoPass {
   }
 
   void replay_rng(bool on) { replay_rng_ = on; }
+  bool replays_rng() const { return replay_rng_; }
   void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
   void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
   const Report& report() const { return report_; }

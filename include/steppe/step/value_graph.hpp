@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/StorageImpl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <iterator>
@@ -65,12 +66,12 @@ class ValueGraph {
   bool is_writable(const Operator& op, const at::Tensor& tensor, bool differentiable, Record& record) {
     if (!tensor.defined()) return true;
     const c10::StorageImpl* storage = memory_of(tensor);
-    const Source* source = sources_.of(tensor);
-    if (source != nullptr && source->is_buffer) {
-      sources_.save_buffer(tensor);
+    const Source* shared = sources_.in(storage);
+    if (shared != nullptr && shared->is_buffer) {
+      sources_.save_buffer(shared->tensor);
       return true;
     }
-    if (source != nullptr || sources_.is_parameter_memory(storage)) {
+    if (shared != nullptr || sources_.of(tensor) != nullptr) {
       if (op.renormalizes_weights) return true;
       sources_.note_change(storage);
       return false;
@@ -78,7 +79,7 @@ class ValueGraph {
     if (values_.count(tensor.unsafeGetTensorImpl()) != 0 || memories_.count(storage) != 0) return true;
     sources_.note_write(op, storage);
     const at::Tensor base = tensor.is_view() ? at::Tensor(tensor._base()) : tensor;
-    const bool is_new = births_.count(storage) != 0 && base.is_non_overlapping_and_dense();
+    const bool is_new = is_of_this_step(storage, record.optimizers) && base.is_non_overlapping_and_dense();
     if (is_new)
       take_over(base, record);
     else if (differentiable)
@@ -116,7 +117,7 @@ class ValueGraph {
       refuse(record, tensor,
              "that shares memory with a parameter but is not it (made by data() or from_blob()?); use the "
              "parameter itself or its detach()");
-    else if (is_from_gradient(storage))
+    else if (is_from_gradient(storage, record.optimizers))
       refuse(record, tensor, "that was computed from a gradient of this pass; hand the passes over as step(closure)");
     else if (tensor.requires_grad() && !tensor.is_leaf() && others_.count(tensor.unsafeGetTensorImpl()) == 0)
       refuse(record, tensor, made_by(tensor));
@@ -185,18 +186,25 @@ class ValueGraph {
     sweep_at_times();
   }
 
-  /// Memory that an operator made which depends on no parameter; `from_gradient`: but on a gradient of this pass.
-  void bear(const at::Tensor& tensor, bool from_gradient) {
+  /// Memory that an operator made which depends on no parameter, but on a gradient with a number if that is not 0.
+  void bear(const at::Tensor& tensor, uint64_t gradient) {
     Birth& birth = births_[memory_of(tensor)];
+    if (birth.number == 0) birth.number = next_number();
     birth.storage = tensor.storage().getWeakStorageImpl();
-    birth.from_gradient = birth.from_gradient || from_gradient;
+    birth.gradient = std::max(birth.gradient, gradient);
     sweep_at_times();
   }
-  void forget_births() { births_.clear(); }
 
-  bool is_from_gradient(const c10::StorageImpl* storage) const {
+  /// Made since the last step of each of these optimizers.
+  bool is_of_this_step(const c10::StorageImpl* storage, uint64_t optimizers) const {
     const auto birth = births_.find(storage);
-    return (birth != births_.end() && birth->second.from_gradient) || sources_.is_gradient_memory(storage);
+    return birth != births_.end() && birth->second.number > sources_.last_step_of(optimizers);
+  }
+
+  /// The number of the gradient that memory was computed from, or 0.
+  uint64_t gradient_of(const c10::StorageImpl* storage) const {
+    const auto birth = births_.find(storage);
+    return birth == births_.end() ? 0 : birth->second.gradient;
   }
 
   /// A forward pass of an optimizer's parameters is under way: a value with a gradient is alive.
@@ -245,7 +253,6 @@ class ValueGraph {
       if (!keep) dropped.push_back(std::move(memory->second.writer));
       memory = keep ? std::next(memory) : memories_.erase(memory);
     }
-    births_.clear();
     sweep();
   }
 
@@ -258,7 +265,8 @@ class ValueGraph {
   };
   struct Birth {
     WeakStorage storage = no_storage();
-    bool from_gradient = false;
+    uint64_t number = 0;
+    uint64_t gradient = 0;
   };
   struct Constant {
     WeakStorage storage = no_storage();
@@ -278,6 +286,10 @@ class ValueGraph {
 
   void note_output(const at::Tensor& tensor, const std::shared_ptr<Record>& record, uint32_t number) {
     if (sources_.of(tensor) != nullptr) return;
+    for (const Input& input : record->inputs)  // data, in the shape or type of a value that it had already
+      if (input.kind == Input::Kind::Constant && !input.written && memory_of(input.tensor) != nullptr &&
+          memory_of(input.tensor) == memory_of(tensor))
+        return;
     Value& value = values_[tensor.unsafeGetTensorImpl()];
     value = {weak(tensor), record, number};
     recent_[recent_count_++ % recent_.size()] = tensor.unsafeGetTensorImpl();
@@ -378,6 +390,10 @@ class ValueGraph {
   static void refuse(Record& record, const at::Tensor& tensor, const std::string& why) {
     if (record.refusal.empty())
       record.refusal = record.op->name + " was given a tensor of shape " + shape_of(tensor) + " " + why;
+  }
+
+  bool is_from_gradient(const c10::StorageImpl* storage, uint64_t optimizers) const {
+    return sources_.is_gradient_memory(storage) || gradient_of(storage) > sources_.last_step_of(optimizers);
   }
 
   void sweep_at_times() {
