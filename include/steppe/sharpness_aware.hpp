@@ -245,6 +245,7 @@ class SharpnessAware : public Base {
   /// nothing changed: passes that cannot be made again, each by name.
   at::Tensor step(Closure closure = nullptr) override {
     if (!closure) return step_of_recording();
+    two_pass_.check_between_steps("step()");
     const StepPlan step_plan = plan();
     recorder_.stop("step(closure)");
     at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });

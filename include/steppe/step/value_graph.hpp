@@ -276,6 +276,7 @@ class ValueGraph {
   /// Neither its graph nor its gradient are wanted.
   Input take_constant(Input input) {
     if (memory_of(input.tensor) != nullptr) {
+      if (input.tensor.nbytes() >= kLarge && constants_.count(memory_of(input.tensor)) == 0) sweep();
       Constant& constant = constants_[memory_of(input.tensor)];
       if (constant.storage.use_count() == 0) constant.storage = input.tensor.storage().getWeakStorageImpl();
     }
@@ -421,6 +422,9 @@ class ValueGraph {
     for (auto birth = births_.begin(); birth != births_.end();)
       birth = birth->second.storage.use_count() == 0 ? births_.erase(birth) : std::next(birth);
   }
+
+  /// Bytes of a constant from which on the ones of passes that are over are let go at once.
+  static constexpr size_t kLarge = 1 << 16;
 
   Sources& sources_;
   std::unordered_map<const c10::TensorImpl*, Value> values_;
