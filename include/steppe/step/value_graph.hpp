@@ -7,6 +7,7 @@
 #include <ATen/core/ivalue.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/StorageImpl.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <algorithm>
 #include <array>
