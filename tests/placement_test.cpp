@@ -2,11 +2,16 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -255,6 +260,31 @@ TEST(Placement, PassTwoSeesTheMovedWeightsInEveryWayOfHoldingThem) {
     loss.backward();
     return loss;
   });
+}
+
+TEST(Placement, InPlaceAnotherThreadMayEvaluateTheModelAllAlong) {
+  torch::nn::Sequential model(torch::nn::Linear(64, 256), torch::nn::ReLU(), torch::nn::Linear(256, 8));
+  const at::Tensor x = torch::randn({16, 64});
+  SAM<SGD> sam(model, SGDOptions(0.01), Options().placement(Placement::InPlace));
+  const void* const address = model->parameters()[0].data_ptr();
+  std::atomic<bool> stops = false;
+  std::atomic<int> evaluations = 0;
+  std::atomic<bool> finite = true;
+  std::thread reader([&] {
+    const c10::NoGradGuard no_grad;
+    for (; !stops; ++evaluations)
+      if (!model->forward(x).isfinite().all().item<bool>()) finite = false;
+  });
+  for (int step = 0; step < 100 || evaluations < 10; ++step)
+    sam.step([&] {
+      EXPECT_EQ(model->parameters()[0].data_ptr(), address);
+      const at::Tensor loss = model->forward(x).square().mean();
+      loss.backward();
+      return loss;
+    });
+  stops = true;
+  reader.join();
+  EXPECT_TRUE(finite);
 }
 
 }  // namespace

@@ -72,6 +72,91 @@ TEST(SharpnessAware, ConstructorNamesWhatIsWrong) {
             std::string::npos);
 }
 
+TEST(SharpnessAware, IsMadeFromWhatLibTorchsOptimizersAreMadeFrom) {
+  torch::nn::Sequential holder(torch::nn::Linear(2, 2), torch::nn::BatchNorm1d(2));
+  const std::shared_ptr<torch::nn::SequentialImpl> pointer = holder.ptr();
+  const auto expect_attached = [&](auto&& sam) {
+    ASSERT_EQ(sam.param_groups()[0].params().size(), 4u);
+    const at::Tensor x = torch::randn({8, 2});
+    sam.step([&] {
+      const at::Tensor loss = holder->forward(x).pow(4).mean();
+      loss.backward();
+      return loss;
+    });
+  };
+  expect_attached(SAM<SGD>(*holder, SGDOptions(0.1)));
+  expect_attached(SAM<SGD>(holder, 0.1));
+  expect_attached(SAM<SGD>(pointer, {0.1}, Options().rho(0.1)));
+  expect_attached(SAM<SGD>(std::shared_ptr<torch::nn::Module>(pointer), SGDOptions(0.1)));
+  expect_attached(SAM<torch::optim::Adam>(*holder));
+  expect_attached(SAM<torch::optim::AdamW>(holder));
+  EXPECT_EQ(holder[1]->as<torch::nn::BatchNorm1d>()->num_batches_tracked.item<int64_t>(), 6);  // pass 1 of each
+  expect_attached(ZSharp<torch::optim::LBFGS>(pointer));
+  SAM<torch::optim::Adam> bare(holder->parameters());
+  EXPECT_EQ(bare.options().rho(), 0.05);
+  const std::shared_ptr<torch::nn::Module> none;
+  EXPECT_NE(message_of([&] { SAM<SGD>(none, SGDOptions(0.1)); }).find("pointer to the model is null"),
+            std::string::npos);
+}
+
+TEST(SharpnessAware, AGroupMayBeEmptyAsInLibTorch) {
+  const at::Tensor w = vector_of(1.0);
+  const OptimizerParamGroup none(std::vector<at::Tensor>{}), some({w});
+  SAM<SGD> sam(std::vector<OptimizerParamGroup>{none, some}, SGDOptions(0.25));
+  sam.add_param_group(none);
+  sam.step(bowl({w}));
+  EXPECT_LT(w[0].item<double>(), 1.0);
+  std::stringstream file;
+  torch::save(sam, file);
+  torch::load(sam, file);
+}
+
+TEST(SharpnessAware, BuffersOfNoModuleAreGuardedInPassTwo) {
+  const at::Tensor w = vector_of(1.0), counter = torch::zeros({}, at::kLong);
+  SAM<SGD> sam(std::vector<at::Tensor>{w}, SGDOptions(0.0));
+  sam.attach({counter});
+  const auto counted = [&](const auto& step) {
+    step([&] {
+      counter.add_(1);
+      return bowl({w})();
+    });
+    return counter.item<int64_t>();
+  };
+  EXPECT_EQ(counted([&](const auto& pass) { sam.step(pass); }), 1);
+  EXPECT_EQ(counted([&](const auto& pass) {
+              sam.zero_grad();
+              pass();
+              if (sam.ascend()) pass();
+              sam.descend();
+            }),
+            2);
+}
+
+TEST(SharpnessAware, BatchNormDoesNotSeePassTwoThoughOnlyParametersAreKnown) {
+  torch::nn::Sequential net(torch::nn::Linear(2, 2), torch::nn::BatchNorm1d(2));
+  const at::Tensor x = torch::randn({8, 2});
+  const auto& norm = *net[1]->as<torch::nn::BatchNorm1d>();
+  for (const int way : {0, 1, 2}) {
+    SAM<SGD> sam(net->parameters(), SGDOptions(0.0), Options().rho(0.5));
+    std::vector<at::Tensor> seen;
+    const auto pass = [&] {
+      const at::Tensor loss = net->forward(x).pow(4).mean();
+      loss.backward();
+      seen.push_back(norm.running_mean.clone());
+      return loss;
+    };
+    if (way == 0) {
+      sam.step(pass);
+    } else {
+      sam.zero_grad();
+      pass();
+      if (way == 2 && sam.ascend()) pass();
+      way == 2 ? sam.descend() : static_cast<void>(sam.step());
+    }
+    EXPECT_TRUE(norm.running_mean.equal(seen[0])) << way;
+  }
+}
+
 TEST(SharpnessAware, EveryMethodHasItsOwnDefaultRho) {
   const std::vector<at::Tensor> w = {vector_of(1.0)};
   EXPECT_EQ(SAM<SGD>(w, SGDOptions(0.1)).options().rho(), 0.05);

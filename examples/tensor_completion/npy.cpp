@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdint>
 #include <cstdlib>
@@ -68,7 +69,7 @@ std::vector<int64_t> shape_of(const std::string& header, const std::filesystem::
   const size_t close = text.find(')');
   if (text[0] != '(' || close == std::string::npos) refuse(file, "has a header whose shape is no tuple");
   std::vector<int64_t> shape;
-  int64_t elements = 1;
+  int64_t reach = 1;  // elements, dimensions of size 0 left out
   const char* at = text.c_str() + 1;
   for (const char* end = text.c_str() + close; at < end;) {
     if (*at == ' ' || *at == ',') {
@@ -77,10 +78,10 @@ std::vector<int64_t> shape_of(const std::string& header, const std::filesystem::
     }
     char* after = nullptr;
     const long long size = std::isdigit(static_cast<unsigned char>(*at)) ? std::strtoll(at, &after, 10) : -1;
-    if (size < 0 || (size > 0 && elements > kMostElements / size))
+    if (size < 0 || (size > 0 && reach > kMostElements / size))
       refuse(file, "has a header with the shape " + text.substr(0, close + 1) + ", which is none that can be read");
     shape.push_back(size);
-    elements *= size;
+    reach *= std::max<int64_t>(size, 1);
     at = after;
   }
   return shape;

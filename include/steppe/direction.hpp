@@ -11,8 +11,9 @@
 #include <vector>
 
 #include <steppe/kernels/ops.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// A link in ATen operations: rewrites the directions of one parameter group, given its parameters.
 ///
@@ -132,4 +133,4 @@ double default_rho_of(Ascent& ascent) {
   return rho;
 }
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

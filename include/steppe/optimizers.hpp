@@ -11,8 +11,9 @@
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/sharpness_aware.hpp>
 #include <steppe/tensorized/deviation_aware_scaling.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// Sharpness-aware minimization (arXiv 2010.01412): e = rho * g / N(g), rho 0.05.
 template <class Base>
@@ -35,4 +36,4 @@ using GCSAM = SharpnessAware<Base, ascent::Centralize, descent::Centralize>;
 template <class Base>
 using DAS = DeviationAwareScaling<Base>;
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -8,10 +8,13 @@
 #include <cmath>
 #include <optional>
 
+#include <steppe/kernels/exact.hpp>
+#include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/schedule.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// Hyper-parameters of one parameter group, kept beside LibTorch's own options for the group.
 ///
@@ -43,7 +46,7 @@ class Options {
  public:
   /// The radius at a step (from 0) under a learning rate.
   double rho_at(int64_t step, double lr) const {
-    if (!rho_schedule_ || rho() == 0.0) return rho();
+    if (!rho_schedule_ || kernels::exact::is_zero(rho())) return rho();
     const double value = rho_schedule_(step, lr);
     TORCH_CHECK(std::isfinite(value) && value >= 0.0, "steppe: the rho schedule gave ", value, " at step ", step,
                 "; rho must be finite and at least 0");
@@ -69,4 +72,4 @@ class Options {
   std::optional<double> rho_;
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -10,7 +10,9 @@
 #include <typeinfo>
 #include <vector>
 
-namespace steppe {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
 
 namespace detail {
 
@@ -76,4 +78,4 @@ inline std::vector<at::Tensor> norm_gains(const torch::nn::Module& model) {
   });
 }
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -19,9 +19,12 @@
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/exact.hpp>
+#include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// One parameter group's part of an ascent.
 struct AscentGroup {
@@ -201,7 +204,7 @@ class Perturbation {
                   group.spare.size(), " spare");
       TORCH_CHECK(std::isfinite(group.rho) && group.rho >= 0.0, "steppe: rho must be finite and at least 0, got ",
                   group.rho);
-      TORCH_CHECK(group.direction.recipe.p == groups.front().direction.recipe.p,
+      TORCH_CHECK(kernels::exact::are_equal(group.direction.recipe.p, groups.front().direction.recipe.p),
                   "steppe: the groups of a Perturbation share one norm, but have p = ",
                   groups.front().direction.recipe.p, " and p = ", group.direction.recipe.p);
       for (const at::Tensor& param : group.params) seen.push_back(param.unsafeGetTensorImpl());
@@ -220,7 +223,7 @@ class Perturbation {
   }
 
   void append_tasks(const AscentGroup& group) {
-    if (group.rho == 0.0 && !group.in_norm) return;
+    if (kernels::exact::is_zero(group.rho) && !group.in_norm) return;
     for (size_t i = 0; i < group.params.size(); ++i)
       TORCH_CHECK(!group.gradients[i].defined() || group.gradients[i].sizes() == group.params[i].sizes(),
                   "steppe: a gradient of shape ", group.gradients[i].sizes(), " does not fit its parameter of shape ",
@@ -290,4 +293,4 @@ class Perturbation {
   AscentResult result_;
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -11,7 +11,9 @@
 #include <unordered_map>
 #include <utility>
 
-namespace steppe {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
 
 /// Where w + e is written. The parameter's own memory is untouched in the first two cases: its tensor is pointed at the
 /// perturbed weights and back again, so that w needs no copy.
@@ -139,4 +141,4 @@ class PlacedParameters {
   std::unordered_map<const c10::TensorImpl*, PlacedWeights> placed_;
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -6,7 +6,9 @@
 
 #include <vector>
 
-namespace steppe {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
 
 /// Diagnostics of one step, as tensors that stay on the device: only reading one (`.item<double>()`) synchronizes.
 ///
@@ -26,4 +28,4 @@ struct Report {
   at::Tensor layer_kept_share;         ///< 1-D
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

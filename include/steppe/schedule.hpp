@@ -11,12 +11,17 @@
 #include <functional>
 #include <utility>
 
-namespace steppe::schedule {
+#include <steppe/kernels/exact.hpp>
+#include <steppe/no_fast_math.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace schedule {
 
 /// A number as a function of the step (from 0) and, for one kind, of the learning rate. Made by the functions below.
 class Schedule {
  public:
-  enum class Kind : int64_t { None, Constant, Linear, Cosine, ProportionalToLr, Custom };
+  enum class Kind : int64_t { Unset, Constant, Linear, Cosine, ProportionalToLr, Custom };
 
   /// Not set; false in a condition.
   Schedule() = default;
@@ -25,25 +30,25 @@ class Schedule {
     TORCH_CHECK(custom_, "steppe: schedule::custom needs a function from the step to the value, got an empty one");
   }
 
-  explicit operator bool() const { return kind_ != Kind::None; }
+  explicit operator bool() const { return kind_ != Kind::Unset; }
   bool needs_lr() const { return kind_ == Kind::ProportionalToLr; }
   /// Its value may be another one at another step.
-  bool varies() const { return kind_ != Kind::None && kind_ != Kind::Constant; }
+  bool varies() const { return kind_ != Kind::Unset && kind_ != Kind::Constant; }
 
   double operator()(int64_t step, double lr = 0.0) const {
     const auto& [from, to, third, fourth] = values_;
-    const double t = third > 0.0 ? std::min(static_cast<double>(step) / third, 1.0) : 1.0;
+    const double t = third > 0.0 ? (std::min)(static_cast<double>(step) / third, 1.0) : 1.0;
     switch (kind_) {
       case Kind::Linear:
         return from + (to - from) * t;
       case Kind::Cosine:
         return to + (from - to) * (1.0 + std::cos(kPi * t)) / 2.0;
       case Kind::ProportionalToLr:
-        return std::max(0.0, from + (to - from) * (lr - third) / (fourth - third));
+        return (std::max)(0.0, from + (to - from) * (lr - third) / (fourth - third));
       case Kind::Custom:
         return custom_(step);
       case Kind::Constant:
-      case Kind::None:
+      case Kind::Unset:
         break;
     }
     return from;
@@ -58,6 +63,8 @@ class Schedule {
     field("b", values_[1]);
     field("c", values_[2]);
     field("d", values_[3]);
+    TORCH_CHECK(kind >= Kind::Unset && kind <= Kind::Custom, "steppe: there is no kind of schedule with the number ",
+                static_cast<int64_t>(kind));
     TORCH_CHECK(kind != Kind::Custom || custom_,
                 "steppe: the checkpoint was written with a custom schedule; set one before loading it");
     kind_ = kind;
@@ -72,11 +79,11 @@ class Schedule {
       TORCH_CHECK(std::isfinite(value), "steppe: a schedule needs finite numbers, got ", value);
     const bool ramps = kind_ == Kind::Linear || kind_ == Kind::Cosine;
     TORCH_CHECK(!ramps || values_[2] > 0.0, "steppe: a schedule must last at least one step, got ", values_[2]);
-    TORCH_CHECK(!needs_lr() || values_[2] != values_[3],
+    TORCH_CHECK(!needs_lr() || !kernels::exact::are_equal(values_[2], values_[3]),
                 "steppe: proportional_to_lr needs two different learning rates, got ", values_[2], " twice");
   }
 
-  Kind kind_ = Kind::None;
+  Kind kind_ = Kind::Unset;
   std::array<double, 4> values_{};
   std::function<double(int64_t)> custom_;
 };
@@ -140,4 +147,5 @@ class Steps {
   int64_t from_ = 0;
 };
 
-}  // namespace steppe::schedule
+}  // namespace schedule
+STEPPE_NAMESPACE_END

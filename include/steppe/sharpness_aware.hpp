@@ -6,7 +6,6 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Type.h>
-#include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
 
@@ -21,26 +20,71 @@
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/direction.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/options.hpp>
 #include <steppe/step/group_settings.hpp>
+#include <steppe/step/model.hpp>
 #include <steppe/step/optimizer_checkpoint.hpp>
 #include <steppe/step/parameter_check.hpp>
 #include <steppe/step/recorder.hpp>
 #include <steppe/step/two_pass.hpp>
+#include <steppe/version.hpp>
 
 namespace torch::optim {
 class Adam;
 class AdamW;
 class Adagrad;
 class LBFGS;
+class RMSprop;
+class SGD;
+struct AdamOptions;
+struct AdamWOptions;
+struct AdagradOptions;
+struct LBFGSOptions;
+struct RMSpropOptions;
+struct SGDOptions;
 }  // namespace torch::optim
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 namespace detail {
 
 template <class BaseOptions>
 using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
+
+/// What LibTorch's optimizers would make of options in braces.
+template <class Base>
+struct OptionsOf {
+  using Type = void;
+};
+template <>
+struct OptionsOf<torch::optim::Adam> {
+  using Type = torch::optim::AdamOptions;
+};
+template <>
+struct OptionsOf<torch::optim::AdamW> {
+  using Type = torch::optim::AdamWOptions;
+};
+template <>
+struct OptionsOf<torch::optim::Adagrad> {
+  using Type = torch::optim::AdagradOptions;
+};
+template <>
+struct OptionsOf<torch::optim::LBFGS> {
+  using Type = torch::optim::LBFGSOptions;
+};
+template <>
+struct OptionsOf<torch::optim::RMSprop> {
+  using Type = torch::optim::RMSpropOptions;
+};
+template <>
+struct OptionsOf<torch::optim::SGD> {
+  using Type = torch::optim::SGDOptions;
+};
+
+/// Bases that have default options.
+template <class Base, class Parameters>
+using WithDefaults = std::enable_if_t<std::is_constructible_v<Base, Parameters>>;
 
 /// Bases whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
 template <class Base>
@@ -85,16 +129,19 @@ class SharpnessAware : public Base {
  public:
   using Closure = torch::optim::Optimizer::LossClosure;
 
-  /// The module's parameters; its buffers are guarded in pass 2 and its normalization gains known, as by attach().
-  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
-  SharpnessAware(const torch::nn::Module& model, const BaseOptions& base_options, Options options = {},
-                 Ascent ascent = {}, Descent descent = {})
-      : SharpnessAware(model.parameters(), base_options, std::move(options), std::move(ascent), std::move(descent)) {
+  /// The parameters of a module, which may be behind its holder or a shared_ptr; its buffers are guarded in pass 2 and
+  /// its normalization gains known, as by attach().
+  template <class Model, class BaseOptions = typename detail::OptionsOf<Base>::Type,
+            class = detail::NotOurs<BaseOptions>, class = std::enable_if_t<step::is_model<Model>>>
+  SharpnessAware(const Model& model, const BaseOptions& base_options, Options options = {}, Ascent ascent = {},
+                 Descent descent = {})
+      : SharpnessAware(step::module_of(model).parameters(), base_options, std::move(options), std::move(ascent),
+                       std::move(descent)) {
     attach(model);
   }
 
   /// A list of parameters.
-  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
+  template <class BaseOptions = typename detail::OptionsOf<Base>::Type, class = detail::NotOurs<BaseOptions>>
   SharpnessAware(std::vector<at::Tensor> params, const BaseOptions& base_options, Options options = {},
                  Ascent ascent = {}, Descent descent = {})
       : Base(detail::checked(std::move(params)), base_options), defaults_of_groups_{options, ascent, descent} {
@@ -102,10 +149,26 @@ class SharpnessAware : public Base {
   }
 
   /// Parameter groups; all start with the same options, which options(i) changes.
-  template <class BaseOptions, class = detail::NotOurs<BaseOptions>>
+  template <class BaseOptions = typename detail::OptionsOf<Base>::Type, class = detail::NotOurs<BaseOptions>>
   SharpnessAware(std::vector<torch::optim::OptimizerParamGroup> groups, const BaseOptions& base_options,
                  Options options = {}, Ascent ascent = {}, Descent descent = {})
       : Base(detail::checked(std::move(groups)), base_options), defaults_of_groups_{options, ascent, descent} {
+    initialize();
+  }
+
+  /// With the base's default options, where it has some.
+  template <class Model, class AnyBase = Base, class = std::enable_if_t<step::is_model<Model>>,
+            class = detail::WithDefaults<AnyBase, std::vector<at::Tensor>>>
+  explicit SharpnessAware(const Model& model) : SharpnessAware(step::module_of(model).parameters()) {
+    attach(model);
+  }
+  template <class AnyBase = Base, class = detail::WithDefaults<AnyBase, std::vector<at::Tensor>>>
+  explicit SharpnessAware(std::vector<at::Tensor> params) : Base(detail::checked(std::move(params))) {
+    initialize();
+  }
+  template <class AnyBase = Base, class = detail::WithDefaults<AnyBase, std::vector<torch::optim::OptimizerParamGroup>>>
+  explicit SharpnessAware(std::vector<torch::optim::OptimizerParamGroup> groups)
+      : Base(detail::checked(std::move(groups))) {
     initialize();
   }
 
@@ -118,11 +181,23 @@ class SharpnessAware : public Base {
         "steppe::Options is the third");
   }
 
-  /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2 and tells normalization
-  /// gains from biases. Call it again after adding buffers.
-  void attach(const torch::nn::Module& model) {
-    two_pass_.attach(model);
+  /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2, keeps that pass from the
+  /// gradients of its parameters that another optimizer has, and tells normalization gains from biases. Call it again
+  /// after adding buffers.
+  template <class Model>
+  std::enable_if_t<step::is_model<Model>> attach(const Model& model) {
+    two_pass_.attach(step::module_of(model));
     recorder_.learn(all_params(), two_pass_.buffers());
+  }
+  /// Guards these buffers as well, in the place of those of an earlier call.
+  void attach(std::vector<at::Tensor> buffers) {
+    two_pass_.attach(std::move(buffers));
+    recorder_.learn(all_params(), two_pass_.buffers());
+  }
+  /// Those of a torch::jit::Module, or of whatever else has buffers().
+  template <class Script>
+  std::enable_if_t<step::has_buffers<Script>> attach(const Script& module) {
+    attach(step::buffers_of(module));
   }
 
   Options& options(size_t group = 0) { return group_at(group).options; }
@@ -215,6 +290,7 @@ class SharpnessAware : public Base {
   template <class... Arguments>
   void zero_grad(Arguments... arguments) {
     Base::zero_grad(arguments...);
+    two_pass_.note_gradients(all_params());
     recorder_.learn(all_params(), two_pass_.buffers());
     recorder_.gradients_are_cleared();
   }
@@ -228,7 +304,7 @@ class SharpnessAware : public Base {
   /// Steps that clip_grad_norm() left unclipped because the norm was not finite. Reading it waits for the device.
   int64_t non_finite_clips() const { return two_pass_.non_finite_clips(); }
   /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
-  int64_t memory_bytes() const { return two_pass_.memory().bytes(); }
+  int64_t memory_bytes() const { return two_pass_.memory_bytes(); }
   /// Frees them; the next step makes them anew. Errors: a step was captured into a CUDA graph.
   void release_memory() { two_pass_.release_memory(); }
   /// Where the perturbed values of a parameter were in the last step.
@@ -325,6 +401,7 @@ class SharpnessAware : public Base {
     defaults_of_groups_.fill_rho();
     sync_groups();
     for (Group& group : groups_) group.validate();
+    two_pass_.note_gradients(all_params());
     if constexpr (detail::StepsWithoutClosure<Base>::value) recorder_.start(all_params(), two_pass_.buffers(), false);
   }
 
@@ -401,7 +478,7 @@ class SharpnessAware : public Base {
       const auto& base_group = this->param_groups()[k];
       group.validate();
       check.group(base_group.params());
-      TORCH_CHECK(group.options.p() == groups_.front().options.p(),
+      TORCH_CHECK(kernels::exact::are_equal(group.options.p(), groups_.front().options.p()),
                   "steppe: parameter groups share one norm, but group 0 "
                   "has p = ",
                   groups_.front().options.p(), " and group ", k, " has p = ", group.options.p());
@@ -448,7 +525,7 @@ class SharpnessAware : public Base {
 
   OwnCheckpoint own_checkpoint() const {
     OwnCheckpoint own;
-    own.base = c10::demangle(typeid(Base).name());
+    own.base = checkpoint::name_of<Base>();
     own.step = step_;
     own.non_finite_steps = two_pass_.non_finite_steps();
     own.non_finite_clips = two_pass_.non_finite_clips();
@@ -487,4 +564,4 @@ class SharpnessAware : public Base {
   bool captured_ = false;  ///< the step at hand goes into a CUDA graph
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -6,3 +6,14 @@
 #define STEPPE_VERSION_MINOR 1
 #define STEPPE_VERSION_PATCH 0
 #define STEPPE_VERSION "0.1.0"
+
+// The version is a part of every name that the linker sees: a program may hold libraries that were built over
+// different ones. Whoever writes steppe::SAM need not know.
+#define STEPPE_VERSIONED_NAME(major, minor, patch) v##major##_##minor##_##patch
+#define STEPPE_NAMESPACE_OF(major, minor, patch) STEPPE_VERSIONED_NAME(major, minor, patch)
+#define STEPPE_NAMESPACE_BEGIN \
+  namespace steppe {           \
+  inline namespace STEPPE_NAMESPACE_OF(STEPPE_VERSION_MAJOR, STEPPE_VERSION_MINOR, STEPPE_VERSION_PATCH) {
+#define STEPPE_NAMESPACE_END \
+  }                          \
+  }

@@ -18,12 +18,13 @@ set(floors
   "steppe/step/.*|steppe/(options|report|parameter_roles).hpp"
   "steppe/(ascent|descent)/.*"
   "steppe/direction.hpp"
-  "steppe/(schedule|placement|version).hpp"
+  "steppe/(schedule|placement).hpp"
   "steppe/kernels/dispatch.hpp"
   "steppe/kernels/dispatch_cuda.hpp"
   "steppe/kernels/task_layout.hpp"
   "steppe/kernels/reference.hpp"
-  "steppe/kernels/.*")
+  "steppe/kernels/.*"
+  "steppe/(version|no_fast_math).hpp")
 
 function(floor_of header out)
   set(index 0)

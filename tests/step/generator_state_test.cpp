@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/bernoulli.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
@@ -32,18 +30,6 @@ TEST(GeneratorState, SeesTheNormalNumberThatWasKeptForLater) {
   EXPECT_FALSE(before == GeneratorState(own));
   before.set();
   EXPECT_TRUE(at::equal(at::randn({1}, own, at::TensorOptions().dtype(at::kDouble)), drawn));
-}
-
-TEST(GeneratorsAsNoted, DrawAgainWhatWasDrawnAndLoseNothingOfOthers) {
-  const GeneratorState noted(default_generator());
-  const at::Tensor mask = at::bernoulli(at::full({100}, 0.5));
-  at::rand({33});  // somebody else's
-  const GeneratorState stands(default_generator());
-  {
-    const GeneratorsAsNoted again({noted});
-    EXPECT_TRUE(at::equal(at::bernoulli(at::full({100}, 0.5)), mask));
-  }
-  EXPECT_TRUE(stands == GeneratorState(default_generator()));
 }
 
 }  // namespace

@@ -10,8 +10,10 @@
 #include <cstdint>
 
 #include <steppe/direction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::ascent {
+STEPPE_NAMESPACE_BEGIN
+namespace ascent {
 
 /// e = rho * T^2 d / N(T d), the ascent of ASAM (arXiv 2102.11600). T is diagonal, by one of two conventions:
 ///
@@ -61,4 +63,5 @@ class AdaptiveScale {
   }
 };
 
-}  // namespace steppe::ascent
+}  // namespace ascent
+STEPPE_NAMESPACE_END

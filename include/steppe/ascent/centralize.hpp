@@ -9,8 +9,10 @@
 #include <cstdint>
 
 #include <steppe/direction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::ascent {
+STEPPE_NAMESPACE_BEGIN
+namespace ascent {
 
 /// c = g - mean(g) over every dimension but the first, for tensors of at least two dimensions (arXiv 2004.01461;
 /// as an ascent: GCSAM, arXiv 2501.11584).
@@ -48,4 +50,5 @@ class Centralize {
   }
 };
 
-}  // namespace steppe::ascent
+}  // namespace ascent
+STEPPE_NAMESPACE_END

@@ -7,8 +7,10 @@
 #include <utility>
 
 #include <steppe/direction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::ascent {
+STEPPE_NAMESPACE_BEGIN
+namespace ascent {
 
 /// Links applied one after the other: your own callables first, then Centralize, ZScoreFilter, AdaptiveScale.
 ///
@@ -65,4 +67,5 @@ class Chain {
 template <class... Links>
 Chain(Links...) -> Chain<Links...>;
 
-}  // namespace steppe::ascent
+}  // namespace ascent
+STEPPE_NAMESPACE_END

@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include <steppe/direction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::ascent {
+STEPPE_NAMESPACE_BEGIN
+namespace ascent {
 
 /// d = g, the direction of SAM (arXiv 2010.01412). Costs one norm and one ascent; keeps nothing.
 ///
@@ -17,4 +19,5 @@ class Gradient {
   void describe(Recipe&, int64_t /*step*/) const {}
 };
 
-}  // namespace steppe::ascent
+}  // namespace ascent
+STEPPE_NAMESPACE_END

@@ -9,9 +9,12 @@
 #include <cstdint>
 
 #include <steppe/direction.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/schedule.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::ascent {
+STEPPE_NAMESPACE_BEGIN
+namespace ascent {
 
 /// f = g where |z| > t, else 0, with z = (g - mean(g)) / std(g) per parameter tensor and t the `percentile` quantile of
 /// |z| (ZSharp, arXiv 2505.02369).
@@ -40,8 +43,8 @@ class ZScoreFilter {
   TORCH_ARG(ZScore, z_score) = ZScore::Standard;
   /// Norm::PerTensor is the released code's normalization; see released_code().
   TORCH_ARG(Norm, norm) = Norm::Direction;
-  /// Above 0: keeps instead the smallest set of components of each tensor whose squared sum reaches this share, in
-  /// (0, 1], of the tensor's squared norm; components as large as the smallest of them stay too.
+  /// AboveWindow 0: keeps instead the smallest set of components of each tensor whose squared sum reaches this share,
+  /// in (0, 1], of the tensor's squared norm; components as large as the smallest of them stay too.
   TORCH_ARG(double, energy) = 0.0;
 
  public:
@@ -62,13 +65,13 @@ class ZScoreFilter {
   }
 
   /// Its part of the recipe may be another one at another step.
-  bool varies() const { return energy_ == 0.0 && percentile_schedule_.varies(); }
+  bool varies() const { return kernels::exact::is_zero(energy_) && percentile_schedule_.varies(); }
 
   void validate() const {
     check_percentile(percentile_);
     TORCH_CHECK(min_dim_ >= 0, "steppe: ZScoreFilter().min_dim() must be at least 0, got ", min_dim_);
     TORCH_CHECK(energy_ >= 0.0 && energy_ <= 1.0, "steppe: energy must be in (0, 1], or 0 for none, got ", energy_);
-    TORCH_CHECK(energy_ == 0.0 || threshold_ == Threshold::PerTensor, "steppe: energy(", energy_,
+    TORCH_CHECK(kernels::exact::is_zero(energy_) || threshold_ == Threshold::PerTensor, "steppe: energy(", energy_,
                 ") selects within each tensor; use it with Threshold::PerTensor");
     TORCH_CHECK(norm_ != Norm::PerTensor || threshold_ == Threshold::PerTensor,
                 "steppe: released_code() has a threshold per tensor; use Norm::Direction with Threshold::Global");
@@ -94,4 +97,5 @@ class ZScoreFilter {
   }
 };
 
-}  // namespace steppe::ascent
+}  // namespace ascent
+STEPPE_NAMESPACE_END

@@ -11,8 +11,10 @@
 #include <vector>
 
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::descent {
+STEPPE_NAMESPACE_BEGIN
+namespace descent {
 
 /// final = g+ - mean(g+) over every dimension but the first, for tensors of at least two dimensions (arXiv 2004.01461),
 /// if center_descent(true); else final = g+. Cost: one read and one write of the gradient, no memory kept.
@@ -47,4 +49,5 @@ class Centralize {
   }
 };
 
-}  // namespace steppe::descent
+}  // namespace descent
+STEPPE_NAMESPACE_END

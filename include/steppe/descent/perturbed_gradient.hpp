@@ -6,7 +6,10 @@
 
 #include <vector>
 
-namespace steppe::descent {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace descent {
 
 /// final = g+, as in SAM (arXiv 2010.01412).
 ///
@@ -19,4 +22,5 @@ class PerturbedGradient {
   void operator()(std::vector<at::Tensor>& /*final*/, const std::vector<at::Tensor>& /*first*/) const {}
 };
 
-}  // namespace steppe::descent
+}  // namespace descent
+STEPPE_NAMESPACE_END

@@ -19,13 +19,16 @@
 #include <vector>
 
 #include <steppe/kernels/cpu/ascent.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/kernels/task_layout.hpp>
 #ifdef STEPPE_WITH_CUDA
 #include <steppe/kernels/dispatch_cuda.hpp>
+#include <steppe/version.hpp>
 #endif
 
-namespace steppe::kernels {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels {
 
 namespace detail {
 
@@ -35,7 +38,7 @@ class AtenThreads {
   /// So little work is done nearly as soon as other threads have begun, and sooner where they have to wait for a core.
   static constexpr int64_t kSerial = int64_t{1} << 19;
 
-  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : std::max(at::get_num_threads(), 1)) {}
+  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : (std::max)(at::get_num_threads(), 1)) {}
 
   int count() const { return count_; }
 
@@ -124,7 +127,7 @@ class Workspace {
     const Norms norms = norms_of(tasks);
     for (size_t i = 0; i < tasks.size(); ++i) {
       factors_[i] = tasks[i].rho > 0.0 ? factor_of(tasks[i], ascent_.statistics(i), norms) : 0.0;
-      tasks[i].moved = factors_[i] != 0.0;
+      tasks[i].moved = !exact::is_zero(factors_[i]);
     }
     ascent_.ascend(layers_, factors_, threads);
     detail::finish(detours_, tasks);
@@ -166,11 +169,12 @@ class Workspace {
   bool overlap(const std::vector<AscentTask>& tasks) {
     ranges_.clear();
     for (const AscentTask& task : tasks) {
-      if (task.rho == 0.0 || !task.destination.is_same(task.param) || task.param.numel() == 0) continue;
+      if (exact::is_zero(task.rho) || !task.destination.is_same(task.param) || task.param.numel() == 0) continue;
       int64_t last = 0;
       for (int64_t d = 0; d < task.param.dim(); ++d) last += (task.param.size(d) - 1) * task.param.stride(d);
       const auto begin = reinterpret_cast<uintptr_t>(task.param.data_ptr());
-      ranges_.emplace_back(begin, begin + static_cast<uintptr_t>(last + 1) * task.param.element_size());
+      ranges_.emplace_back(
+          begin, begin + static_cast<uintptr_t>(last + 1) * static_cast<uintptr_t>(task.param.element_size()));
     }
     std::sort(ranges_.begin(), ranges_.end());
     for (size_t i = 1; i < ranges_.size(); ++i)
@@ -194,7 +198,7 @@ class Workspace {
   Norms norms_of(const std::vector<AscentTask>& tasks) const {
     double direction = 0.0, raw = 0.0;
     for (size_t i = 0; i < tasks.size(); ++i) {
-      if (!tasks[i].in_norm && tasks[i].rho == 0.0) continue;
+      if (!tasks[i].in_norm && exact::is_zero(tasks[i].rho)) continue;
       direction += ascent_.statistics(i).measure;
       raw += ascent_.statistics(i).gradient_squares;
     }
@@ -219,7 +223,7 @@ class Workspace {
     for (size_t i = 0; i < tasks.size(); ++i) {
       const cpu::Statistics& seen = ascent_.statistics(i);
       gradient[i] = std::sqrt(seen.gradient_squares);
-      perturbation[i] = factors_[i] == 0.0 ? 0.0 : std::sqrt(seen.length) * factors_[i];
+      perturbation[i] = exact::is_zero(factors_[i]) ? 0.0 : std::sqrt(seen.length) * factors_[i];
       squares += perturbation[i] * perturbation[i];
       share[i] = layers_[i].filtered ? static_cast<double>(seen.kept) / static_cast<double>(layers_[i].size) : 1.0;
       if (!layers_[i].filtered) continue;
@@ -250,4 +254,5 @@ inline void centralize_(at::Tensor& gradient, int64_t min_dim) {
   gradient.copy_(reference::centralize(gradient));
 }
 
-}  // namespace steppe::kernels
+}  // namespace kernels
+STEPPE_NAMESPACE_END

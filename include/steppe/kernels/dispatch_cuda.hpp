@@ -20,13 +20,15 @@
 #include <steppe/kernels/cuda/cuda.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/kernels/task_layout.hpp>
+#include <steppe/version.hpp>
 
 // A stream of any device tells its handle from 2.15 on.
 #if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 15)
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-namespace steppe::kernels {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels {
 
 namespace detail {
 
@@ -192,4 +194,5 @@ class CudaWorkspace {
   AscentResult result_;
 };
 
-}  // namespace steppe::kernels
+}  // namespace kernels
+STEPPE_NAMESPACE_END

@@ -3,16 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
-// What both sides of a CUDA program run.
-#ifdef __CUDACC__
-#define STEPPE_HOST_DEVICE __host__ __device__
-#else
-#define STEPPE_HOST_DEVICE
-#endif
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels {
 
 /// 1 sign, 8 exponent, 7 mantissa bits.
 struct BFloat16 {
@@ -24,26 +20,11 @@ struct Half {
   uint16_t bits;
 };
 
-namespace detail {
-
-STEPPE_HOST_DEVICE inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-STEPPE_HOST_DEVICE inline float float_of(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-}  // namespace detail
-
-STEPPE_HOST_DEVICE inline float widen(BFloat16 x) { return detail::float_of(uint32_t{x.bits} << 16); }
+STEPPE_HOST_DEVICE inline float widen(BFloat16 x) { return exact::float_of(uint32_t{x.bits} << 16); }
 
 /// To nearest, ties to even; NaN stays NaN.
 STEPPE_HOST_DEVICE inline void narrow(float value, BFloat16& to) {
-  const uint32_t bits = detail::bits_of(value);
+  const uint32_t bits = exact::bits_of(value);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
   to.bits = static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
@@ -51,16 +32,16 @@ STEPPE_HOST_DEVICE inline void narrow(float value, BFloat16& to) {
 STEPPE_HOST_DEVICE inline float widen(Half x) {
   const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
   const uint32_t rest = x.bits & 0x7fffu;
-  if (rest >= 0x7c00u) return detail::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
+  if (rest >= 0x7c00u) return exact::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
   // Subnormal numbers as integers times 2^-24: where the processor takes subnormal floats for zero they are kept too.
-  const float value = rest < 0x400u ? static_cast<float>(rest) * detail::float_of(0x33800000u)
-                                    : detail::float_of((rest << 13) + 0x38000000u);
-  return detail::float_of(sign | detail::bits_of(value));
+  const float value = rest < 0x400u ? exact::product(static_cast<float>(rest), exact::float_of(0x33800000u))
+                                    : exact::float_of((rest << 13) + 0x38000000u);
+  return exact::float_of(sign | exact::bits_of(value));
 }
 
 /// To nearest, ties to even; beyond the range it is infinity; NaN stays NaN.
 STEPPE_HOST_DEVICE inline void narrow(float value, Half& to) {
-  const uint32_t bits = detail::bits_of(value);
+  const uint32_t bits = exact::bits_of(value);
   const uint32_t sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
   uint32_t result;
   if (size > 0x7f800000u) {
@@ -68,7 +49,7 @@ STEPPE_HOST_DEVICE inline void narrow(float value, Half& to) {
   } else if (size >= 0x477ff000u) {  // 65520 and above round to infinity
     result = 0x7c00u;
   } else if (size < 0x38800000u) {  // below 2^-14: the sum with 1/2 rounds where a subnormal number ends
-    result = detail::bits_of(detail::float_of(size) + 0.5f) - detail::bits_of(0.5f);
+    result = exact::bits_of(exact::sum(exact::float_of(size), 0.5f)) - exact::bits_of(0.5f);
   } else {
     result = (size + 0xfffu + ((size >> 13) & 1u) - 0x38000000u) >> 13;
   }
@@ -100,4 +81,5 @@ STEPPE_HOST_DEVICE Number<T> rounded_to(Number<T> value) {
   return widen(stored);
 }
 
-}  // namespace steppe::kernels
+}  // namespace kernels
+STEPPE_NAMESPACE_END

@@ -4,7 +4,10 @@
 
 #include <cstdint>
 
-namespace steppe {
+#include <steppe/no_fast_math.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
 
 /// Over what the threshold of a filter is taken.
 enum class Threshold : int64_t {
@@ -69,4 +72,4 @@ struct Recipe {
   bool is_plain() const { return !centralize.on && !filter.on && !scale.on; }
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

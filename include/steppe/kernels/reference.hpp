@@ -22,9 +22,11 @@
 #include <tuple>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/ops.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// One parameter tensor of an ascent.
 struct AscentTask {
@@ -59,7 +61,8 @@ inline at::ScalarType accumulation_type(const at::Tensor& x) {
 /// |x|_order over all elements, accumulated in double; 0-dim float64.
 inline at::Tensor vector_norm(const at::Tensor& x, double order) {
   // LibTorch 1.13 rounds other orders to float, and adds up 16-bit numbers in less than double.
-  if (order != 1.0 && order != 2.0) return x.to(accumulation_type(x)).abs().pow(order).sum().pow(1.0 / order);
+  if (!kernels::exact::are_equal(order, 1.0) && !kernels::exact::are_equal(order, 2.0))
+    return x.to(accumulation_type(x)).abs().pow(order).sum().pow(1.0 / order);
   if (x.element_size() == 2) return at::linalg_vector_norm(x.to(at::kDouble), order);
   return at::linalg_vector_norm(x, order, at::OptionalIntArrayRef{}, false, accumulation_type(x));
 }
@@ -75,7 +78,7 @@ inline at::Tensor order_statistic(const at::Tensor& x, int64_t rank) {
 /// A value exceeds the linearly interpolated quantile exactly if it exceeds the order statistic of this rank: the
 /// quantile lies in [x_rank, x_rank+1), so interpolating is not needed.
 inline int64_t quantile_rank(double q, int64_t n) {
-  return std::min(n - 1, static_cast<int64_t>(std::floor(q * static_cast<double>(n - 1))));
+  return (std::min)(n - 1, static_cast<int64_t>(std::floor(q * static_cast<double>(n - 1))));
 }
 
 /// g minus its mean over all dimensions but the first, the mean accumulated in double and rounded once (2004.01461).
@@ -166,7 +169,7 @@ inline void filter_jointly(std::vector<Layer>& layers, const std::vector<AscentT
   at::Tensor threshold, nothing_found;
   for (size_t k = 0; k < members.size(); ++k) {
     Layer& layer = layers[members[k]];
-    if (const double wanted = tasks[members[k]].recipe.filter.level; wanted != level) {
+    if (const double wanted = tasks[members[k]].recipe.filter.level; !kernels::exact::are_equal(wanted, level)) {
       level = wanted;
       threshold = order_statistic(all, quantile_rank(level, all.numel()));
       nothing_found = (all > threshold).any().logical_not();
@@ -208,7 +211,7 @@ inline void scale_and_measure(Layer& layer, const AscentTask& task) {
     layer.direction = layer.direction * size;
   }
   const double p = task.recipe.p;
-  if (p == 2.0) {
+  if (kernels::exact::are_equal(p, 2.0)) {
     layer.measure = layer.direction.is_same(task.direction) ? layer.gradient_norm : vector_norm(layer.direction, 2.0);
   } else {
     const double q = std::isinf(p) ? 1.0 : p / (p - 1.0);
@@ -216,7 +219,8 @@ inline void scale_and_measure(Layer& layer, const AscentTask& task) {
     layer.direction = layer.direction.sgn() * layer.direction.abs().pow(q - 1.0);
   }
   if (size.defined()) layer.direction = layer.direction * size;
-  layer.length = p == 2.0 && !size.defined() ? layer.measure : vector_norm(layer.direction, 2.0);
+  layer.length =
+      kernels::exact::are_equal(p, 2.0) && !size.defined() ? layer.measure : vector_norm(layer.direction, 2.0);
 }
 
 /// Steps 1 and 2 of an ascent: every direction and its measures.
@@ -247,7 +251,8 @@ inline at::Tensor beside(const at::Tensor& like, const std::vector<double>& valu
   std::vector<at::Tensor> runs;
   for (auto from = values.begin(); from != values.end();) {
     const double value = *from;
-    const auto to = std::find_if(from, values.end(), [value](double other) { return other != value; });
+    const auto to =
+        std::find_if(from, values.end(), [value](double other) { return !kernels::exact::are_equal(other, value); });
     runs.push_back(at::full({to - from}, value, like.options()));
     from = to;
   }
@@ -266,7 +271,7 @@ inline at::Tensor divisors(const std::vector<Layer>& layers, const std::vector<A
     if (recipe.norm == Norm::PerTensor && layers[i].tail_found.defined())
       norm = at::where(layers[i].tail_found.to(norm.device()), measure[static_cast<int64_t>(i)] + 1e-12, norm);
     // A zero norm stays zero under the power 0, so that the guard sees it.
-    divisor.push_back(p == 2.0 ? norm : norm.pow(power) * (norm > 0));
+    divisor.push_back(kernels::exact::are_equal(p, 2.0) ? norm : norm.pow(power) * (norm > 0));
   }
   return at::stack(divisor);
 }
@@ -295,8 +300,8 @@ inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<Asc
 /// The largest number by which a direction of the dtype can be multiplied. A norm so small that rho / N is beyond it
 /// counts as zero.
 inline double largest_factor(at::ScalarType dtype) {
-  return dtype == at::kDouble || dtype == at::kComplexDouble ? std::numeric_limits<double>::max()
-                                                             : static_cast<double>(std::numeric_limits<float>::max());
+  return dtype == at::kDouble || dtype == at::kComplexDouble ? (std::numeric_limits<double>::max)()
+                                                             : static_cast<double>((std::numeric_limits<float>::max)());
 }
 
 /// w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
@@ -329,7 +334,7 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
   const at::Tensor scale = factor.masked_fill(still, 0);
 
   for (size_t i = 0; i < tasks.size(); ++i) {
-    if (tasks[i].rho == 0.0) continue;
+    if (kernels::exact::is_zero(tasks[i].rho)) continue;
     const at::Tensor w = tasks[i].param.detach();
     const auto index = static_cast<int64_t>(i);
     const at::Tensor& u = layers[i].direction;
@@ -354,4 +359,4 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
 }
 
 }  // namespace reference
-}  // namespace steppe
+STEPPE_NAMESPACE_END

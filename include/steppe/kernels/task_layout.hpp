@@ -12,9 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/reference.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::detail {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::detail {
 
 /// What the fused kernels cover, whatever the device; all else is computed by the definition.
 inline bool has_fused_recipe(const AscentTask& task) {
@@ -22,7 +25,8 @@ inline bool has_fused_recipe(const AscentTask& task) {
   const bool plain_filter = !recipe.filter.on || (recipe.filter.selection == Selection::Percentile &&
                                                   recipe.filter.z_score == ZScore::Standard &&
                                                   recipe.filter.threshold == Threshold::PerTensor);
-  return task.fused && plain_filter && recipe.p == 2.0 && task.direction.scalar_type() == task.param.scalar_type();
+  return task.fused && plain_filter && exact::are_equal(recipe.p, 2.0) &&
+         exact::are_equal(task.direction.scalar_type(), task.param.scalar_type());
 }
 
 /// The rows of the first dimension lie one after the other.
@@ -101,4 +105,5 @@ inline bool* flag(at::Tensor& tensor, at::Device device = at::kCPU) {
   return tensor.data_ptr<bool>();
 }
 
-}  // namespace steppe::kernels::detail
+}  // namespace kernels::detail
+STEPPE_NAMESPACE_END

@@ -18,8 +18,10 @@
 #include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/hessian.hpp>
 #include <steppe/sharpness/loss_surface.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 struct SamSharpness {
   double loss = 0.0;       ///< L(w)
@@ -169,4 +171,5 @@ inline Estimate worst_case_sharpness(const LossSurface& surface, double rho, con
   return detail::estimate_of(rises);
 }
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

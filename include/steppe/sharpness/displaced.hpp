@@ -11,7 +11,10 @@
 #include <utility>
 #include <vector>
 
-namespace steppe::sharpness {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Weights w + distance * direction while it lives, exactly w again at the end of its scope.
 ///
@@ -62,4 +65,5 @@ class Displaced {
   std::vector<at::Tensor> params_, saved_;
 };
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

@@ -16,8 +16,10 @@
 
 #include <steppe/sharpness/hessian.hpp>
 #include <steppe/sharpness/krylov_basis.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 enum class Which { Largest, Smallest, Magnitude };
 
@@ -117,4 +119,5 @@ inline Eigenpairs eigenvalues(const Hessian& hessian, const EigenvalueOptions& o
   }
 }
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

@@ -9,7 +9,10 @@
 #include <utility>
 #include <vector>
 
-namespace steppe::sharpness {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// While it lives, backward() adds each parameter's gradient to its part of `sum`, in place: no second copy of all
 /// parameters comes to be. At its end the parameters have no gradient, as before it.
@@ -55,4 +58,5 @@ class GatheredGradients {
   at::Tensor sum_;
 };
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

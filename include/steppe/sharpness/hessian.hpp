@@ -28,8 +28,10 @@
 
 #include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/loss_surface.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// How a product with the Hessian is taken.
 enum class Derivative {
@@ -304,4 +306,5 @@ inline Estimate trace(const Hessian& hessian, const TraceOptions& options = {}) 
   return detail::estimate_of(draws);
 }
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

@@ -20,8 +20,10 @@
 #include <vector>
 
 #include <steppe/sharpness/hessian.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Rows v_1 .. v_m with H V^T = V^T T + beta v_next e_m^T, by Lanczos with full reorthogonalisation.
 ///
@@ -143,4 +145,5 @@ class KrylovBasis {
   double beta_ = 0.0, scale_ = 0.0;
 };
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

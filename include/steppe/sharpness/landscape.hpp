@@ -15,8 +15,10 @@
 #include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/hessian.hpp>
 #include <steppe/sharpness/loss_surface.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Options of slice().
 struct SliceOptions {
@@ -113,4 +115,5 @@ inline Plane slice(const LossSurface& surface, const at::Tensor& first, const at
   return result;
 }
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

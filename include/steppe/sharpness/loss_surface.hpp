@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros.h>
@@ -21,12 +20,18 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/no_fast_math.hpp>
 #include <steppe/sharpness/gathered_gradients.hpp>
 #include <steppe/sharpness/untouched.hpp>
 #include <steppe/step/buffers_guard.hpp>
-#include <steppe/step/rng_replay.hpp>
+#include <steppe/step/drawn_numbers.hpp>
+#include <steppe/step/generator_state.hpp>
+#include <steppe/step/operator_observer.hpp>
+#include <steppe/step/statistics_guard.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Called as a measurement goes on: what is being done, how many of its steps are done, of how many at most.
 using Progress = std::function<void(const char* what, int64_t done, int64_t total)>;
@@ -123,8 +128,9 @@ class LossSurface {
   template <class Visit>
   void for_each_batch(bool with_graph, Visit&& visit) const {
     const step::BuffersGuard buffers(buffers_);
-    step::RngReplay rng(devices());
-    rng.replay();  // at once: its end leaves the generators where they stand now
+    const step::Observation statistics(std::make_shared<step::StatisticsGuard>());
+    const step::Observation draws(
+        std::make_shared<step::SeparateDraws>(step::default_generators(devices()), Untouched::random_numbers()));
     const c10::AutoGradMode mode(with_graph);
     double all = 0.0;
     for (const int64_t count : samples_) all += static_cast<double>(count);
@@ -257,4 +263,5 @@ class LossSurface {
   int64_t numel_ = 0;
 };
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

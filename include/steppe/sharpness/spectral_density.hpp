@@ -14,8 +14,10 @@
 
 #include <steppe/sharpness/hessian.hpp>
 #include <steppe/sharpness/krylov_basis.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Options of spectral_density().
 struct SpectralDensityOptions {
@@ -103,4 +105,5 @@ inline SpectralDensity spectral_density(const Hessian& hessian, const SpectralDe
   return spectrum;
 }
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

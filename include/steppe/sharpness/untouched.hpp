@@ -7,12 +7,16 @@
 #include <torch/nn/module.h>
 
 #include <exception>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include <steppe/step/generator_state.hpp>
 #include <steppe/step/observed.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::sharpness {
+STEPPE_NAMESPACE_BEGIN
+namespace sharpness {
 
 /// Takes all gradients away and lets every one of `measured` require one while it lives; at the end of its scope the
 /// gradients (the same tensors), requires_grad and the training flags of `modules` are as they were. Costs no memory.
@@ -21,6 +25,7 @@ class Untouched {
   Untouched(const std::vector<at::Tensor>& measured, const std::vector<at::Tensor>& others,
             std::vector<torch::nn::Module*> modules)
       : params_(measured), modules_(std::move(modules)) {
+    if (++measurement().depth == 1) measurement().numbers = std::make_shared<std::vector<step::GeneratorState>>();
     params_.insert(params_.end(), others.begin(), others.end());
     for (const torch::nn::Module* module : modules_) training_.push_back(module->is_training());
     for (const at::Tensor& param : params_) {
@@ -36,6 +41,7 @@ class Untouched {
 
   ~Untouched() {
     try {
+      if (--measurement().depth == 0) measurement().numbers.reset();
       // Backwards: what stands among both lists was first seen as it was.
       for (size_t i = params_.size(); i-- > 0;) {
         params_[i].mutable_grad() = gradients_[i];
@@ -49,11 +55,26 @@ class Untouched {
     }
   }
 
+  /// Where this thread's measurement draws random numbers from, in each of its evaluations the same.
+  static std::shared_ptr<std::vector<step::GeneratorState>> random_numbers() {
+    return measurement().depth > 0 ? measurement().numbers : std::make_shared<std::vector<step::GeneratorState>>();
+  }
+
  private:
+  struct Measurement {
+    int depth = 0;
+    std::shared_ptr<std::vector<step::GeneratorState>> numbers;
+  };
+  static Measurement& measurement() {
+    static thread_local Measurement of_thread;
+    return of_thread;
+  }
+
   const step::Pause pause_;  // a loop that is being recorded does not see the measurement
   std::vector<at::Tensor> params_, gradients_;
   std::vector<torch::nn::Module*> modules_;
   std::vector<bool> requires_grad_, training_;
 };
 
-}  // namespace steppe::sharpness
+}  // namespace sharpness
+STEPPE_NAMESPACE_END

@@ -15,8 +15,10 @@
 #include <vector>
 
 #include <steppe/step/observed.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::shift {
+STEPPE_NAMESPACE_BEGIN
+namespace shift {
 
 /// While it lives, on this thread, calls seen(i, input) whenever a linear layer or a 2-d convolution is applied with
 /// the i-th of `weights`.
@@ -103,4 +105,5 @@ class InputRecorder {
   int depth_ = 0;
 };
 
-}  // namespace steppe::shift
+}  // namespace shift
+STEPPE_NAMESPACE_END

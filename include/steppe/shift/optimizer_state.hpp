@@ -10,7 +10,10 @@
 #include <type_traits>
 #include <vector>
 
-namespace steppe::shift {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace shift {
 
 namespace detail {
 
@@ -35,4 +38,5 @@ inline void forget_state(torch::optim::Optimizer& optimizer, const std::vector<a
   for (const at::Tensor& param : params) detail::erase_state(optimizer.state(), param);
 }
 
-}  // namespace steppe::shift
+}  // namespace shift
+STEPPE_NAMESPACE_END

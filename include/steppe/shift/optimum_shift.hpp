@@ -23,8 +23,10 @@
 #include <vector>
 
 #include <steppe/shift/row_space.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::shift {
+STEPPE_NAMESPACE_BEGIN
+namespace shift {
 
 /// Options of optimum_shift().
 struct ShiftOptions {
@@ -197,4 +199,5 @@ inline ShiftReport optimum_shift(torch::nn::Conv2dImpl& layer, const at::Tensor&
   return gathered.shift();
 }
 
-}  // namespace steppe::shift
+}  // namespace shift
+STEPPE_NAMESPACE_END

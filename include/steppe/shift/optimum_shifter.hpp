@@ -23,8 +23,10 @@
 #include <steppe/shift/input_recorder.hpp>
 #include <steppe/shift/optimum_shift.hpp>
 #include <steppe/step/buffers_guard.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::shift {
+STEPPE_NAMESPACE_BEGIN
+namespace shift {
 
 /// Called with the tensors that an accepted shift has written.
 using Accepted = std::function<void(const std::vector<at::Tensor>& moved)>;
@@ -164,4 +166,5 @@ class OptimumShifter {
   int64_t steps_ = 0;
 };
 
-}  // namespace steppe::shift
+}  // namespace shift
+STEPPE_NAMESPACE_END

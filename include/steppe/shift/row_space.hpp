@@ -17,7 +17,11 @@
 #include <tuple>
 #include <utility>
 
-namespace steppe::shift {
+#include <steppe/no_fast_math.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace shift {
 
 /// R with R^T R = A^T A for a matrix A whose rows come in blocks, in float64, by QR of each block beneath the last R.
 ///
@@ -71,4 +75,5 @@ class RowSpace {
   int64_t rows_ = 0;
 };
 
-}  // namespace steppe::shift
+}  // namespace shift
+STEPPE_NAMESPACE_END

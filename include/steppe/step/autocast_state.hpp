@@ -7,7 +7,10 @@
 #include <c10/core/ScalarType.h>
 #include <torch/version.h>
 
-namespace steppe::step {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// Whether operators on the CPU and on CUDA devices are cast, to what, and whether casts of weights are kept.
 class AutocastState {
@@ -80,4 +83,5 @@ class AutocastScope {
   AutocastState state_ = callers_;
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

@@ -5,15 +5,20 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Type.h>
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
-namespace steppe::checkpoint {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace checkpoint {
 
 class Writer;
 
@@ -22,6 +27,18 @@ struct HasFields : std::false_type {};
 template <class T, class Fields>
 struct HasFields<T, Fields, std::void_t<decltype(std::declval<T&>().fields(std::declval<Fields&>()))>>
     : std::true_type {};
+
+/// A type by its name, without the library's version.
+template <class T>
+std::string name_of() {
+  const std::string library = "steppe::v";
+  std::string name = c10::demangle(typeid(T).name());
+  for (size_t at = name.find(library); at != std::string::npos; at = name.find(library, at + 1)) {
+    const size_t version = at + library.size() - 1, end = name.find_first_not_of("v0123456789_", version);
+    if (end != std::string::npos && name.compare(end, 2, "::") == 0) name.erase(version, end + 2 - version);
+  }
+  return name;
+}
 
 /// Writes numbers, flags, enumerations, strings, tensors, lists of tensors, and classes that have
 /// `template <class Fields> void fields(Fields& field)`.
@@ -76,7 +93,10 @@ class Reader {
       value = at::Tensor();
       archive_.try_read(key, value, /*is_buffer=*/true);
     } else if constexpr (std::is_same_v<T, std::vector<at::Tensor>>) {
-      value.resize(static_cast<size_t>(read(key + "/size", &c10::IValue::isInt).toInt()));
+      const int64_t size = read(key + "/size", &c10::IValue::isInt).toInt();
+      TORCH_CHECK(size >= 0 && size <= kMostTensors, "steppe: the checkpoint has no valid '", key, "': it would hold ",
+                  size, " tensors; it is damaged");
+      value.resize(static_cast<size_t>(size));
       for (size_t i = 0; i < value.size(); ++i) (*this)(name + "/" + std::to_string(i), value[i]);
     } else {
       Reader nested(archive_, key + "/");
@@ -85,6 +105,8 @@ class Reader {
   }
 
  private:
+  static constexpr int64_t kMostTensors = 1 << 20;
+
   c10::IValue read(const std::string& key, bool (c10::IValue::*is_expected)() const) {
     c10::IValue value;
     TORCH_CHECK(archive_.try_read(key, value) && (value.*is_expected)(), "steppe: the checkpoint has no valid '", key,
@@ -96,4 +118,5 @@ class Reader {
   std::string prefix_;
 };
 
-}  // namespace steppe::checkpoint
+}  // namespace checkpoint
+STEPPE_NAMESPACE_END

@@ -7,7 +7,10 @@
 
 #include <cstdint>
 
-namespace steppe::step {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// Counts flags without reading them; value() waits for the device.
 class DeferredCount {
@@ -39,4 +42,5 @@ class DeferredCount {
   at::Tensor on_device_;
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

@@ -9,12 +9,14 @@
 #include <c10/util/Exception.h>
 
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <utility>
 #include <vector>
 
-namespace steppe::step {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// The state of one generator when it was noted: the engine itself on the CPU, the few bytes of get_state() elsewhere.
 class GeneratorState {
@@ -74,28 +76,13 @@ class GeneratorState {
   at::Tensor other_;
 };
 
-/// While it lives the generators stand where they were noted; afterwards where they stood.
-class GeneratorsAsNoted {
- public:
-  explicit GeneratorsAsNoted(const std::vector<GeneratorState>& noted) {
-    stood_.reserve(noted.size());
-    for (const GeneratorState& state : noted) {
-      stood_.emplace_back(state.generator());
-      state.set();
-    }
-  }
-  GeneratorsAsNoted(const GeneratorsAsNoted&) = delete;
-  GeneratorsAsNoted& operator=(const GeneratorsAsNoted&) = delete;
-  ~GeneratorsAsNoted() {
-    try {
-      for (const GeneratorState& state : stood_) state.set();
-    } catch (const std::exception& error) {
-      TORCH_WARN("steppe: a random number generator could not be set forward: ", error.what());
-    }
-  }
+/// LibTorch's own generators: the CPU's, then those of the CUDA devices among `devices`.
+inline std::vector<at::Generator> default_generators(const std::vector<c10::Device>& devices) {
+  std::vector<at::Generator> found = {at::globalContext().defaultGenerator(c10::Device(c10::DeviceType::CPU))};
+  for (const c10::Device& device : devices)
+    if (device.is_cuda()) found.push_back(at::globalContext().defaultGenerator(device));
+  return found;
+}
 
- private:
-  std::vector<GeneratorState> stood_;
-};
-
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

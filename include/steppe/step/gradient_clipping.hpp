@@ -15,7 +15,11 @@
 #include <cstdint>
 #include <vector>
 
-namespace steppe::step {
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// As torch::nn::utils::clip_grad_norm_ and clip_grad_value_ do, over all parameter groups:
 ///
@@ -40,7 +44,7 @@ class GradientClipping {
 
   /// Before a step. Errors: a range for complex parameters.
   void check(const at::Tensor& param) const {
-    TORCH_CHECK(limit_ == 0.0 || !param.is_complex(),
+    TORCH_CHECK(kernels::exact::is_zero(limit_) || !param.is_complex(),
                 "steppe: clip_grad_value() has no meaning for complex parameters, "
                 "such as one of shape ",
                 param.sizes(), "; use clip_grad_norm()");
@@ -75,6 +79,8 @@ class GradientClipping {
     field("max_norm", max_norm_);
     field("norm_type", norm_type_);
     field("limit", limit_);
+    TORCH_CHECK(max_norm_ >= 0.0 && norm_type_ > 0.0 && limit_ >= 0.0, "steppe: clipping with max_norm ", max_norm_,
+                ", norm_type ", norm_type_, " and limit ", limit_, " has no meaning");
   }
 
  private:
@@ -84,16 +90,17 @@ class GradientClipping {
       at::Tensor values = gradient.is_sparse() ? gradient.coalesce().values() : gradient;
       if (values.scalar_type() == at::kHalf || values.scalar_type() == at::kBFloat16) values = values.to(at::kFloat);
       if (values.numel() == 0) continue;
-      const at::Tensor norm = std::isinf(norm_type_) ? values.abs().max() : values.norm(norm_type_);
+      const at::Tensor norm = std::isinf(norm_type_) ? values.abs().amax() : values.norm(norm_type_);
       norms.push_back(norms.empty() ? norm : norm.to(norms.front().device()));
     }
     if (norms.empty()) return gradients.front().new_zeros({}, at::kFloat);
     if (norms.size() == 1) return norms.front();
     const at::Tensor all = at::stack(norms);
-    return std::isinf(norm_type_) ? all.max() : all.norm(norm_type_);
+    return std::isinf(norm_type_) ? all.amax() : all.norm(norm_type_);
   }
 
   double max_norm_ = 0.0, norm_type_ = 2.0, limit_ = 0.0;  // 0: not asked for
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

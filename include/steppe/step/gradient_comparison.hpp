@@ -9,7 +9,10 @@
 
 #include <limits>
 
-namespace steppe::step::comparison {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step::comparison {
 
 /// To compare with another one; an undefined gradient is zero.
 inline at::Tensor dense(const at::Tensor& gradient, const at::Tensor& other) {
@@ -28,7 +31,7 @@ inline bool equal(const at::Tensor& a, const at::Tensor& b) {
 inline double difference(const at::Tensor& a, const at::Tensor& b) {
   const c10::NoGradGuard no_grad;
   const at::Tensor apart = dense(a, b).sub(dense(b, a)).abs();
-  return apart.numel() == 0 ? 0.0 : at::where(apart.isfinite(), apart, at::zeros_like(apart)).max().item<double>();
+  return apart.numel() == 0 ? 0.0 : at::where(apart.isfinite(), apart, at::zeros_like(apart)).amax().item<double>();
 }
 
 inline double rounding_of(at::ScalarType type) {
@@ -51,9 +54,10 @@ inline bool close(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = dense(a, b), y = dense(b, a), finite = y.isfinite(), zero = at::zeros_like(y);
   if (!comparison::equal(at::where(finite, zero, x), at::where(finite, zero, y))) return false;
   const at::Tensor sizes = at::where(finite, y, zero).abs();
-  const double largest = sizes.numel() == 0 ? 0.0 : sizes.max().item<double>();
+  const double largest = sizes.numel() == 0 ? 0.0 : sizes.amax().item<double>();
   return x.isfinite().eq(finite).all().item<bool>() &&
          difference(a, b) <= 1000.0 * rounding_of(y.scalar_type()) * largest;
 }
 
-}  // namespace steppe::step::comparison
+}  // namespace step::comparison
+STEPPE_NAMESPACE_END

@@ -4,19 +4,19 @@
 
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
-#include <c10/util/Type.h>
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
 #include <string>
 #include <type_traits>
-#include <typeinfo>
 
 #include <steppe/direction.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/options.hpp>
 #include <steppe/step/checkpoint.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// Options and links of one group; checked before each step, written into and read from checkpoints.
 template <class Ascent, class Descent>
@@ -36,8 +36,8 @@ struct GroupSettings {
     detail::for_each_link(ascent, [](auto& link) { detail::validate(link); });
     detail::validate(descent);
     const Recipe recipe = direction_of(ascent).recipe;
-    TORCH_CHECK(options.p() == 2.0 || recipe.norm == Norm::Direction, "steppe: norm order p = ", options.p(),
-                " goes with Norm::Direction only; use p = 2");
+    TORCH_CHECK(kernels::exact::are_equal(options.p(), 2.0) || recipe.norm == Norm::Direction,
+                "steppe: norm order p = ", options.p(), " goes with Norm::Direction only; use p = 2");
   }
 
   void write(checkpoint::Writer& write, const std::string& prefix) {
@@ -58,26 +58,21 @@ struct GroupSettings {
   }
 
  private:
-  template <class Part>
-  static std::string name_of() {
-    return c10::demangle(typeid(Part).name());
-  }
-
   /// Calls visit(name, type, part) for the options, links and descent that have fields. Options belong to the method:
   /// another one has its own radius.
   template <class Visitor>
   void visit_fields(const std::string& prefix, Visitor&& visit) {
-    visit(prefix + "options", name_of<Ascent>(), options);
+    visit(prefix + "options", checkpoint::name_of<Ascent>(), options);
     int64_t index = 0;
     detail::for_each_link(ascent, [&](auto& link) {
       using Link = std::remove_reference_t<decltype(link)>;
       if constexpr (checkpoint::HasFields<Link, checkpoint::Writer>::value)
-        visit(prefix + "ascent/" + std::to_string(index), name_of<Link>(), link);
+        visit(prefix + "ascent/" + std::to_string(index), checkpoint::name_of<Link>(), link);
       ++index;
     });
     if constexpr (checkpoint::HasFields<Descent, checkpoint::Writer>::value)
-      visit(prefix + "descent", name_of<Descent>(), descent);
+      visit(prefix + "descent", checkpoint::name_of<Descent>(), descent);
   }
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

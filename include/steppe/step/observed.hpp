@@ -6,7 +6,10 @@
 #include <ATen/record_function.h>
 #include <c10/util/ArrayRef.h>
 
-namespace steppe::step {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// While one lives nothing is recorded on this thread.
 class Pause {
@@ -56,4 +59,5 @@ struct InputsOf {
 template struct InputsOf<&at::RecordFunction::inputs_>;
 #endif
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

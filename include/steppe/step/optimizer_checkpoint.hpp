@@ -14,11 +14,14 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
 #include <steppe/step/gradient_clipping.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// Counters, schedules, the settings of every group (`Group`: GroupSettings), and which parameters are perturbed.
 template <class Group>
@@ -63,6 +66,7 @@ struct OptimizerCheckpoint {
     TORCH_CHECK(count == static_cast<int64_t>(groups.size()), "steppe: the checkpoint has ", count,
                 " parameter groups, the optimizer has ", groups.size());
     read("step", step);
+    TORCH_CHECK(step >= 0, "steppe: the checkpoint counts ", step, " steps; it is damaged");
     read("non_finite_steps", non_finite_steps);
     c10::IValue clips;
     if (archive.try_read("non_finite_clips", clips)) {  // older ones know no clipping
@@ -73,12 +77,15 @@ struct OptimizerCheckpoint {
     for (size_t k = 0; k < groups.size(); ++k) {
       groups[k].read(archive, prefix_of(k));
       groups[k].validate();
+      TORCH_CHECK(kernels::exact::are_equal(groups[k].options.p(), groups.front().options.p()),
+                  "steppe: the checkpoint has groups of different norm orders, p = ", groups.front().options.p(),
+                  " and p = ", groups[k].options.p(), "; it is damaged");
       at::Tensor flags;
       read(prefix_of(k) + "takes_part", flags);
       TORCH_CHECK(flags.defined() && flags.numel() == takes_part[k].numel() && flags.scalar_type() == at::kBool,
                   "steppe: the checkpoint does not fit parameter group ", k, ", which has ", takes_part[k].numel(),
                   " parameters");
-      takes_part[k] = flags.cpu();
+      takes_part[k] = flags.cpu().contiguous();
     }
   }
 
@@ -118,4 +125,5 @@ void load_base(torch::optim::Optimizer& optimizer, torch::serialize::InputArchiv
   }
 }
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

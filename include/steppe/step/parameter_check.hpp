@@ -10,7 +10,10 @@
 #include <unordered_map>
 #include <vector>
 
-namespace steppe::detail {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace detail {
 
 /// Looks at one parameter group after the other. Throws on undefined and non-leaf tensors, layouts and dtypes without
 /// gradients, and a tensor that it has seen before.
@@ -56,11 +59,9 @@ inline std::vector<at::Tensor> checked(std::vector<at::Tensor> params) {
 inline std::vector<torch::optim::OptimizerParamGroup> checked(std::vector<torch::optim::OptimizerParamGroup> groups) {
   TORCH_CHECK(!groups.empty(), "steppe: the list of parameter groups is empty; pass at least one group");
   ParameterCheck check;
-  for (size_t k = 0; k < groups.size(); ++k) {
-    TORCH_CHECK(!groups[k].params().empty(), "steppe: parameter group ", k, " is empty");
-    check.group(groups[k].params());
-  }
+  for (const auto& group : groups) check.group(group.params());
   return groups;
 }
 
-}  // namespace steppe::detail
+}  // namespace detail
+STEPPE_NAMESPACE_END

@@ -3,19 +3,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/any.h>
-#include <c10/core/GradMode.h>
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include <steppe/step/record.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// A tensor that backward() was called on, and the gradient it was given.
 struct Root {
@@ -103,19 +102,6 @@ inline Refusal added_parameters() {
 
 }  // namespace refusals
 
-/// Undefined or zero.
-inline bool is_clear(const at::Tensor& gradient) {
-  if (!gradient.defined()) return true;
-  if (gradient.is_sparse()) return gradient._nnz() == 0;
-  if (gradient.numel() == 0) return true;
-  if (gradient.device().is_cpu() && gradient.is_non_overlapping_and_dense()) {
-    const auto* bytes = static_cast<const char*>(gradient.data_ptr());
-    return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, gradient.nbytes() - 1) == 0;
-  }
-  const c10::NoGradGuard no_grad;
-  return !at::any(gradient.detach()).item<bool>();
-}
-
 /// One optimizer's part of a recording.
 struct Participant {
   uint64_t bit = 0;
@@ -132,4 +118,5 @@ struct Participant {
   std::unordered_map<const c10::TensorImpl*, at::Tensor> buffers_before;  ///< of those that an operator wrote to
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

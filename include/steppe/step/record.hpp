@@ -17,9 +17,12 @@
 #include <vector>
 
 #include <steppe/step/autocast_state.hpp>
-#include <steppe/step/generator_state.hpp>
+#include <steppe/step/draw_observer.hpp>
+#include <steppe/step/drawn_numbers.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// A tensor known by its identity: while this lives no other tensor gets its address, but its memory is let go.
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
@@ -37,7 +40,7 @@ inline WeakStorage no_storage() { return WeakStorage(c10::intrusive_ptr<c10::Sto
 
 /// The number of changes in place, as far as LibTorch counts them.
 inline int64_t version_of(const at::Tensor& tensor) {
-  return tensor.defined() && !tensor.is_inference() ? static_cast<int64_t>(tensor._version()) : 0;
+  return tensor.defined() && !tensor.is_inference() ? int64_t{tensor._version()} : 0;
 }
 
 /// Where a tensor's elements are, or null where it has none of its own (sparse ones).
@@ -70,6 +73,7 @@ struct Operator {
   int64_t training = -1;           ///< which argument says whether those are written to instead of read
   bool writes_any = false;
   bool makes_ones = false, detaches = false;
+  bool may_draw = false;              ///< random numbers, itself or by operators within it
   mutable int nested = 0;             ///< operators within one call, as far as was seen
   bool renormalizes_weights = false;  ///< embeddings with a max_norm do, as a part of the forward pass
 
@@ -78,6 +82,8 @@ struct Operator {
         name(found.operator_name().overload_name.empty()
                  ? found.operator_name().name
                  : found.operator_name().name + "." + found.operator_name().overload_name) {
+    const auto says_dropout = [](const std::string& text) { return text.find("dropout") != std::string::npos; };
+    may_draw = draws_of(found) != Draws::Nothing || says_dropout(name) || name.compare(0, 6, "aten::") != 0;
     for (const c10::Argument& argument : found.schema().arguments()) {
       const c10::AliasInfo* alias = argument.alias_info();
       bool written = alias != nullptr && alias->isWrite();
@@ -85,6 +91,7 @@ struct Operator {
         for (const c10::AliasInfo& element : alias->containedTypes()) written = written || element.isWrite();
       writes.push_back(written);
       writes_any = writes_any || written;
+      may_draw = may_draw || says_dropout(argument.name());
       is_statistic.push_back(argument.name() == "running_mean" || argument.name() == "running_var");
       if (argument.name() == "training" || argument.name() == "train" || argument.name() == "use_input_stats")
         training = static_cast<int64_t>(writes.size()) - 1;
@@ -131,12 +138,12 @@ struct Record {
   std::vector<c10::IValue> arguments;  ///< with holes where the inputs go
   std::vector<Input> inputs;
   std::vector<Output> outputs;
-  std::vector<GeneratorState> drew;  ///< where generators stood that it drew from
-  uint64_t optimizers = 0;           ///< a bit for each whose parameters or buffers it depends on
-  uint64_t past = 0;                 ///< of these, the ones that have made a step since
-  uint64_t unplaced = 0;             ///< of these, the ones whose first iteration it may belong to, or may precede
-  bool of_params = false;            ///< it depends on a parameter
-  bool of_data = false;              ///< and on something that depends on none
+  std::shared_ptr<const DrawnNumbers> drew;  ///< null if nothing was drawn
+  uint64_t optimizers = 0;                   ///< a bit for each whose parameters or buffers it depends on
+  uint64_t past = 0;                         ///< of these, the ones that have made a step since
+  uint64_t unplaced = 0;   ///< of these, the ones whose first iteration it may belong to, or may precede
+  bool of_params = false;  ///< it depends on a parameter
+  bool of_data = false;    ///< and on something that depends on none
   bool grad_mode = true;
   AutocastState autocast;
   std::string refusal;  ///< why it cannot be called again, if it cannot
@@ -166,4 +173,5 @@ struct Record {
   }
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

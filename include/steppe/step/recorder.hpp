@@ -14,8 +14,12 @@
 
 #include <steppe/step/recording.hpp>
 #include <steppe/step/replay.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+#pragma push_macro("Always")
+#undef Always  // of X11
+
+STEPPE_NAMESPACE_BEGIN
 
 /// When a loop without a closure is checked: pass 1 is made again at the same weights and must give the same gradients.
 enum class Verify {
@@ -129,4 +133,6 @@ class Recorder {
 };
 
 }  // namespace step
-}  // namespace steppe
+STEPPE_NAMESPACE_END
+
+#pragma pop_macro("Always")

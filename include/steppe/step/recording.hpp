@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/record_function.h>
@@ -25,13 +24,19 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/step/draw_observer.hpp>
+#include <steppe/step/drawn_numbers.hpp>
+#include <steppe/step/generator_state.hpp>
 #include <steppe/step/observed.hpp>
 #include <steppe/step/participant.hpp>
+#include <steppe/step/programs_gradients.hpp>
 #include <steppe/step/record.hpp>
 #include <steppe/step/sources.hpp>
 #include <steppe/step/value_graph.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// Observes a thread (the public interface of LibTorch's profiler) and keeps each outermost operator that depends on a
 /// parameter or buffer of the optimizers that take part, as a graph,
@@ -129,6 +134,9 @@ class Recording : public std::enable_shared_from_this<Recording> {
   /// See ValueGraph. The mutex must be held, as for changes_of().
   int64_t version(const at::Tensor& tensor) const { return graph_.version(tensor); }
 
+  /// LibTorch's own that its operators may draw from.
+  const std::vector<at::Generator>& generators() const { return generators_; }
+
   /// How often a parameter was seen to change.
   int64_t changes_of(const at::Tensor& param) const {
     const Source* source = sources_.of(param);
@@ -174,11 +182,12 @@ class Recording : public std::enable_shared_from_this<Recording> {
   struct Observer {
     std::weak_ptr<Recording> recording;
     at::CallbackHandle handle = 0;
-    int depth = 0;                 ///< of operators within operators
-    int nested = 0;                ///< operators within the outermost
-    bool hides = false;            ///< the outermost, those within it
-    bool in_engine = false;        ///< the outermost is a node of a backward()
-    bool is_of_gradients = false;  ///< and its results may be seen by the program
+    int depth = 0;                        ///< of operators within operators
+    int nested = 0;                       ///< operators within the outermost
+    bool hides = false;                   ///< the outermost, those within it
+    bool in_engine = false;               ///< the outermost is a node of a backward()
+    bool is_of_gradients = false;         ///< and its results may be seen by the program
+    std::shared_ptr<DrawObserver> draws;  ///< the outermost may draw random numbers
   };
   /// Recordings by LibTorch's number of their thread, for nodes of a backward() that run elsewhere.
   struct Registry {
@@ -215,35 +224,43 @@ class Recording : public std::enable_shared_from_this<Recording> {
     if (seen.depth > 0) {
       ++seen.depth;
       ++seen.nested;
-      return nullptr;
+    } else {
+      outermost_starts(seen, event);
     }
+    return seen.draws ? seen.draws->starts(event) : nullptr;
+  }
+
+  static void outermost_starts(Observer& seen, const at::RecordFunction& event) {
     const std::shared_ptr<Recording> recording = seen.recording.lock();
-    if (!recording) return nullptr;
+    if (!recording) return;
     const std::lock_guard<std::mutex> lock(recording->mutex_);
     const Operator* op = recording->operator_of(event);
     seen.in_engine = op == nullptr && is_engine(event.name());
-    if (op == nullptr && !seen.in_engine) return nullptr;  // a range that somebody marked
+    if (op == nullptr && !seen.in_engine) return;  // a range that somebody marked
     seen.depth = 1;
     seen.nested = 0;
     seen.is_of_gradients = seen.in_engine && needs_results(event);
     if (op != nullptr) {
       const Pause pause;
       recording->begin(*op, inputs_of(event));
+      seen.draws = recording->noted_;
     }
-    const bool needs_no_more =
-        seen.in_engine ? recording->backward_.is_running() && !needs_results(event) : op->nested >= kManyNested;
+    const bool needs_no_more = seen.in_engine ? recording->backward_.is_running() && !needs_results(event)
+                                              : op->nested >= kManyNested && !seen.draws;
     if (needs_no_more && is_only_observer()) {
       seen.hides = true;
       at::enableRecordFunction(false);
     }
-    return nullptr;
   }
 
-  static void operator_ends(const at::RecordFunction& event, at::ObserverContext*) {
-    if (Pause::on() || observer() == nullptr) return;
+  static void operator_ends(const at::RecordFunction& event, at::ObserverContext* drawing) {
+    if (observer() == nullptr) return;
     Observer& seen = *observer();
+    if (drawing != nullptr && seen.draws) seen.draws->ended(*drawing);
+    if (Pause::on()) return;
     if (seen.depth == 0) return;
     const bool outermost = --seen.depth == 0;
+    if (outermost) seen.draws.reset();
     if (outermost && seen.hides) {
       seen.hides = false;
       at::enableRecordFunction(true);
@@ -290,6 +307,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   void begin(const Operator& op, c10::ArrayRef<const c10::IValue> arguments) {
     op_ = &op;
     pending_.reset();
+    noted_.reset();
     plain_memory_.clear();
     plain_gradient_ = 0;
     if (!op.makes_ones) ones_.clear();
@@ -333,8 +351,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
     });
     note_place(*record, differentiable);
     record->number = graph_.next_number();
-    note_generators(arguments);
-    pending_ = drawing_ = std::move(record);
+    if (op.may_draw) noted_ = std::make_shared<NotedDraws>(generators_);
+    pending_ = std::move(record);
   }
 
   /// Verification starts from the statistics as they were before the step, if the program reads them. Whether it does
@@ -390,7 +408,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
         sources_.note_write(op, memory);
         graph_.note_write(memory);
       }
-      plain_gradient_ = std::max(plain_gradient_, graph_.gradient_of(memory));
+      plain_gradient_ = (std::max)(plain_gradient_, graph_.gradient_of(memory));
       if (sources_.is_gradient_memory(memory)) plain_gradient_ = graph_.next_number();
     });
   }
@@ -400,8 +418,11 @@ class Recording : public std::enable_shared_from_this<Recording> {
     if (plain_) end_plain(outputs);
     plain_ = false;
     const std::shared_ptr<Record> record = std::move(pending_);
+    const std::shared_ptr<NotedDraws> noted = std::move(noted_);
     pending_.reset();
+    noted_.reset();
     if (!record || outputs.size() != record->op->handle.schema().returns().size()) return;  // it has thrown
+    if (noted && !noted->numbers()->empty()) record->drew = noted->numbers();
     graph_.add(record, outputs);
     if (record->op->makes_ones && record->inputs.front().kind == Input::Kind::Value) ones_.push_back(record);
   }
@@ -429,33 +450,12 @@ class Recording : public std::enable_shared_from_this<Recording> {
   }
 
   void learn_generators() {
-    generators_.clear();
-    generators_.emplace_back(at::globalContext().defaultGenerator(c10::Device(c10::DeviceType::CPU)));
     std::vector<c10::Device> devices;
     for (const Participant* participant : sources_.participants())
-      for (const at::Tensor& param : participant->params) {
-        const bool known = std::find(devices.begin(), devices.end(), param.device()) != devices.end();
-        if (param.is_cuda() && !known) devices.push_back(param.device());
-      }
-    for (const c10::Device& device : devices) generators_.emplace_back(at::globalContext().defaultGenerator(device));
-    default_generators_ = generators_.size();
-  }
-
-  /// Where generators stand before an operator. The one before it has drawn if they stood elsewhere then; if something
-  /// in between has, that does no harm.
-  void note_generators(c10::ArrayRef<const c10::IValue> arguments) {
-    note_draws();
-    for (const c10::IValue& argument : arguments)
-      if (argument.isGenerator() && argument.toGenerator().defined()) generators_.emplace_back(argument.toGenerator());
-  }
-  void note_draws() {
-    for (size_t i = 0; i < generators_.size(); ++i) {
-      GeneratorState now = GeneratorState(generators_[i].generator());
-      if (drawing_ && !(now == generators_[i])) drawing_->drew.push_back(generators_[i]);
-      generators_[i] = std::move(now);
-    }
-    generators_.resize(default_generators_);
-    drawing_.reset();
+      for (const at::Tensor& param : participant->params)
+        if (std::find(devices.begin(), devices.end(), param.device()) == devices.end())
+          devices.push_back(param.device());
+    generators_ = default_generators(devices);
   }
 
   // Backward passes.
@@ -482,7 +482,6 @@ class Recording : public std::enable_shared_from_this<Recording> {
   }
 
   void backward_begins(const at::RecordFunction& event) {
-    note_draws();
     backward_ = Backward();
     if (c10::GradMode::is_enabled()) backward_.refusal = refusals::create_graph();
     const auto running = std::make_shared<bool>(true);
@@ -654,7 +653,6 @@ class Recording : public std::enable_shared_from_this<Recording> {
     sources_.forget_gradients_of(participant.bit);
     graph_.forget_past_of(participant.bit);
     ones_.clear();
-    drawing_.reset();
   }
 
   mutable std::mutex mutex_;
@@ -665,13 +663,12 @@ class Recording : public std::enable_shared_from_this<Recording> {
   ValueGraph graph_{sources_};
   const Operator* op_ = nullptr;
   std::shared_ptr<Record> pending_;
-  std::shared_ptr<Record> drawing_;            ///< the last one
+  std::shared_ptr<NotedDraws> noted_;          ///< of the pending one
   std::vector<std::shared_ptr<Record>> ones_;  ///< the latest, of what backward() is about to begin at
   bool plain_ = false;
   uint64_t plain_gradient_ = 0;
   std::vector<const c10::StorageImpl*> plain_memory_;
-  std::vector<GeneratorState> generators_;
-  size_t default_generators_ = 0;
+  std::vector<at::Generator> generators_;
   Backward backward_;
   mutable std::atomic<bool> replays_ = false;
 };
@@ -716,4 +713,5 @@ inline Recording::~Recording() {
   }
 }
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -20,11 +21,16 @@
 #include <vector>
 
 #include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/drawn_numbers.hpp>
 #include <steppe/step/gradient_comparison.hpp>
 #include <steppe/step/observed.hpp>
+#include <steppe/step/operator_observer.hpp>
+#include <steppe/step/programs_gradients.hpp>
 #include <steppe/step/recording.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// What led to the gradients of one optimizer, ready to be done again with the weights as they are then: the same
 /// operators in the same order with the same random numbers, constants and autocast; each backward() where it was.
@@ -70,6 +76,7 @@ class Replay {
   at::Tensor run(bool same_numbers = true) const {
     const Pause pause;
     const Recording::Replaying replaying(*recording_);
+    const BuffersGuard others(others_written_);
     AutocastScope autocast;
     std::vector<std::vector<at::Tensor>> values(calls_.size());
     std::vector<std::vector<uint32_t>> uses(calls_.size());
@@ -95,9 +102,7 @@ class Replay {
   /// Makes the passes at the weights as they are, and throws unless the gradients come out as they stand. Gradients,
   /// buffers and generators are left as they were.
   void verify() const {
-    std::vector<at::Tensor> buffers = participant_->buffers;
-    buffers.insert(buffers.end(), others_written_.begin(), others_written_.end());
-    const BuffersGuard guard(buffers);
+    const BuffersGuard guard(participant_->buffers);
     const std::vector<at::Tensor> seen = gradients_of_run();
     std::optional<std::vector<at::Tensor>> once_more;
     for (size_t i = 0; i < seen.size(); ++i) {
@@ -340,8 +345,8 @@ class Replay {
     }
   }
 
-  static std::vector<at::Tensor> execute(const Record& record, std::vector<at::Tensor> given,
-                                         const std::vector<uint32_t>& uses, bool same_numbers) {
+  std::vector<at::Tensor> execute(const Record& record, std::vector<at::Tensor> given,
+                                  const std::vector<uint32_t>& uses, bool same_numbers) const {
     std::vector<c10::IValue> stack = record.arguments;
     for (size_t i = 0; i < given.size();) {
       const Input& input = record.inputs[i];
@@ -357,10 +362,11 @@ class Replay {
     given.clear();
     {
       const c10::AutoGradMode grad_mode(record.grad_mode);
-      if (record.drew.empty() || !same_numbers) {
+      if (record.drew && same_numbers) {
+        const at::RecordFunctionGuard seen;
+        const Observation again(std::make_shared<RepeatedDraws>(recording_->generators(), record.drew));
         record.op->handle.callBoxed(&stack);
       } else {
-        const GeneratorsAsNoted generators(record.drew);
         record.op->handle.callBoxed(&stack);
       }
     }
@@ -434,4 +440,5 @@ class Replay {
   uint64_t signature_ = 0xcbf29ce484222325ULL;
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

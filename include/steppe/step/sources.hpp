@@ -14,8 +14,10 @@
 #include <vector>
 
 #include <steppe/step/participant.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// A parameter or a buffer of an attached module. When operators are called again it is itself.
 struct Source {
@@ -85,7 +87,7 @@ class Sources {
   uint64_t last_step_of(uint64_t optimizers) const {
     uint64_t last = 0;
     for (const Participant* participant : participants_)
-      if ((participant->bit & optimizers) != 0) last = std::max(last, participant->since);
+      if ((participant->bit & optimizers) != 0) last = (std::max)(last, participant->since);
     return last;
   }
 
@@ -167,4 +169,5 @@ class Sources {
   std::unordered_map<const c10::StorageImpl*, Gradient> gradients_;
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

@@ -3,10 +3,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <functional>
@@ -14,8 +12,10 @@
 
 #include <steppe/direction.hpp>
 #include <steppe/placement.hpp>
+#include <steppe/step/programs_gradients.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// Sees, and may change or replace, every gradient that exists.
 using GradientHook = std::function<void(std::vector<at::Tensor>& gradients)>;
@@ -52,16 +52,14 @@ struct StepPlan {
     return found;
   }
 
-  /// What zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients live on for
-  /// whoever holds them.
-  void clear_gradients() const {
-    for_each_param([](const at::Tensor& param) {
-#if TORCH_VERSION_MAJOR < 2
-      if (param.grad().defined()) param.mutable_grad() = at::zeros_like(param.grad());
-#else
-      param.mutable_grad() = at::Tensor();
-#endif
-    });
+  std::vector<at::Tensor> params() const {
+    std::vector<at::Tensor> all;
+    for (const GroupPlan& group : groups) all.insert(all.end(), group.params.begin(), group.params.end());
+    return all;
+  }
+
+  void clear_gradients(const step::ProgramsGradients& programs) const {
+    for_each_param([&](const at::Tensor& param) { programs.clear(param); });
   }
 
   bool any_gradient() const {
@@ -70,7 +68,7 @@ struct StepPlan {
     return any;
   }
 
-  void run(const GradientHook& hook) const {
+  void run(const GradientHook& hook, const step::ProgramsGradients& programs) const {
     if (!hook) return;
     const c10::NoGradGuard no_grad;
     std::vector<at::Tensor> owners, gradients;
@@ -87,34 +85,33 @@ struct StepPlan {
                       gradients[i].dtype() == owners[i].dtype() && gradients[i].device() == owners[i].device(),
                   "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ",
                   i, " does not fit its parameter of shape ", owners[i].sizes());
-    for (size_t i = 0; i < owners.size(); ++i)
-      if (!gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = gradients[i];
+    for (size_t i = 0; i < owners.size(); ++i) programs.assign(owners[i], gradients[i]);
   }
 
-  /// Those of each group, beside its parameters.
-  std::vector<std::vector<at::Tensor>> gradients() const {
+  /// Those of each group, beside its parameters, as they are now.
+  std::vector<std::vector<at::Tensor>> gradients(const step::ProgramsGradients& programs) const {
     std::vector<std::vector<at::Tensor>> found;
-    for (const GroupPlan& group : groups) found.push_back(gradients_of(group));
+    for (const GroupPlan& group : groups) found.push_back(gradients_of(group, programs));
     return found;
   }
 
   /// The same of the groups whose descent needs them, else undefined ones.
-  std::vector<std::vector<at::Tensor>> first_gradients() const {
+  std::vector<std::vector<at::Tensor>> first_gradients(const step::ProgramsGradients& programs) const {
     std::vector<std::vector<at::Tensor>> first(groups.size());
     for (size_t k = 0; k < first.size(); ++k) {
-      if (groups[k].needs_first_gradient) first[k] = gradients_of(groups[k]);
+      if (groups[k].needs_first_gradient) first[k] = gradients_of(groups[k], programs);
       first[k].resize(groups[k].params.size());
     }
     return first;
   }
 
-  void put_back(const std::vector<std::vector<at::Tensor>>& gradients) const {
+  void put_back(const std::vector<std::vector<at::Tensor>>& gradients, const step::ProgramsGradients& programs) const {
     for (size_t k = 0; k < groups.size(); ++k)
-      for (size_t i = 0; i < groups[k].params.size(); ++i) groups[k].params[i].mutable_grad() = gradients[k][i];
+      for (size_t i = 0; i < groups[k].params.size(); ++i) programs.assign(groups[k].params[i], gradients[k][i]);
   }
 
   /// Makes the final gradients of those at w + e and the `first` ones.
-  void descend(const std::vector<std::vector<at::Tensor>>& first) const {
+  void descend(const std::vector<std::vector<at::Tensor>>& first, const step::ProgramsGradients& programs) const {
     const c10::NoGradGuard no_grad;
     for (size_t k = 0; k < groups.size(); ++k) {
       const GroupPlan& group = groups[k];
@@ -127,17 +124,16 @@ struct StepPlan {
         of_pass_one.push_back(first[k][i]);
       }
       group.descent(final_gradients, of_pass_one);
-      for (size_t i = 0; i < owners.size(); ++i)
-        if (!final_gradients[i].is_same(owners[i].grad())) owners[i].mutable_grad() = final_gradients[i];
+      for (size_t i = 0; i < owners.size(); ++i) programs.assign(owners[i], final_gradients[i]);
     }
   }
 
  private:
-  static std::vector<at::Tensor> gradients_of(const GroupPlan& group) {
+  static std::vector<at::Tensor> gradients_of(const GroupPlan& group, const step::ProgramsGradients& programs) {
     std::vector<at::Tensor> found;
-    for (const at::Tensor& param : group.params) found.push_back(param.grad());
+    for (const at::Tensor& param : group.params) found.push_back(programs.kept(param.grad()));
     return found;
   }
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

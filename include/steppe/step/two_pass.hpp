@@ -22,10 +22,14 @@
 #include <steppe/step/buffers_guard.hpp>
 #include <steppe/step/deferred_count.hpp>
 #include <steppe/step/gradient_clipping.hpp>
-#include <steppe/step/rng_replay.hpp>
+#include <steppe/step/operator_observer.hpp>
+#include <steppe/step/programs_gradients.hpp>
+#include <steppe/step/random_numbers.hpp>
+#include <steppe/step/statistics_guard.hpp>
 #include <steppe/step/step_plan.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// The engine: knows tensors, not optimizers. Also turns the closure of an optimizer that already exists:
 ///
@@ -35,10 +39,20 @@ class TwoPass {
  public:
   using Closure = std::function<at::Tensor()>;
 
-  /// The model's buffers are guarded in pass 2, and its normalization gains are known to AdaptiveScale.
+  /// The model's buffers are guarded in pass 2, the gradients of its other parameters are those of pass 1, and its
+  /// normalization gains are known to AdaptiveScale.
   void attach(const torch::nn::Module& model) {
     buffers_ = model.buffers();
+    model_params_ = model.parameters();
     norm_gains_ = impls(steppe::norm_gains(model));
+    kept_buffers_.release();
+    attached_ = true;
+  }
+  /// These are guarded as well, of a TorchScript module or of no module at all.
+  void attach(std::vector<at::Tensor> buffers) {
+    bare_buffers_ = std::move(buffers);
+    kept_buffers_.release();
+    attached_ = true;
   }
 
   /// Parameters that are neither perturbed nor counted in the norm, beside those excluded before.
@@ -60,7 +74,10 @@ class TwoPass {
            (!only_ || only_->count(param.unsafeGetTensorImpl()) != 0);
   }
 
-  void replay_rng(bool on) { replay_rng_ = on; }
+  void replay_rng(bool on) {
+    replay_rng_ = on;
+    draws_.reset();
+  }
   bool replays_rng() const { return replay_rng_; }
   void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
   void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
@@ -73,14 +90,24 @@ class TwoPass {
   void non_finite_clips(int64_t count) { non_finite_clips_.set(count); }
   step::GradientClipping& clipping() { return clipping_; }
   const step::GradientClipping& clipping() const { return clipping_; }
-  const std::vector<at::Tensor>& buffers() const { return buffers_; }
+  /// All that are guarded.
+  std::vector<at::Tensor> buffers() const {
+    std::vector<at::Tensor> all = buffers_;
+    all.insert(all.end(), bare_buffers_.begin(), bare_buffers_.end());
+    return all;
+  }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
+  /// Bytes of it, and of copies of large buffers.
+  int64_t memory_bytes() const { return memory_->bytes() + kept_buffers_.bytes(); }
   /// Frees it; the next step makes it anew.
   void release_memory() {
     check_between_steps("release_memory()");
     memory_->release();
+    kept_buffers_.release();
   }
+  /// Between steps: gradients that stand there now are not made by the next pass.
+  void note_gradients(const std::vector<at::Tensor>& params) { programs_.note(params); }
   /// Throws inside a step: in its closure or hooks, or between ascend() and descend().
   void check_between_steps(const char* call) const {
     TORCH_CHECK(!evaluating_, "steppe: ", call,
@@ -109,27 +136,30 @@ class TwoPass {
     check_between_steps("step()");
     check_capture(plan);
     const Evaluating here(evaluating_);
-    step::BuffersGuard roll_back(buffers_);
-    std::optional<step::RngReplay> rng;
-    if (plan.perturb && replay_rng_) rng.emplace(plan.devices());
+    step::BuffersGuard roll_back(buffers(), kept_by(plan));
+    std::optional<step::RandomNumbers> numbers;
+    if (perturbs(plan) && replay_rng_) numbers.emplace(plan.devices(), draws_.value_or(true));
 
-    plan.clear_gradients();
+    programs_.note(plan.params());
+    programs_.find(plan.params());
+    plan.clear_gradients(programs_);
+    if (numbers) numbers->begin_first();
     const at::Tensor loss = with_grad(closure);
+    if (numbers) numbers->end_first();
     if (!plan.any_gradient()) {
       TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
     }
     // A closure may return one tensor of its own from both passes.
     const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
     bool overwritten = false;
-    finish_step(
-        plan, clean,
-        [&] {
-          if (rng) rng->replay();
-          const at::Tensor second = with_grad(closure);
-          overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
-          return second;
-        },
-        [&] { rng.reset(); });
+    finish_step(plan, clean, [&] {
+      if (numbers) numbers->begin_second();
+      const at::Tensor second = with_grad(closure);
+      if (numbers) numbers->end_second();
+      overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
+      return second;
+    });
+    if (numbers) draws_ = draws_.value_or(false) || numbers->drew();
     roll_back.dismiss();
     return overwritten ? clean : loss;
   }
@@ -139,40 +169,52 @@ class TwoPass {
   void evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan) {
     check_between_steps("step()");
     const Evaluating here(evaluating_);
-    step::BuffersGuard roll_back(buffers_);
-    finish_step(plan, loss, second_pass, [] {});
+    step::BuffersGuard roll_back(buffers(), kept_by(plan));
+    finish_step(plan, loss, second_pass);
     roll_back.dismiss();
   }
 
-  /// Notes the generators before pass 1 of a two-phase step, so that ascend() can set them back for pass 2.
+  /// Notes what pass 1 of a two-phase step draws on this thread from now on, so that pass 2 draws it again.
   void remember_rng(const StepPlan& plan) {
     check_between_steps("remember_rng()");
     check_capture(plan);
-    remembered_rng_.reset();
-    if (replay_rng_) remembered_rng_ = std::make_unique<step::RngReplay>(plan.devices());
+    remembered_.reset();
+    if (!replay_rng_) return;
+    remembered_ = std::make_unique<step::RandomNumbers>(plan.devices(), /*observed=*/true);
+    remembered_->begin_first();
   }
 
   /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
   bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
     TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
     check_between_steps("ascend()");
-    check_capture(plan, /*draws_again=*/remembered_rng_ != nullptr);
+    check_capture(plan, /*draws_again=*/remembered_ != nullptr);
+    std::unique_ptr<step::RandomNumbers> remembered = std::move(remembered_);
+    if (remembered) remembered->end_first();
     auto pending = std::make_unique<Pending>();
-    plan.run(after_pass_one_);
+    programs_.find(plan.params());
+    plan.run(after_pass_one_, programs_);
     report_ = Report();
     note_loss(loss);
+    pending->gradients = plan.gradients(programs_);
+    pending->first = pending->gradients;
     const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
-    pending->first = plan.first_gradients();
-    pending->gradients = plan.gradients();
     if (plan.perturb && moves(groups)) {
-      pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers_);
+      pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers(), kept_by(plan));
+      pending->others = std::make_unique<step::OthersGradients>(others_than(plan));
       pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
       note_ascent(pending->perturbation->result(), groups);
-      pending->rng = std::move(remembered_rng_);
-      if (pending->rng) pending->rng->replay();
+      pending->numbers = std::move(remembered);
+      if (!attached_)
+        pending->statistics = std::make_unique<step::Observation>(std::make_shared<step::StatisticsGuard>());
+      if (pending->numbers) pending->numbers->begin_second();
     }
-    remembered_rng_.reset();
-    plan.for_each_param([](const at::Tensor& param) { param.mutable_grad() = at::Tensor(); });
+    plan.for_each_param([this](const at::Tensor& param) {
+      if (param.grad().defined() && programs_.has(param.grad()))
+        programs_.clear(param);
+      else
+        param.mutable_grad() = at::Tensor();
+    });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
     return report_.perturbed;
@@ -197,16 +239,18 @@ class TwoPass {
     TORCH_CHECK(same,
                 "steppe: the optimizer's parameters changed between ascend() and descend(); "
                 "call cancel() and start the step again");
-    TORCH_CHECK(!report_.perturbed || pending_->plan.any_gradient(),
+    TORCH_CHECK(!report_.perturbed || has_new_gradients(pending_->plan),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
     if (report_.perturbed) note_perturbed_loss(perturbed_loss);
     const std::unique_ptr<Pending> pending = std::move(pending_);
     if (pending->perturbation) pending->perturbation->restore();
     if (pending->after_pass_one) pending->after_pass_one->restore();
-    pending->rng.reset();
+    if (pending->numbers) pending->numbers->end_second();
+    pending->statistics.reset();
     // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
-    if (!report_.perturbed && !pending->plan.any_gradient()) pending->plan.put_back(pending->gradients);
+    if (!report_.perturbed && !has_new_gradients(pending->plan)) pending->plan.put_back(pending->gradients, programs_);
+    pending->others.reset();
     finish(pending->plan, pending->first);
   }
 
@@ -214,7 +258,8 @@ class TwoPass {
   void cancel() {
     if (!ascended()) return;
     const std::unique_ptr<Pending> pending = std::move(pending_);
-    pending->plan.put_back(pending->gradients);
+    pending->plan.put_back(pending->gradients, programs_);
+    programs_.note(pending->plan.params());
   }
 
  private:
@@ -224,8 +269,10 @@ class TwoPass {
   struct Pending {
     StepPlan plan;
     std::vector<std::vector<at::Tensor>> first, gradients;
+    std::unique_ptr<step::OthersGradients> others;
     std::unique_ptr<step::BuffersGuard> after_pass_one;
-    std::unique_ptr<step::RngReplay> rng;
+    std::unique_ptr<step::Observation> statistics;
+    std::unique_ptr<step::RandomNumbers> numbers;
     std::unique_ptr<Perturbation> perturbation;
   };
 
@@ -252,6 +299,9 @@ class TwoPass {
   }
   void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
 
+  /// A CUDA graph copies whenever it is replayed: the host does not see its changes.
+  step::KeptBuffers* kept_by(const StepPlan& plan) { return is_captured(plan) ? nullptr : &kept_buffers_; }
+
   static ImplSet impls(const std::vector<at::Tensor>& params) {
     ImplSet set;
     for (const at::Tensor& param : params) set.insert(param.unsafeGetTensorImpl());
@@ -264,23 +314,26 @@ class TwoPass {
   }
 
   /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part.
-  template <class SecondPass, class After>
-  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass, After&& after_passes) {
-    plan.run(after_pass_one_);
+  template <class SecondPass>
+  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass) {
+    programs_.find(plan.params());
+    plan.run(after_pass_one_, programs_);
     report_ = Report();
     note_loss(loss);
     std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
-    const std::vector<std::vector<at::Tensor>> first = plan.first_gradients();
+    const std::vector<std::vector<at::Tensor>> first = plan.first_gradients(programs_);
     if (plan.perturb && moves(groups)) {
-      const step::BuffersGuard after_pass_one(buffers_);
+      const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
+      const step::OthersGradients others(others_than(plan));
       Perturbation perturbation(groups, memory_);
       note_ascent(perturbation.result(), groups);
       groups.clear();
-      plan.clear_gradients();
+      plan.clear_gradients(programs_);
+      std::optional<step::Observation> statistics;
+      if (!attached_) statistics.emplace(std::make_shared<step::StatisticsGuard>());
       note_perturbed_loss(second_pass());
       perturbation.restore();
     }
-    after_passes();
     finish(plan, first);
   }
 
@@ -306,6 +359,26 @@ class TwoPass {
     return groups;
   }
 
+  /// The attached model's parameters that are not the plan's.
+  std::vector<at::Tensor> others_than(const StepPlan& plan) const {
+    std::vector<at::Tensor> others;
+    if (model_params_.empty()) return others;
+    const ImplSet own = impls(plan.params());
+    for (const at::Tensor& param : model_params_)
+      if (own.count(param.unsafeGetTensorImpl()) == 0) others.push_back(param);
+    return others;
+  }
+
+  /// Since ascend(): the program's own stand there in any case, as zeros.
+  bool has_new_gradients(const StepPlan& plan) const {
+    bool any = false;
+    plan.for_each_param([&](const at::Tensor& param) {
+      const at::Tensor& gradient = param.grad();
+      any = any || (gradient.defined() && !(programs_.has(gradient) && step::is_clear(gradient)));
+    });
+    return any;
+  }
+
   /// Something would be perturbed: a radius over 0 and a gradient.
   static bool moves(const std::vector<AscentGroup>& groups) {
     return std::any_of(groups.begin(), groups.end(),
@@ -314,10 +387,12 @@ class TwoPass {
 
   /// The descent's part, the last hook and the clipping; the weights are w again.
   void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
-    plan.descend(first);
-    plan.run(before_descent_);
-    if (!clipping_.on()) return;
-    plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); });
+    plan.descend(first, programs_);
+    plan.run(before_descent_, programs_);
+    if (clipping_.on())
+      plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); },
+               programs_);
+    programs_.note(plan.params());
     if (report_.unclipped_norm.defined()) non_finite_clips_.add(report_.unclipped_norm.isfinite().logical_not());
   }
 
@@ -345,18 +420,22 @@ class TwoPass {
     non_finite_steps_.add(seen.finite.logical_not());
   }
 
-  std::vector<at::Tensor> buffers_;
+  std::vector<at::Tensor> buffers_, bare_buffers_, model_params_;
+  step::KeptBuffers kept_buffers_;
+  step::ProgramsGradients programs_;
   ImplSet norm_gains_, excluded_;
   std::optional<ImplSet> only_;
   bool evaluating_ = false;
+  bool attached_ = false;  ///< what pass 2 must not move is known
   bool replay_rng_ = true;
+  std::optional<bool> draws_;  ///< a closure of a step has drawn random numbers, if there was a step
   GradientHook after_pass_one_, before_descent_;
   std::shared_ptr<PerturbationMemory> memory_ = std::make_shared<PerturbationMemory>();
-  std::unique_ptr<step::RngReplay> remembered_rng_;
+  std::unique_ptr<step::RandomNumbers> remembered_;
   std::unique_ptr<Pending> pending_;
   Report report_;
   step::GradientClipping clipping_;
   step::DeferredCount non_finite_steps_, non_finite_clips_;
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -21,8 +21,10 @@
 
 #include <steppe/step/record.hpp>
 #include <steppe/step/sources.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::step {
+STEPPE_NAMESPACE_BEGIN
+namespace step {
 
 /// A tensor that is alive keeps the record of what made it, a record those of its inputs; what nothing alive depends on
 /// is let go. Tensors are known by identity, and where they share memory (views, data(), writes in place) by that.
@@ -192,7 +194,7 @@ class ValueGraph {
     Birth& birth = births_[memory_of(tensor)];
     if (birth.number == 0) birth.number = next_number();
     birth.storage = tensor.storage().getWeakStorageImpl();
-    birth.gradient = std::max(birth.gradient, gradient);
+    birth.gradient = (std::max)(birth.gradient, gradient);
     sweep_at_times();
   }
 
@@ -438,4 +440,5 @@ class ValueGraph {
   uint64_t count_ = 0;
 };
 
-}  // namespace steppe::step
+}  // namespace step
+STEPPE_NAMESPACE_END

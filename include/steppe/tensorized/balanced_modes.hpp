@@ -8,7 +8,10 @@
 #include <cstdint>
 #include <vector>
 
-namespace steppe::tensorized {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 namespace detail {
 
@@ -64,4 +67,5 @@ inline std::vector<int64_t> modes_of(int64_t size, const std::vector<int64_t>& g
   return given;
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -14,7 +14,10 @@
 #include <utility>
 #include <vector>
 
-namespace steppe::tensorized {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// The size of every dimension by its letter, a-z and A-Z.
 class LetterSizes {
@@ -138,4 +141,5 @@ class Contraction {
   std::vector<uint64_t> letters_;  ///< by subset: what its product keeps
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

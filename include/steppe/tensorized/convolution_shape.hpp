@@ -14,7 +14,10 @@
 #include <cstdint>
 #include <variant>
 
-namespace steppe::tensorized {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// What a Conv2d's options say, with the padding in numbers.
 struct ConvolutionShape {
@@ -71,4 +74,5 @@ struct ConvolutionShape {
   std::array<int64_t, 2> padding() const { return symmetric() ? before : std::array<int64_t, 2>{0, 0}; }
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -22,8 +22,10 @@
 
 #include <steppe/tensorized/core_network.hpp>
 #include <steppe/tensorized/core_options.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// The part of a tensorized layer that does not depend on how the weight is applied. Parameters: core_0, core_1, ...,
 /// and bias where the layer has one.
@@ -92,4 +94,5 @@ class CoreModule : public torch::nn::Cloneable<Derived> {
   std::vector<at::Tensor> cores_;
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

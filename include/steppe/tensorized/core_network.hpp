@@ -24,8 +24,10 @@
 #include <steppe/tensorized/tensor_ring.hpp>
 #include <steppe/tensorized/tensor_train.hpp>
 #include <steppe/tensorized/tucker.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// A tensor of given modes (of a layer's weight: output modes, the kernel's, input modes) as cores of one format.
 ///
@@ -274,4 +276,5 @@ class CoreNetwork {
   Contraction::Order order_;
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -10,7 +10,11 @@
 #include <ostream>
 #include <vector>
 
-namespace steppe::tensorized {
+#include <steppe/no_fast_math.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// How a weight, seen as a tensor of its modes, is written as cores.
 enum class Format : int64_t {
@@ -79,4 +83,5 @@ struct CoreOptions {
   }
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -24,8 +24,10 @@
 
 #include <steppe/tensorized/contraction.hpp>
 #include <steppe/tensorized/unfolding.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// The columns' Kronecker products of all factors but one, [product of d_k, R], rows in the order of unfold()'s
 /// columns; but = -1: of all. Differentiable.
@@ -184,4 +186,5 @@ inline CPTensor cp(const at::Tensor& tensor, int64_t rank, const CPOptions& opti
   return found;
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

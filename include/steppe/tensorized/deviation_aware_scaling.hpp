@@ -20,8 +20,9 @@
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe {
+STEPPE_NAMESPACE_BEGIN
 
 /// Over which gradients the scaling is normalized.
 enum class GradientNorm : int64_t {
@@ -231,4 +232,4 @@ class DeviationAwareScaling : public Base {
   int64_t step_ = 0;
 };
 
-}  // namespace steppe
+STEPPE_NAMESPACE_END

@@ -23,8 +23,10 @@
 #include <vector>
 
 #include <steppe/tensorized/core_options.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// Options of a LowRankAdapter.
 struct LowRankOptions {
@@ -140,4 +142,5 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
 /// Held by a shared pointer, as every LibTorch module.
 TORCH_MODULE(LowRankAdapter);
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

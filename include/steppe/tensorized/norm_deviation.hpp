@@ -15,8 +15,10 @@
 #include <vector>
 
 #include <steppe/kernels/reference.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// The cores G_1..G_K of one tensorized layer (CP, Tucker, tensor train or ring, the two factors of LoRA) and their
 /// gradients g_k at one point of training, by their squared Frobenius norms (arXiv 2508.10435). Float64, on the device
@@ -117,4 +119,5 @@ class DeviationMonitor {
   std::vector<at::Tensor> deviations_, rates_;
 };
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

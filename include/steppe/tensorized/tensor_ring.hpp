@@ -20,8 +20,10 @@
 
 #include <steppe/tensorized/tensor_train.hpp>
 #include <steppe/tensorized/unfolding.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// T(i_1..i_n) = trace(G_1(i_1) G_2(i_2) ... G_n(i_n)): core k is [r_{k-1}, d_k, r_k], r_n = r_0.
 struct TensorRing {
@@ -94,4 +96,5 @@ inline TensorRing tensor_ring(const at::Tensor& tensor, c10::IntArrayRef ranks) 
   return {std::move(cores)};
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

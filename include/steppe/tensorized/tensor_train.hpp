@@ -17,8 +17,10 @@
 #include <vector>
 
 #include <steppe/tensorized/unfolding.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// T(i_1..i_n) = G_1(i_1) G_2(i_2) ... G_n(i_n), a product of matrices: core k is [r_{k-1}, d_k, r_k], r_0 = r_n = 1.
 struct TensorTrain {
@@ -118,4 +120,5 @@ inline TensorTrain tensor_train_within(const at::Tensor& tensor, double error) {
   return detail::as_type_of(tensor, detail::cores_by_svd(wide, wide.sizes(), 1, 1, smallest));
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -23,8 +23,10 @@
 #include <steppe/tensorized/contraction.hpp>
 #include <steppe/tensorized/convolution_shape.hpp>
 #include <steppe/tensorized/core_module.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// A two-dimensional convolution, y = x * W + b, where W [out, in, kh, kw] is seen as a tensor of modes, output modes
 /// first, then the kernel's, then input modes, and kept as the cores of one format:
@@ -267,4 +269,5 @@ inline TensorizedConv2d decompose(const torch::nn::Conv2dImpl& layer, const Core
   return made;
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

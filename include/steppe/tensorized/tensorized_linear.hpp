@@ -21,8 +21,10 @@
 #include <steppe/tensorized/balanced_modes.hpp>
 #include <steppe/tensorized/contraction.hpp>
 #include <steppe/tensorized/core_module.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// y = x W^T + b, where W [out, in] is seen as a tensor of its output and input modes,
 ///
@@ -159,4 +161,5 @@ inline TensorizedLinear decompose(const torch::nn::LinearImpl& layer, const Core
   return made;
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

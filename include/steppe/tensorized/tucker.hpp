@@ -15,8 +15,10 @@
 #include <vector>
 
 #include <steppe/tensorized/unfolding.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::tensorized {
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// T = core x_1 U_1 x_2 U_2 ... : the core has the ranks as its shape, factor k is [d_k, r_k].
 struct TuckerTensor {
@@ -133,4 +135,5 @@ inline TuckerTensor tucker(const at::Tensor& tensor, c10::IntArrayRef ranks, con
   return found;
 }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

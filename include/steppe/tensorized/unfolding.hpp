@@ -14,7 +14,10 @@
 #include <tuple>
 #include <vector>
 
-namespace steppe::tensorized {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace tensorized {
 
 /// The fibres of one mode as columns, [d_mode, product of the others in their order]. A view where possible.
 inline at::Tensor unfold(const at::Tensor& tensor, int64_t mode) {
@@ -59,4 +62,5 @@ inline at::Tensor decomposable(const at::Tensor& tensor) {
 /// Frobenius norm of a float64 tensor.
 inline double frobenius(const at::Tensor& tensor) { return std::sqrt(tensor.square().sum().item<double>()); }
 
-}  // namespace steppe::tensorized
+}  // namespace tensorized
+STEPPE_NAMESPACE_END

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "../../errors.hpp"
+#include "../../fuzz/damage.hpp"
 #include "../temporary_folder.hpp"
 #include "augmentation.hpp"
 
@@ -222,6 +223,24 @@ TEST(CifarAugmentation, NormalizesEachChannelByItsOwnNumbers) {
   EXPECT_NEAR(out[1][0][3][4].item<double>(), 0.2, 1e-6);
   EXPECT_NEAR(out[1][1][3][4].item<double>(), 0.0, 1e-6);
   EXPECT_NEAR(out[1][2][3][4].item<double>(), -2.0, 1e-5);
+}
+
+TEST(CifarDataset, AThousandDamagedFilesAreRefusedOrReadAsTheySay) {
+  const TemporaryFolder folder;
+  write_cifar100(folder.path() / "cifar-100-binary");
+  const std::string whole = record("\x13\x63", 1) + record("\x01\x02", 2);
+  int taken = 0;
+  fuzz::for_each_input(1000, [&](const uint8_t* data, size_t size) {
+    const std::string bytes = fuzz::damaged(whole, fuzz::Bytes(data, size));
+    write_file(folder.path() / "cifar-100-binary" / "train.bin", bytes);
+    Dataset read;
+    if (!message_of([&] { read = load_dataset(folder.path()); }).empty()) return;
+    ++taken;
+    ASSERT_EQ(read.train.labels.numel() * 3074, static_cast<int64_t>(bytes.size()));
+    ASSERT_LT(read.train.labels.max().item<int64_t>(), 100);
+  });
+  EXPECT_GT(taken, 10);
+  EXPECT_LT(taken, 900);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../errors.hpp"
+#include "../../fuzz/damage.hpp"
 #include "../temporary_folder.hpp"
 
 namespace completion {
@@ -113,6 +114,24 @@ TEST_F(Npy, TheBundledTensorHasTheShapeThatItsPageNames) {
   const at::Tensor tensor = read_npy(STEPPE_COMPLETION_DATA);
   EXPECT_EQ(tensor.sizes(), (std::vector<int64_t>{438, 6, 11}));
   EXPECT_TRUE(tensor.isfinite().all().item<bool>());
+}
+
+TEST_F(Npy, ThousandsOfDamagedFilesAreRefusedOrReadAsTheySay) {
+  const std::string whole = npy(dictionary("(2, 3)"), bytes_of({1, 2, 3, 4, 5, 6}));
+  int taken = 0;
+  fuzz::for_each_input(5000, [&](const uint8_t* data, size_t size) {
+    const std::string bytes = fuzz::damaged(whole, fuzz::Bytes(data, size));
+    at::Tensor values;
+    const std::string message = message_of([&] { values = read(bytes); });
+    if (!message.empty()) return;
+    ++taken;
+    ASSERT_LE(static_cast<size_t>(values.nbytes()), bytes.size());
+  });
+  EXPECT_GT(taken, 100);  // a changed value is a value
+  EXPECT_LT(taken, 4900);
+  // Nothing in it, however it is shaped.
+  EXPECT_EQ(read(npy(dictionary("(0, 5)"), "")).numel(), 0);
+  EXPECT_SAYS(refusal(npy(dictionary("(0, 4611686018427387904, 4611686018427387904)"), "")), "shape");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <steppe/kernels/cuda/layer.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/formats.hpp>
 
 namespace steppe::kernels::cuda {
@@ -95,9 +96,9 @@ inline Direction direction_of(const Numbers& numbers) {
   std::vector<float> size(d.u.size(), 1.0f);
   for (size_t i = 0; layer.scaled && i < size.size(); ++i)
     size[i] = rounded(std::fabs(numbers.w[i]) + static_cast<float>(layer.eta), layer.format);
-  for (size_t i = 0; i < size.size(); ++i) d.u[i] = rounded(d.u[i] * size[i], layer.format);
+  for (size_t i = 0; i < size.size(); ++i) d.u[i] = rounded(exact::product(d.u[i], size[i]), layer.format);
   d.measure = squares_of(d.u);
-  for (size_t i = 0; i < size.size(); ++i) d.u[i] = rounded(d.u[i] * size[i], layer.format);
+  for (size_t i = 0; i < size.size(); ++i) d.u[i] = rounded(exact::product(d.u[i], size[i]), layer.format);
   d.length = squares_of(d.u);
   return d;
 }
@@ -134,7 +135,7 @@ inline Outcome ascend_by_definition(const std::vector<Numbers>& model) {
       // What does not move keeps its bits.
       if (d.kept[i])
         outcome.moved[k][i] =
-            rounded(model[k].w[i] + rounded(d.u[i] * static_cast<float>(factor), layer.format), layer.format);
+            rounded(model[k].w[i] + rounded(exact::product(d.u[i], static_cast<float>(factor)), layer.format), layer.format);
     const double length = factor == 0.0 ? 0.0 : std::sqrt(d.length) * factor;
     squares += length * length;
     outcome.layer_gradient_norm.push_back(std::sqrt(d.raw));

@@ -9,8 +9,11 @@
 
 #include <steppe/kernels/cpu/layer.hpp>
 #include <steppe/kernels/cpu/layer_job.hpp>
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Keeps its buffers from one ascent to the next, so that none is made when nothing has changed.
 ///
@@ -27,7 +30,7 @@ class Ascent {
     for (const Layer& layer : layers) total += layer.size;
     const int64_t fair_share = total / (2 * threads.count());
     for (size_t i = 0; i < layers.size(); ++i) {
-      const bool splits = threads.count() > 1 && layers[i].size > std::max(fair_share, kPiece);
+      const bool splits = threads.count() > 1 && layers[i].size > (std::max)(fair_share, kPiece);
       (splits ? split_ : whole_).push_back(i);
     }
     // The largest first, so that the threads end together.
@@ -55,7 +58,7 @@ class Ascent {
     tasks_.clear();
     int64_t bytes = 0;
     for (size_t i = 0; i < layers.size(); ++i) {
-      if (factors[i] == 0.0) continue;
+      if (exact::is_zero(factors[i])) continue;
       bytes += layers[i].size * static_cast<int64_t>(sizeof(float));
       for (int64_t piece = 0; piece < jobs_[i]->pieces(); ++piece) tasks_.push_back({i, piece});
     }
@@ -144,4 +147,5 @@ class Ascent {
   std::vector<Task> tasks_;
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -9,8 +9,10 @@
 #include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Non-negative numbers that come in parts of at most kPiece: `for_each_part(block, visit)` makes one after the other
 /// in `block` and calls visit(count). They are gone through once for every factor of 2048 that their bits range over.
@@ -63,4 +65,5 @@ class HistogramSelection {
   Ordinal<N> low_ = -1, high_ = ordinal_of(std::numeric_limits<N>::infinity());
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -16,6 +20,7 @@
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/kernels/cpu/simd/sse2.hpp>
 #include <steppe/kernels/cpu/simd/target.hpp>
+#include <steppe/version.hpp>
 
 #define STEPPE_INSTRUCTION_SET portable
 #include <steppe/kernels/cpu/passes.inl>
@@ -39,7 +44,8 @@ STEPPE_TARGET_BEGIN(STEPPE_AVX512)
 STEPPE_TARGET_END
 #endif
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 enum class InstructionSet : int { Portable, Sse2, Avx2, Avx512 };
 
@@ -48,13 +54,25 @@ inline const char* name_of(InstructionSet set) {
   return names[static_cast<int>(set)];
 }
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+namespace detail {
+
+/// Compilers before clang 18 do not know it by name.
+inline bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+}  // namespace detail
+#endif
+
 /// Those that this machine has, the best one last.
 inline std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> found = {InstructionSet::Portable};
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   found.push_back(InstructionSet::Sse2);
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                    __builtin_cpu_supports("popcnt") && detail::has_f16c();
   if (avx2) found.push_back(InstructionSet::Avx2);
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -125,4 +143,5 @@ const Passes<T>& passes() {
   return portable::passes<T>();
 }
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

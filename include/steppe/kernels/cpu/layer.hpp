@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace steppe::kernels::cpu {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// How numbers are stored.
 enum class Format : int { Float32, Float64, BFloat16, Half };
@@ -48,9 +51,9 @@ class Pieces {
 
   int64_t count() const { return in_row_ > 0 ? size_ / row_ * in_row_ : (size_ + length_ - 1) / length_; }
   Span span(int64_t piece) const {
-    if (in_row_ == 0) return {piece * length_, std::min(size_, (piece + 1) * length_)};
+    if (in_row_ == 0) return {piece * length_, (std::min)(size_, (piece + 1) * length_)};
     const int64_t row = piece / in_row_ * row_, begin = row + piece % in_row_ * length_;
-    return {begin, std::min(row + row_, begin + length_)};
+    return {begin, (std::min)(row + row_, begin + length_)};
   }
   /// A row is longer than a piece.
   bool cut_rows() const { return in_row_ > 0; }
@@ -68,4 +71,5 @@ struct Statistics {
   bool tail_found = false;        ///< the filter kept something
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

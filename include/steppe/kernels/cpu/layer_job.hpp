@@ -14,8 +14,10 @@
 #include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/sample.hpp>
 #include <steppe/kernels/cpu/window_lists.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Scratch of one thread.
 struct Worker {
@@ -66,10 +68,10 @@ class LayerJobOf final : public LayerJob {
     } else {
       begin_direction(worker);
     }
-    if (layer.size == 0) sweep_ = Sweep::None;
+    if (layer.size == 0) sweep_ = Sweep::Nothing;
   }
 
-  bool sweep_due() const override { return sweep_ != Sweep::None; }
+  bool sweep_due() const override { return sweep_ != Sweep::Nothing; }
 
   void sweep(int64_t piece, Worker& worker) override {
     Part& part = parts_[static_cast<size_t>(piece)];
@@ -83,7 +85,7 @@ class LayerJobOf final : public LayerJob {
         return sweep_window(span, piece, worker);
       case Sweep::Measure:
         return sweep_measure(span, part);
-      case Sweep::None:
+      case Sweep::Nothing:
         return;
     }
   }
@@ -98,7 +100,7 @@ class LayerJobOf final : public LayerJob {
         return settle_window(worker);
       case Sweep::Measure:
         return settle_measure();
-      case Sweep::None:
+      case Sweep::Nothing:
         return;
     }
   }
@@ -117,7 +119,7 @@ class LayerJobOf final : public LayerJob {
 
  private:
   enum class Sweep {
-    None,
+    Nothing,
     Rows,     ///< sums of the rows
     Sums,     ///< sum and squares of the direction
     Window,   ///< the same, and the components around the threshold
@@ -153,7 +155,7 @@ class LayerJobOf final : public LayerJob {
     }
     void enter() {
       const int64_t row = job.layer_.row;
-      end = row == 0 ? last : std::min(last, (begin / row + 1) * row);
+      end = row == 0 ? last : (std::min)(last, (begin / row + 1) * row);
       if (rule.centralized && left()) rule.row_mean = job.row_means_[static_cast<size_t>(begin / row)];
     }
 
@@ -215,7 +217,7 @@ class LayerJobOf final : public LayerJob {
     if (layer_.filtered) return begin_direction(worker);
     statistics_.length = statistics_.measure;
     // Of 16-bit formats the rounded differences are measured, and of rows that were cut nothing is known yet.
-    sweep_ = layer_.scaled || pieces.cut_rows() || sizeof(T) == 2 ? Sweep::Measure : Sweep::None;
+    sweep_ = layer_.scaled || pieces.cut_rows() || sizeof(T) == 2 ? Sweep::Measure : Sweep::Nothing;
   }
 
   // ---- What is not centralized, or is by now
@@ -257,7 +259,7 @@ class LayerJobOf final : public LayerJob {
     }
     if (!rule_.centralized) statistics_.gradient_squares = squares;
     statistics_.measure = statistics_.length = squares;
-    sweep_ = Sweep::None;
+    sweep_ = Sweep::Nothing;
     if (!layer_.filtered) return;
     rule_.mean = mean_of(sum, layer_.size);
     sweep_ = Sweep::Measure;
@@ -283,7 +285,7 @@ class LayerJobOf final : public LayerJob {
     if (!rule_.centralized && !layer_.filtered) statistics_.gradient_squares = all.raw;
     statistics_.measure = all.measure;
     statistics_.length = all.length;
-    sweep_ = Sweep::None;
+    sweep_ = Sweep::Nothing;
     if (!layer_.filtered) return;
     statistics_.kept = all.kept;
     statistics_.tail_found = rule_.filtered && all.kept > 0;
@@ -302,7 +304,7 @@ class LayerJobOf final : public LayerJob {
   /// Of the largest value that is not kept, in descending order.
   int64_t rank_from_top() const {
     const auto rank = static_cast<int64_t>(std::floor(layer_.quantile * static_cast<double>(layer_.size - 1)));
-    return layer_.size - 1 - std::min(layer_.size - 1, rank);
+    return layer_.size - 1 - (std::min)(layer_.size - 1, rank);
   }
 
   void begin_window(N* known_mean, Worker& worker) {
@@ -325,7 +327,7 @@ class LayerJobOf final : public LayerJob {
     window_lists_.settle();
     statistics_.measure = statistics_.length = window_lists_.squares();
     if (!rule_.centralized) statistics_.gradient_squares = statistics_.measure;
-    sweep_ = Sweep::None;
+    sweep_ = Sweep::Nothing;
     if (!std::isfinite(statistics_.measure)) return;  // nothing will move
     rule_.mean = mean_of(window_lists_.sum(), layer_.size);
     if (!window_lists_.find(rank_from_top(), rule_.mean, worker.keys, rule_.threshold)) return select_otherwise(worker);
@@ -365,11 +367,12 @@ class LayerJobOf final : public LayerJob {
   const Passes<N>* lists_ = nullptr;
   Layer layer_;
   Rule<T> rule_;
-  Sweep sweep_ = Sweep::None;
+  Sweep sweep_ = Sweep::Nothing;
   int attempt_ = 0;
   std::vector<Part> parts_;
   std::vector<N> row_means_;
   WindowLists<N> window_lists_;
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -7,7 +7,10 @@
 #include <memory>
 #include <new>
 
-namespace steppe::kernels::cpu {
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Room for numbers of one type, aligned to 64 bytes. What was written is lost when it grows.
 class Memory {
@@ -35,4 +38,5 @@ class Memory {
   size_t bytes_ = 0;
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -11,8 +11,10 @@
 #include <type_traits>
 
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Non-negative numbers and their bits have the same order; -1 stands before all of them.
 template <class N>
@@ -91,7 +93,7 @@ class OrderStatistic {
     for (int64_t i = 0; i < kFew; ++i) few[i] = x_[i * n_ / kFew];
     N lowest, highest;
     bracket_of(few, kFew, static_cast<double>(rank_) / static_cast<double>(n_), lowest, highest);
-    const Ordinal<N> low = std::max(ordinal_of(lowest), low_), high = std::min(ordinal_of(highest), high_);
+    const Ordinal<N> low = (std::max)(ordinal_of(lowest), low_), high = (std::min)(ordinal_of(highest), high_);
     const int64_t above_high = above(high);
     if (above_high > rank_) {
       low_ = high;
@@ -118,4 +120,5 @@ N order_statistic(const Passes<N>& passes, N* x, int64_t n, int64_t rank) {
   return OrderStatistic<N>(passes, x, n, std::clamp<int64_t>(rank, 0, n - 1)).find();
 }
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include <steppe/kernels/formats.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// What becomes of the components of one run of memory: centralize, filter, scale; each where it is on.
 template <class T>
@@ -46,7 +48,7 @@ struct Seen {
 constexpr int64_t kBlockRoom = 64;
 
 /// Components above a window.
-struct Above {
+struct AboveWindow {
   double squares = 0.0;
   int64_t count = 0;
 };
@@ -72,9 +74,10 @@ struct Passes {
   /// The same of |x - mean|; counts what is above.
   int64_t (*distances_between)(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above);
   /// The part of a list that is not above the window; `to` may be x. Adds up the others.
-  int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, Above& above);
+  int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindow& above);
   /// The sum of x^2 over |x - mean| > threshold, and their number.
   double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -2,7 +2,8 @@
 // STEPPE_INSTRUCTION_SET naming the namespace of the lanes, inside the region that is compiled for it.
 // SPDX-License-Identifier: MIT
 
-namespace steppe::kernels::cpu::STEPPE_INSTRUCTION_SET {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::STEPPE_INSTRUCTION_SET {
 
 /// A lane is in the part of the run that is left.
 template <class T>
@@ -125,11 +126,11 @@ template <class T>
 void window(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& bounds, Seen<Number<T>>& seen) {
   if (rule.centralized) {
     return bounds.has_plateau     ? window_run<Centralized<BesidePlateau>>(g, n, rule, bounds, seen)
-           : bounds.centre == 0.0 ? window_run<Centralized<AroundZero>>(g, n, rule, bounds, seen)
+           : exact::is_zero(bounds.centre) ? window_run<Centralized<AroundZero>>(g, n, rule, bounds, seen)
                                   : window_run<Centralized<AroundCentre>>(g, n, rule, bounds, seen);
   }
   return bounds.has_plateau     ? window_run<BesidePlateau>(g, n, rule, bounds, seen)
-         : bounds.centre == 0.0 ? window_run<AroundZero>(g, n, rule, bounds, seen)
+         : exact::is_zero(bounds.centre) ? window_run<AroundZero>(g, n, rule, bounds, seen)
                                 : window_run<AroundCentre>(g, n, rule, bounds, seen);
 }
 
@@ -333,7 +334,7 @@ int64_t distances_between(const N* x, int64_t n, N mean, N low, N high, N* to, i
 }
 
 template <class N>
-int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, Above& taken) {
+int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindow& taken) {
   const auto centre = all<N>(window.centre), high = all<N>(window.high), zero = all<N>(0);
   Sums<N> square;
   int64_t outside_count = 0;
@@ -382,4 +383,5 @@ const Passes<T>& passes() {
   return all_passes;
 }
 
-}  // namespace steppe::kernels::cpu::STEPPE_INSTRUCTION_SET
+}  // namespace kernels::cpu::STEPPE_INSTRUCTION_SET
+STEPPE_NAMESPACE_END

@@ -9,8 +9,11 @@
 
 #include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Groups of 32 neighbours, spread over the layer.
 template <class N>
@@ -27,7 +30,7 @@ class Sample {
   template <class T>
   void draw(const T* from, int64_t n, const N* row_means, int64_t row) {
     population_ = n;
-    count_ = std::min(std::clamp(n / 64, kLeast, kMost), n) / kGroup * kGroup;
+    count_ = (std::min)(std::clamp(n / 64, kLeast, kMost), n) / kGroup * kGroup;
     const int64_t groups = count_ / kGroup, stride = n / groups;
     uint32_t random = 0x9e3779b9u;
     for (int64_t g = 0; g < groups; ++g) {
@@ -90,7 +93,7 @@ class Sample {
     if (bottom < static_cast<double>(n - 1)) window_.low = order_statistic(passes_, scratch_, n, std::llround(bottom));
     // Of those above the lower edge only: the scratch is used up.
     const int64_t above = passes_.between(keys_, n, window_.low, std::numeric_limits<N>::infinity(), scratch_);
-    inside_ = std::min(bottom, 2.0 * margin);
+    inside_ = (std::min)(bottom, 2.0 * margin);
     window_.high = std::numeric_limits<N>::infinity();
     if (top >= 0.0 && above > 0) window_.high = order_statistic(passes_, scratch_, above, std::llround(top));
   }
@@ -108,7 +111,7 @@ class Sample {
       window_.has_plateau = true;
       window_.plateau = value;
       const auto above = static_cast<double>(passes_.count_above(keys_, count_, level));
-      return bound(drop_plateau(), std::min(expected, above), sigmas);
+      return bound(drop_plateau(), (std::min)(expected, above), sigmas);
     }
   }
 
@@ -125,9 +128,9 @@ class Sample {
   int64_t equal_to(N level, N& value) const {
     int64_t equal = 0;
     for (int64_t i = 0; i < count_; ++i) {
-      if (keys_[i] != level) continue;
+      if (!exact::are_equal(keys_[i], level)) continue;
       if (equal == 0) value = values_[i];
-      equal += values_[i] == value;
+      equal += exact::are_equal(values_[i], value);
     }
     return equal;
   }
@@ -136,7 +139,7 @@ class Sample {
   int64_t drop_plateau() {
     int64_t n = 0;
     for (int64_t i = 0; i < count_; ++i)
-      if (values_[i] != window_.plateau) keys_[n++] = keys_[i];
+      if (!exact::are_equal(values_[i], window_.plateau)) keys_[n++] = keys_[i];
     return n;
   }
 
@@ -148,4 +151,5 @@ class Sample {
   Window<N> window_;
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

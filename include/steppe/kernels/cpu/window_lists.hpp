@@ -12,8 +12,10 @@
 #include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// Sums over all components, and a list of those inside the window; a list for every piece.
 template <class N>
@@ -23,7 +25,7 @@ class WindowLists {
   void begin(const Passes<N>& passes, int64_t pieces, const Window<N>& window, double share_inside) {
     passes_ = &passes;
     window_ = window;
-    room_ = std::min(kPiece, static_cast<int64_t>(2.0 * share_inside * static_cast<double>(kPiece)) + 512);
+    room_ = (std::min)(kPiece, static_cast<int64_t>(2.0 * share_inside * static_cast<double>(kPiece)) + 512);
     inside_.room_for<N>(pieces * room_);
     parts_.assign(static_cast<size_t>(pieces), Part());
   }
@@ -44,7 +46,7 @@ class WindowLists {
   /// Ends the sweep: adds up the pieces in their order.
   void settle() {
     seen_ = Seen<N>();
-    above_ = Above();
+    above_ = AboveWindow();
     inside_count_ = 0;
     full_ = false;
     for (const Part& part : parts_) {
@@ -91,7 +93,7 @@ class WindowLists {
  private:
   struct Part {
     Seen<N> seen;
-    Above above;
+    AboveWindow above;
     int64_t inside = 0;  ///< more than there is room for: they are not kept
   };
 
@@ -149,9 +151,10 @@ class WindowLists {
   int64_t room_ = 0;
   std::vector<Part> parts_;
   Seen<N> seen_;
-  Above above_;
+  AboveWindow above_;
   int64_t inside_count_ = 0;
   bool full_ = false;
 };
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END

@@ -8,8 +8,10 @@
 #include <steppe/kernels/cuda/sweep.hpp>
 #include <steppe/kernels/cuda/threshold.hpp>
 #include <steppe/kernels/cuda/work.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where a filtered layer is large enough to have a
 /// window, and one where rows are longer than a chunk.
@@ -32,4 +34,5 @@ void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
   launch(Move<kThreads>(work));
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -4,7 +4,8 @@
 
 #include <cstdint>
 
-#include <steppe/kernels/formats.hpp>
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
 
 // Kernels are function objects over a block. The tests run the same text on the host, with a block of their own.
 #ifdef __CUDACC__
@@ -15,20 +16,8 @@
 #define STEPPE_UNROLL
 #endif
 
-#ifdef __CUDA_FTZ
-#error "steppe's kernels keep subnormal numbers: compile without --use_fast_math and -ftz=true"
-#endif
-
-namespace steppe::kernels::cuda {
-
-/// a * b, rounded: never part of a fused multiply-add.
-STEPPE_DEVICE inline float product(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 #ifdef __CUDACC__
 class DeviceBlock {
@@ -48,4 +37,5 @@ class DeviceBlock {
 };
 #endif
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -8,8 +8,10 @@
 #include <steppe/kernels/cuda/block.hpp>
 #include <steppe/kernels/cuda/work.hpp>
 #include <steppe/kernels/formats.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Neighbours that are read and written at once.
 template <class T, int kCount>
@@ -124,24 +126,25 @@ class RowMeans {
 /// What is subtracted is rounded as the definition rounds it.
 template <class T>
 STEPPE_DEVICE float centralized(const Entry& entry, float g, float row_mean) {
-  return entry.row > 0 ? rounded_to<T>(g - row_mean) : g;
+  return entry.row > 0 ? rounded_to<T>(exact::difference(g, row_mean)) : g;
 }
 
 /// |x - mean|, which the filter compares.
 template <class T>
 STEPPE_DEVICE float distance(float x, float mean) {
-  return fabsf(rounded_to<T>(x - mean));
+  return exact::magnitude(rounded_to<T>(exact::difference(x, mean)));
 }
 
 /// |w| + eta
 template <class T>
 STEPPE_DEVICE float size_of_weight(const Entry& entry, float w) {
-  return rounded_to<T>(fabsf(w) + entry.eta);
+  return rounded_to<T>(exact::sum(exact::magnitude(w), entry.eta));
 }
 
 template <class T>
 STEPPE_DEVICE bool is_kept(const State& state, float x) {
-  return !state.filters || distance<T>(x, state.mean) > state.threshold;
+  return !state.filters || exact::is_greater(distance<T>(x, state.mean), state.threshold);
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

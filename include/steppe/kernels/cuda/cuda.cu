@@ -7,8 +7,10 @@
 
 #include <steppe/kernels/cuda/ascent.hpp>
 #include <steppe/kernels/cuda/cuda.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256, kBlocksPerProcessor = 8;
@@ -28,7 +30,8 @@ int64_t processors_of_current_device() {
 
 }  // namespace
 
-const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream) {
+// Weak: a program may link them twice, by itself and in an object library, and either will do.
+__attribute__((weak)) const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream) {
   const int64_t blocks = std::min(plan.chunks(), processors_of_current_device() * kBlocksPerProcessor);
   cudaError_t error = cudaSuccess;
   launch_ascent<kThreads>(plan, work_of(plan, table, scratch, results), [&](const auto& kernel) {
@@ -39,9 +42,10 @@ const char* ascend(const Plan& plan, const void* table, void* scratch, const Res
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-bool is_capturing(Stream stream) {
+__attribute__((weak)) bool is_capturing(Stream stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   return cudaStreamIsCapturing(stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

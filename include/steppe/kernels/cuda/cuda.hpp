@@ -4,10 +4,12 @@
 
 #include <steppe/kernels/cuda/plan.hpp>
 #include <steppe/kernels/cuda/work.hpp>
+#include <steppe/version.hpp>
 
 struct CUstream_st;
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// What CUDA's headers call cudaStream_t.
 using Stream = CUstream_st*;
@@ -21,4 +23,5 @@ const char* ascend(const Plan& plan, const void* table, void* scratch, const Res
 /// Work on the stream is being captured into a graph.
 bool is_capturing(Stream stream);
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

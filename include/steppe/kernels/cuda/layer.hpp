@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include <steppe/kernels/ops.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// How numbers are stored.
 enum class Format : int32_t { Float32, BFloat16, Half };
@@ -39,4 +41,5 @@ struct Results {
   double* layer_kept_share = nullptr;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

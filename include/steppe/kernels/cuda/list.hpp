@@ -7,8 +7,10 @@
 
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/work.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Components in the order in which the thread meets them, so that sums over them have one order. Where they are more
 /// than there is room for, all are found anew in the gradient.
@@ -43,7 +45,7 @@ class List {
       STEPPE_UNROLL
       for (int j = 0; j < g.kSize; ++j) {
         const float x = widen(g.x[j]);
-        if (fabsf(x - window.centre) > window.low) body(x);
+        if (exact::is_greater(exact::magnitude(exact::difference(x, window.centre)), window.low)) body(x);
       }
     });
   }
@@ -54,4 +56,5 @@ class List {
   int room_, size_ = 0;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

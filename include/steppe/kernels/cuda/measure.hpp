@@ -6,8 +6,10 @@
 
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/list.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Adds g and g^2 of a run.
 template <int kThreads, class Block, class T>
@@ -16,7 +18,7 @@ STEPPE_DEVICE void add_sums(const Block& block, const Run<T>& run, Part& mine) {
     const auto g = load<decltype(width)::kValue>(run.g + at);
     STEPPE_UNROLL
     for (int j = 0; j < g.kSize; ++j) {
-      const double x = static_cast<double>(widen(g.x[j]));
+      const double x = exact::as_double(widen(g.x[j]));
       mine.sum += x;
       mine.raw += x * x;
     }
@@ -33,14 +35,14 @@ STEPPE_DEVICE void add_and_list(const Block& block, const Run<T>& run, const Win
     const auto g = load<decltype(width)::kValue>(run.g + at);
     STEPPE_UNROLL
     for (int j = 0; j < g.kSize; ++j) {
-      const float raw = widen(g.x[j]), away = fabsf(raw - centre);
-      const double x = static_cast<double>(raw);
+      const float raw = widen(g.x[j]), away = exact::magnitude(exact::difference(raw, centre));
+      const double x = exact::as_double(raw);
       mine.sum += x;
       mine.raw += x * x;
-      if (!(away > low)) continue;
+      if (!exact::is_greater(away, low)) continue;
       list.add(g.x[j]);
       ++listed;
-      beyond += away > sure ? 1 : 0;
+      beyond += exact::is_greater(away, sure) ? 1 : 0;
     }
   });
   list.close();
@@ -53,7 +55,7 @@ template <int kThreads, class Block, class T>
 STEPPE_DEVICE void add_listed(const Block& block, const Run<T>& run, const State state, const Window& window,
                               const List<kThreads, T>& list, Part& mine) {
   list.for_each(block, run, window, [&](float x) {
-    if (is_kept<T>(state, x)) mine.measure += static_cast<double>(x) * static_cast<double>(x);
+    if (is_kept<T>(state, x)) mine.measure += exact::as_double(x) * exact::as_double(x);
   });
 }
 
@@ -65,7 +67,7 @@ STEPPE_DEVICE void add_centralized(const Block& block, const Run<T>& run, Part& 
     RowMeans<T> row_means(run, at);
     STEPPE_UNROLL
     for (int j = 0; j < g.kSize; ++j)
-      mine.sum += static_cast<double>(centralized<T>(run.entry, widen(g.x[j]), row_means.next()));
+      mine.sum += exact::as_double(centralized<T>(run.entry, widen(g.x[j]), row_means.next()));
   });
 }
 
@@ -84,18 +86,19 @@ STEPPE_DEVICE void add_direction(const Block& block, const Run<T>& run, const St
     STEPPE_UNROLL
     for (int j = 0; j < kWidth; ++j) {
       const float raw = widen(g.x[j]);
-      if (with_raw) mine.raw += static_cast<double>(raw) * static_cast<double>(raw);
+      if (with_raw) mine.raw += exact::as_double(raw) * exact::as_double(raw);
       float x = centralized<T>(entry, raw, row_means.next());
       if (!is_kept<T>(state, x)) continue;
       if (entry.scaled) {
         const float size = size_of_weight<T>(entry, widen(w.x[j]));
-        x = rounded_to<T>(product(x, size));
-        const double u = static_cast<double>(rounded_to<T>(product(x, size)));
+        x = rounded_to<T>(exact::product(x, size));
+        const double u = exact::as_double(rounded_to<T>(exact::product(x, size)));
         mine.length += u * u;
       }
-      mine.measure += static_cast<double>(x) * static_cast<double>(x);
+      mine.measure += exact::as_double(x) * exact::as_double(x);
     }
   });
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

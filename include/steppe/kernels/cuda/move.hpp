@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include <steppe/kernels/cuda/components.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 template <int kThreads>
 class Move {
@@ -41,13 +43,13 @@ class Move {
       for (int j = 0; j < kWidth; ++j) {
         float x = centralized<T>(run.entry, widen(g.x[j]), row_means.next());
         // What does not move keeps its bits: -0 + 0 would be +0.
-        if (factor == 0.0f || !is_kept<T>(state, x)) continue;
+        if (exact::is_zero(factor) || !is_kept<T>(state, x)) continue;
         const float weight = widen(w.x[j]);
         if (run.entry.scaled != 0) {
           const float size = size_of_weight<T>(run.entry, weight);
-          x = rounded_to<T>(product(rounded_to<T>(product(x, size)), size));
+          x = rounded_to<T>(exact::product(rounded_to<T>(exact::product(x, size)), size));
         }
-        narrow(weight + rounded_to<T>(product(x, factor)), w.x[j]);
+        narrow(exact::sum(weight, rounded_to<T>(exact::product(x, factor))), w.x[j]);
       }
       store(run.out + at, w);
     });
@@ -56,4 +58,5 @@ class Move {
   Work work_;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

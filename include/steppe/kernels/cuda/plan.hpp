@@ -11,8 +11,10 @@
 
 #include <steppe/kernels/cuda/layer.hpp>
 #include <steppe/kernels/formats.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Components that a block takes up at a time.
 constexpr int64_t kChunk = int64_t{1} << 14;
@@ -174,4 +176,5 @@ class Plan {
   bool cuts_rows_ = false;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -6,8 +6,10 @@
 
 #include <steppe/kernels/cuda/block.hpp>
 #include <steppe/kernels/cuda/work.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Shared memory of a sum over kThreads threads, a power of two.
 template <int kThreads>
@@ -56,4 +58,5 @@ STEPPE_DEVICE bool is_last(const Block& block, Sums<kThreads>& shared, unsigned*
   return last;
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -6,12 +6,14 @@
 
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 template <class T>
 STEPPE_DEVICE float mean_of(double sum, int64_t n) {
-  return rounded_to<T>(static_cast<float>(sum / static_cast<double>(n)));
+  return rounded_to<T>(exact::as_float(sum / static_cast<double>(n)));
 }
 
 /// Writes the means of a chunk of whole rows and adds the squares to `mine`.
@@ -28,7 +30,7 @@ STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, co
     const int64_t r = first + thread / team;
     double sum = 0.0;
     for (int64_t i = lane; r < rows && i < row; i += team) {
-      const double g = static_cast<double>(widen(run.g[run.span.begin + r * row + i]));
+      const double g = exact::as_double(widen(run.g[run.span.begin + r * row + i]));
       sum += g;
       mine.raw += g * g;
     }
@@ -53,4 +55,5 @@ STEPPE_DEVICE void find_cut_row_means(const Block& block, const Entry& entry, co
   }
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

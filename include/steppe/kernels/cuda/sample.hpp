@@ -7,8 +7,10 @@
 
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// One block for each layer.
 ///
@@ -51,8 +53,8 @@ class Sample {
     for (int64_t i = block.thread(); i < entry.sample; i += kThreads) {
       const float x = widen(g[i / kSampledLine * apart + i % kSampledLine]);
       shared.x[i] = x;
-      mine.sum += static_cast<double>(x);
-      mine.raw += static_cast<double>(x) * static_cast<double>(x);
+      mine.sum += exact::as_double(x);
+      mine.raw += exact::as_double(x) * exact::as_double(x);
     }
   }
 
@@ -62,15 +64,15 @@ class Sample {
     const double mean = sums.sum / m, deviation = sqrt(fmax(sums.raw / m - mean * mean, 0.0));
     const double share = static_cast<double>(entry.size - entry.rank) / static_cast<double>(entry.size);
     const double wanted = share * m + 4.5 * sqrt(share * (1.0 - share) * m) + 2.0;
-    Window window{static_cast<float>(mean), INFINITY, 0.0f, 0.0f};
+    Window window{exact::as_float(mean), INFINITY, 0.0f, 0.0f};
     if (!(wanted < 0.25 * m)) return window;  // a list of most components saves nothing
     const float high = beyond(block, shared, entry.sample, window.centre, static_cast<unsigned>(wanted));
-    const auto reach = static_cast<float>(5.0 * deviation / sqrt(m));
-    const float low = high - 2.0f * reach;
-    if (!(low > kLeastDistance && high <= kLargestDistance)) return window;
+    const auto reach = exact::as_float(5.0 * deviation / sqrt(m));
+    const float low = exact::difference(high, exact::product(2.0f, reach));
+    if (!exact::is_greater(low, kLeastDistance) || !exact::is_greater(kLargestDistance, high)) return window;
     window.low = low;
     window.reach = reach;
-    window.sure = (low + 2.0f * reach) * (1.0f + 1e-5f);
+    window.sure = exact::product(exact::sum(low, exact::product(2.0f, reach)), 1.0f + 1e-5f);
     return window;
   }
 
@@ -85,7 +87,7 @@ class Sample {
       for (int bin = thread; bin < kBins; bin += kThreads) shared.bins[bin] = 0;
       block.sync();
       for (int64_t i = thread; i < sample; i += kThreads) {
-        const uint32_t bits = detail::bits_of(fabsf(shared.x[i] - centre)) >> shift;
+        const uint32_t bits = exact::bits_of(exact::magnitude(exact::difference(shared.x[i], centre))) >> shift;
         if (bits >> kBits == key) block.add(shared.bins + (bits & (kBins - 1)), 1u);
       }
       block.sync();
@@ -98,7 +100,7 @@ class Sample {
       key = shared.key;
       count = shared.left;
     }
-    return detail::float_of(key << kLowest);
+    return exact::float_of(key << kLowest);
   }
 
   /// From the farthest bin inwards, until `count` are passed.
@@ -118,4 +120,5 @@ class Sample {
   Work work_;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

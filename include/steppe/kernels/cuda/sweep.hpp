@@ -11,8 +11,10 @@
 #include <steppe/kernels/cuda/reduction.hpp>
 #include <steppe/kernels/cuda/row_means.hpp>
 #include <steppe/kernels/cuda/totals.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 enum class Stage {
   First,     ///< every layer
@@ -109,8 +111,9 @@ class Sweep {
     with_format(entry.format, [&](auto format) { state.mean = mean_of<decltype(format)>(total.sum, entry.size); });
     state.rank = entry.rank;
     if (entry.sample == 0) return;
-    state.listed =
-        fabsf(state.mean - window.centre) <= window.reach * (1.0f - 1e-6f) && total.sure >= entry.size - entry.rank;
+    state.listed = exact::is_greater(exact::product(window.reach, 1.0f - 1e-6f),
+                                     exact::magnitude(exact::difference(state.mean, window.centre))) &&
+                   total.sure >= entry.size - entry.rank;
     // Everything else is nearer to the mean.
     if (state.listed) state.rank -= entry.size - total.listed;
   }
@@ -119,4 +122,5 @@ class Sweep {
   Stage stage_;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -8,8 +8,10 @@
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/list.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Bits of the distances, from the top; they are not negative and have the order of their bits.
 struct Level {
@@ -62,7 +64,7 @@ class Threshold {
     const float mean = state.mean;
     const uint32_t key = state.key, mask = (1u << level.bits) - 1u;
     const auto take = [&](float x) {
-      const uint32_t bits = kernels::detail::bits_of(distance<T>(x, mean)) >> level.shift;
+      const uint32_t bits = kernels::exact::bits_of(distance<T>(x, mean)) >> level.shift;
       if (bits >> level.bits == key) block.add(shared.bins + (bits & mask), 1u);
     };
     if (state.listed)
@@ -108,7 +110,7 @@ class Threshold {
     state.rank = static_cast<int64_t>(rank);
     state.above += static_cast<int64_t>(above);
     if (level_ < kLevels - 1) return;
-    state.threshold = detail::float_of(state.key);
+    state.threshold = exact::float_of(state.key);
     // A layer without a tail keeps its direction.
     state.filters = state.above > 0;
   }
@@ -117,4 +119,5 @@ class Threshold {
   int level_;
 };
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -6,8 +6,10 @@
 #include <cstdint>
 
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// A norm so small that the factor is beyond this counts as zero.
 constexpr double kLargestFactor = 3.4028234663852886e38;
@@ -46,7 +48,7 @@ STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const
     const double factor = factor_of(entry, state, direction, raw);
     const double length = factor == 0.0 ? 0.0 : sqrt(state.length) * factor;
     const auto kept = static_cast<double>(kept_of(entry, state)), size = static_cast<double>(entry.size);
-    work.factors[i] = static_cast<float>(factor);
+    work.factors[i] = exact::as_float(factor);
     work.results.layer_gradient_norm[i] = sqrt(state.raw);
     work.results.layer_perturbation_norm[i] = length;
     work.results.layer_kept_share[i] = entry.filtered != 0 ? kept / size : 1.0;
@@ -63,4 +65,5 @@ STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const
   *work.results.finite = is_finite(direction) && is_finite(raw);
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -6,8 +6,10 @@
 
 #include <steppe/kernels/cuda/block.hpp>
 #include <steppe/kernels/cuda/plan.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cuda {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cuda {
 
 /// Sums over a chunk or a layer.
 struct Part {
@@ -113,4 +115,5 @@ inline int64_t scratch_bytes(const Plan& plan) {
   return bytes;
 }
 
-}  // namespace steppe::kernels::cuda
+}  // namespace kernels::cuda
+STEPPE_NAMESPACE_END

@@ -10,8 +10,10 @@
 
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/kernels/cpu/simd/target.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu::avx2 {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::avx2 {
 
 /// For every choice among eight lanes, the lanes that are chosen, first to last.
 struct CompressTable {
@@ -28,10 +30,12 @@ constexpr CompressTable make_compress_table() {
 }
 inline constexpr CompressTable kCompressTable = make_compress_table();
 
-}  // namespace steppe::kernels::cpu::avx2
+}  // namespace kernels::cpu::avx2
+STEPPE_NAMESPACE_END
 
 STEPPE_TARGET_BEGIN(STEPPE_AVX2)
-namespace steppe::kernels::cpu::avx2 {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::avx2 {
 
 constexpr int kLanes = 16;
 
@@ -144,14 +148,14 @@ inline Mask equal(Floats x, Floats y) {
 inline Mask both(Mask x, Mask y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
 inline Mask without(Mask x, Mask y) { return {_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)}; }
 inline unsigned bits(__m256 lanes) { return static_cast<unsigned>(_mm256_movemask_ps(lanes)); }
-inline int count(Mask m) { return static_cast<int>(_mm_popcnt_u32(bits(m.a) | bits(m.b) << 8)); }
+inline int count(Mask m) { return _mm_popcnt_u32(bits(m.a) | bits(m.b) << 8); }
 inline Floats choose(Mask m, Floats yes, Floats no) {
   return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
 }
 inline int compress_half(float* to, __m256 x, unsigned chosen) {
   const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompressTable.lanes[chosen]));
   _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(x, lanes));
-  return static_cast<int>(_mm_popcnt_u32(chosen));
+  return _mm_popcnt_u32(chosen);
 }
 inline int compress(float* to, Floats x, Mask m) {
   const int n = compress_half(to, x.a, bits(m.a));
@@ -215,6 +219,7 @@ class LaneSums {
 template <class T>
 using Sums = LaneSums;
 
-}  // namespace steppe::kernels::cpu::avx2
+}  // namespace kernels::cpu::avx2
+STEPPE_NAMESPACE_END
 STEPPE_TARGET_END
 #endif

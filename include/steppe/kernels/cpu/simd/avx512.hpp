@@ -10,9 +10,11 @@
 
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/kernels/cpu/simd/target.hpp>
+#include <steppe/version.hpp>
 
 STEPPE_TARGET_BEGIN(STEPPE_AVX512)
-namespace steppe::kernels::cpu::avx512 {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::avx512 {
 
 constexpr int kLanes = 16;
 
@@ -95,7 +97,7 @@ inline Mask above(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 inline Mask equal(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
 inline Mask without(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & ~b.bits)}; }
-inline int count(Mask m) { return static_cast<int>(_mm_popcnt_u32(m.bits)); }
+inline int count(Mask m) { return _mm_popcnt_u32(m.bits); }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_ps(m.bits, no.v, yes.v)}; }
 /// Compressed in the register: compressing stores are slow on some processors.
 inline int compress(float* to, Floats x, Mask m) {
@@ -164,6 +166,7 @@ class LaneSums {
 template <class T>
 using Sums = LaneSums;
 
-}  // namespace steppe::kernels::cpu::avx512
+}  // namespace kernels::cpu::avx512
+STEPPE_NAMESPACE_END
 STEPPE_TARGET_END
 #endif

@@ -7,15 +7,20 @@
 #include <cstring>
 #include <type_traits>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/formats.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 constexpr int kPacks = 4;  ///< packs that are compressed together: their masks have 64 bits
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END
 
-namespace steppe::kernels::cpu::portable {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::portable {
 
 constexpr int kLanes = 16;
 
@@ -109,7 +114,7 @@ Mask above(const Values<V>& a, const Values<V>& b) {
 template <class V>
 Mask equal(const Values<V>& a, const Values<V>& b) {
   Mask m;
-  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.v[i] == b.v[i] ? -1 : 0;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = exact::are_equal(a.v[i], b.v[i]) ? -1 : 0;
   return m;
 }
 inline Mask first_lanes(int count) {
@@ -180,10 +185,12 @@ class Block {
   Mask mask_[kPacks];
 };
 
-}  // namespace steppe::kernels::cpu::portable
+}  // namespace kernels::cpu::portable
+STEPPE_NAMESPACE_END
 
 #if defined(__GNUC__) || defined(__clang__)
-namespace steppe::kernels::cpu {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu {
 
 /// The numbers of the chosen bits one by one: the first eight without a branch, which is enough where few are chosen.
 inline int pick(float* to, const float* from, uint64_t chosen, int count) {
@@ -193,10 +200,12 @@ inline int pick(float* to, const float* from, uint64_t chosen, int count) {
   return count;
 }
 
-}  // namespace steppe::kernels::cpu
+}  // namespace kernels::cpu
+STEPPE_NAMESPACE_END
 #endif
 
-namespace steppe::kernels::cpu::portable {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::portable {
 
 template <class V>
 Values<double> widened(const Values<V>& x) {
@@ -236,4 +245,5 @@ class LaneSums {
 template <class T>
 using Sums = LaneSums;
 
-}  // namespace steppe::kernels::cpu::portable
+}  // namespace kernels::cpu::portable
+STEPPE_NAMESPACE_END

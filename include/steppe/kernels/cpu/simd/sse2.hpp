@@ -8,8 +8,10 @@
 #include <cstdint>
 
 #include <steppe/kernels/cpu/simd/portable.hpp>
+#include <steppe/version.hpp>
 
-namespace steppe::kernels::cpu::sse2 {
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::cpu::sse2 {
 
 constexpr int kLanes = 16;
 
@@ -184,5 +186,6 @@ class LaneSums {
 template <class T>
 using Sums = LaneSums;
 
-}  // namespace steppe::kernels::cpu::sse2
+}  // namespace kernels::cpu::sse2
+STEPPE_NAMESPACE_END
 #endif
