@@ -50,7 +50,7 @@ TEST(BalancedModes, GivenOnesMustMultiplyToTheSize) {
       "the modes [2, 5] multiply to 10, not to 12 input features");
   expect_error([] { modes_of(12, {6, 6}, 0, "channels"); }, "the modes [6, 6] multiply to more than 12 channels");
   expect_error([] { modes_of(12, {-3, -4}, 0, "channels"); }, "mode -3 of 12 channels must be from 1 to 12");
-  expect_error([] { modes_of(32, {2, 2, 2, 2, 2}, 0, "channels"); }, "1 to 4 modes, got 5");
+  expect_error([] { modes_of(128, {2, 2, 2, 2, 2, 2, 2}, 0, "channels"); }, "1 to 6 modes, got 7");
   expect_error([] { modes_of(0, {}, 2, "channels"); }, "at least one of its channels, got 0");
 }
 

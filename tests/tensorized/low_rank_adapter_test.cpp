@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <steppe/tensorized/low_rank_adapter.hpp>
 #include <torch/nn/functional/linear.h>
+#include <torch/optim/sgd.h>
 #include <torch/serialize.h>
 #include <torch/types.h>
 
@@ -70,6 +71,25 @@ TEST(LowRankAdapter, TrainsItsCoresAlone) {
       0.05, 0.001);
 }
 
+TEST(LowRankAdapter, EveryRankLearnsAlsoBeyondWhatTheWeightCanHave) {
+  LowRankAdapter adapter(torch::zeros({4, 64}, at::kDouble), at::Tensor(), LowRankOptions(8));
+  EXPECT_EQ(adapter->cores()[0].sizes(), (Sizes{8, 64}));
+  EXPECT_EQ(adapter->cores()[1].sizes(), (Sizes{4, 8}));
+  const at::Tensor input = random({10, 64}), target = random({10, 4}, 2), a = adapter->cores()[0].detach().clone();
+  torch::optim::SGD sgd(adapter->cores(), torch::optim::SGDOptions(0.05));
+  double first = 0.0, loss = 0.0;
+  for (int step = 0; step < 10; ++step) {
+    sgd.zero_grad();
+    const at::Tensor error = (adapter->forward(input) - target).square().mean();
+    (step == 0 ? first : loss) = error.item<double>();
+    error.backward();
+    sgd.step();
+  }
+  EXPECT_LT(loss, 0.9 * first);
+  EXPECT_GT((adapter->cores()[0] - a).norm(2, {1}).min().item<double>(), 1e-4);
+  EXPECT_GT(adapter->cores()[1].norm(2, {0}).min().item<double>(), 1e-4);
+}
+
 TEST(LowRankAdapter, MergesItsUpdateIntoTheFrozenWeight) {
   torch::nn::Linear linear(12, 5);
   LowRankAdapter adapter = adapter_of(linear, LowRankOptions(3).alpha(9));
@@ -115,8 +135,7 @@ TEST(LowRankAdapter, WhatDoesNotFitIsNamed) {
   const auto says = [&](const at::Tensor& w, const at::Tensor& b, const LowRankOptions& options, const char* words) {
     expect_error([&] { LowRankAdapter(w, b, options); }, words);
   };
-  says(weight, {}, LowRankOptions(6), "must be from 1 to 5 for a weight of shape [5, 12], got 6");
-  says(weight, {}, LowRankOptions(0), "got 0");
+  says(weight, {}, LowRankOptions(0), "must be at least 1, got 0");
   says(weight, {}, LowRankOptions(2).alpha(NAN), "alpha must be finite");
   says(weight, torch::zeros({4}), LowRankOptions(2), "a bias of 5 entries is needed, got one of shape [4]");
   says(torch::zeros({5}), {}, LowRankOptions(2), "got one of shape [5]");

@@ -30,6 +30,14 @@ inline void expect_error(const std::function<void()>& call, const std::string& w
   EXPECT_NE(message.find(words), std::string::npos) << "\"" << message << "\" does not say \"" << words << "\"";
 }
 
+/// A call must say one thing on the standard error, where LibTorch's warnings go.
+inline void expect_warning(const std::function<void()>& call, const std::string& words) {
+  testing::internal::CaptureStderr();
+  call();
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find(words), std::string::npos) << "\"" << said << "\" does not say \"" << words << "\"";
+}
+
 /// The square of what truncating the matrix of the first `modes` modes against the others to a rank discards.
 inline double discarded(const at::Tensor& tensor, int64_t modes, int64_t rank) {
   int64_t rows = 1;

@@ -73,11 +73,24 @@ TEST(TensorTrain, KeepsWithinAGivenError) {
   EXPECT_EQ(tensor_train_within(torch::zeros({2, 3, 2}), 0.1).ranks(), (std::vector<int64_t>{1, 1}));
 }
 
+TEST(TensorTrain, RanksBeyondWhatAChainNeedsGiveTheSameTensorWithAWarning) {
+  TensorTrain train;
+  const at::Tensor tensor = random({4, 4, 4, 4});
+  expect_warning(
+      [&] {
+        train = tensor_train(tensor, {15, 15, 15});
+      },
+      "tensor-train ranks [15, 15, 15] were asked for a tensor of shape [4, 4, 4, 4]; [4, 15, 4] are enough");
+  EXPECT_EQ(train.ranks(), (std::vector<int64_t>{4, 15, 4}));
+  EXPECT_LT(distance(train.full(), tensor_train(tensor, {4, 15, 4}).full()), 1e-14);
+  const at::Tensor small = random({4, 3, 5});
+  expect_warning([&] { train = tensor_train(small, {1, 4}); }, "; [1, 3] are enough");
+  expect_warning([&] { train = tensor_train(small, {4, 1}); }, "; [3, 1] are enough");
+}
+
 TEST(TensorTrain, ImpossibleRanksAreNamed) {
   const at::Tensor tensor = random({4, 3, 5});
-  expect_error([&] { tensor_train(tensor, {5, 5}); }, "tensor-train rank 5 between modes 0 and 1 must be from 1 to 4");
-  expect_error([&] { tensor_train(tensor, {1, 4}); }, "tensor-train rank 4 between modes 1 and 2 must be from 1 to 3");
-  expect_error([&] { tensor_train(tensor, {0, 1}); }, "tensor-train rank 0");
+  expect_error([&] { tensor_train(tensor, {0, 1}); }, "tensor-train rank 0 between modes 0 and 1 must be at least 1");
   expect_error([&] { tensor_train(tensor, {1, 1, 1}); }, "of 3 modes needs 2 ranks, got [1, 1, 1]");
   expect_error([&] { tensor_train_within(tensor, 1.5); }, "got 1.5");
 }

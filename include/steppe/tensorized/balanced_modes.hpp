@@ -50,7 +50,7 @@ inline std::vector<int64_t> balanced_modes(int64_t size, int64_t count) {
 }
 
 /// The modes of `size` features or channels: those given, or `count` balanced ones. Errors: a size below 1, given modes
-/// below 1, more than four of them, or of another product.
+/// below 1, more than six of them, or of another product.
 inline std::vector<int64_t> modes_of(int64_t size, const std::vector<int64_t>& given, int64_t count, const char* what) {
   TORCH_CHECK(size >= 1, "steppe: a tensorized layer needs at least one of its ", what, ", got ", size);
   if (given.empty()) return balanced_modes(size, count);
@@ -63,7 +63,7 @@ inline std::vector<int64_t> modes_of(int64_t size, const std::vector<int64_t>& g
   }
   TORCH_CHECK(product == size, "steppe: the modes ", c10::IntArrayRef(given), " multiply to ", product, ", not to ",
               size, " ", what);
-  TORCH_CHECK(given.size() <= 4, "steppe: ", what, " are split into 1 to 4 modes, got ", given.size());
+  TORCH_CHECK(given.size() <= 6, "steppe: ", what, " are split into 1 to 6 modes, got ", given.size());
   return given;
 }
 

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -139,6 +141,38 @@ class Contraction {
   std::vector<std::string> operands_;
   std::string result_;
   std::vector<uint64_t> letters_;  ///< by subset: what its product keeps
+};
+
+/// The order that was found last, by the number it was found for: with ten operands the search takes milliseconds, as
+/// long as the products. For several threads at once; a copy begins without one.
+class KeptOrder {
+ public:
+  using Found = std::shared_ptr<const Contraction::Order>;
+
+  KeptOrder() = default;
+  KeptOrder(const KeptOrder&) {}
+  KeptOrder& operator=(const KeptOrder&) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    order_ = nullptr;
+    return *this;
+  }
+
+  template <class Find>
+  Found of(int64_t number, Find&& find) const {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (order_ != nullptr && number_ == number) return order_;
+    }
+    const Found found = std::make_shared<const Contraction::Order>(find());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    number_ = number;
+    return order_ = found;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable int64_t number_ = 0;
+  mutable Found order_;
 };
 
 }  // namespace tensorized

@@ -76,9 +76,6 @@ class CoreModule : public torch::nn::Cloneable<Derived> {
   void set_cores_of(const at::Tensor& tensor) {
     const c10::NoGradGuard no_grad;
     const std::vector<at::Tensor> found = network_.decompose(tensor, options_.sweeps(), options_.tolerance());
-    for (size_t k = 0; k < cores_.size(); ++k)
-      TORCH_CHECK(found[k].sizes() == cores_[k].sizes(), "steppe: the decomposition's core ", k, " has shape ",
-                  found[k].sizes(), ", the layer's ", cores_[k].sizes(), "; choose smaller ranks");
     for (size_t k = 0; k < cores_.size(); ++k) cores_[k].copy_(found[k]);
   }
 

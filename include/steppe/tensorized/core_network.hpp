@@ -2,11 +2,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
@@ -21,6 +18,7 @@
 #include <steppe/tensorized/contraction.hpp>
 #include <steppe/tensorized/core_options.hpp>
 #include <steppe/tensorized/cp.hpp>
+#include <steppe/tensorized/surplus_ranks.hpp>
 #include <steppe/tensorized/tensor_ring.hpp>
 #include <steppe/tensorized/tensor_train.hpp>
 #include <steppe/tensorized/tucker.hpp>
@@ -49,13 +47,12 @@ class CoreNetwork {
     options.validate();
     const std::vector<int64_t> limits = rank_limits();
     if (!options.ranks().empty()) {
-      check_ranks(options.ranks(), limits);
+      check_ranks(options.ranks(), limits.size());
       set_ranks(options.ranks());
     } else if (options.rank() > 0) {
-      const int64_t largest = *std::max_element(limits.begin(), limits.end());
-      TORCH_CHECK(options.rank() <= largest, "steppe: ", format_, " rank ", options.rank(), " must be from 1 to ",
-                  largest, " for a weight of modes ", c10::IntArrayRef(modes_));
-      set_ranks(up_to(limits, options.rank()));
+      // In CP format and a ring all places share one rank, which is taken as it is.
+      const bool own_limits = format_ == Format::Tucker || format_ == Format::TensorTrain;
+      set_ranks(own_limits ? up_to(limits, options.rank()) : std::vector<int64_t>(limits.size(), options.rank()));
     } else {
       reach(options.compression(), limits);
     }
@@ -102,30 +99,31 @@ class CoreNetwork {
     return std::pow(variance / terms, 0.5 / static_cast<double>(shapes_.size()));
   }
 
-  /// The cores of a tensor, of equal norms. In a ring, places beyond the ranks that the tensor has are random in the
-  /// core before them and zero in the one after, so that they add nothing and can learn.
+  /// The cores of a tensor, of equal norms (of a tensor of zeros: one of zeros). What the tensor does not need of the
+  /// ranks adds nothing to it and can learn: it is zero in one core and random in the others that meet it.
   std::vector<at::Tensor> decompose(const at::Tensor& tensor, int64_t sweeps, double tolerance) const {
     const c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> cores;
     const at::Tensor wide = decomposable(tensor).reshape(modes_);
     switch (format_) {
-      case Format::CP:
-        cores = cp(wide, ranks_[0], CPOptions().sweeps(sweeps).tolerance(tolerance)).factors;
-        break;
-      case Format::Tucker: {
-        TuckerTensor parts = tucker(wide, ranks_, TuckerOptions().sweeps(sweeps).tolerance(tolerance).modes(factored_));
-        cores = std::move(parts.factors);
-        cores.insert(cores.begin(), parts.core);
-        break;
+      case Format::CP: {
+        const int64_t needed = (std::min)(ranks_[0], detail::largest_cp_rank(modes_));
+        const CPTensor parts = cp(wide, needed, CPOptions().sweeps(sweeps).tolerance(tolerance));
+        return balanced(detail::grown_cp(parts.factors, ranks_[0]));
       }
-      case Format::TensorTrain:
-        cores = tensor_train(wide, ranks_).cores;
-        break;
+      case Format::Tucker: {
+        TuckerTensor parts = tucker(wide, detail::sufficient_tucker_ranks(modes_, factored_, ranks_),
+                                    TuckerOptions().sweeps(sweeps).tolerance(tolerance).modes(factored_));
+        parts.factors.insert(parts.factors.begin(), parts.core);
+        return balanced(detail::grown_tucker(std::move(parts.factors), shapes_));
+      }
+      case Format::TensorTrain: {
+        const std::vector<int64_t> needed = detail::sufficient_train_ranks(modes_, ranks_);
+        return balanced(detail::grown_chain(detail::train_of_needed_ranks(wide, needed), shapes_));
+      }
       case Format::TensorRing:
-        cores = grown(tensor_ring(wide, ranks_).cores);
         break;
     }
-    return balanced(std::move(cores));
+    return balanced(detail::grown_chain(detail::ring_within_ranks(wide, ranks_, sweeps, tolerance).cores, shapes_));
   }
 
  private:
@@ -143,44 +141,29 @@ class CoreNetwork {
     if (format_ == Format::Tucker) {
       for (const int64_t k : factored_) {
         const int64_t size = modes_[static_cast<size_t>(k)];
-        limits.push_back(std::min(size, all / size));
+        limits.push_back((std::min)(size, all / size));
       }
       return limits;
     }
     int64_t left = 1, largest = 1;
     for (size_t k = 0; k + 1 < modes_.size(); ++k) {
       left *= modes_[k];
-      limits.push_back(std::min(left, all / left));
-      largest = std::max(largest, limits.back());
+      limits.push_back((std::min)(left, all / left));
+      largest = (std::max)(largest, limits.back());
     }
     return format_ == Format::TensorTrain ? limits : std::vector<int64_t>(modes_.size(), largest);
   }
 
   static std::vector<int64_t> up_to(std::vector<int64_t> limits, int64_t rank) {
-    for (int64_t& limit : limits) limit = std::min(limit, rank);
+    for (int64_t& limit : limits) limit = (std::min)(limit, rank);
     return limits;
   }
 
-  void check_ranks(const std::vector<int64_t>& ranks, const std::vector<int64_t>& limits) const {
-    TORCH_CHECK(ranks.size() == limits.size(), "steppe: ", format_, " cores of modes ", c10::IntArrayRef(modes_),
-                " need ", limits.size(), " ranks, got ", c10::IntArrayRef(ranks));
+  void check_ranks(const std::vector<int64_t>& ranks, size_t count) const {
+    TORCH_CHECK(ranks.size() == count, "steppe: ", format_, " cores of modes ", c10::IntArrayRef(modes_), " need ",
+                count, " ranks, got ", c10::IntArrayRef(ranks));
     for (size_t k = 0; k < ranks.size(); ++k)
-      TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= limits[k], "steppe: ", format_, " rank ", ranks[k], " at place ", k,
-                  " must be from 1 to ", limits[k], " for a weight of modes ", c10::IntArrayRef(modes_));
-    if (format_ == Format::Tucker) check_tucker_ranks(ranks);
-    if (format_ != Format::TensorTrain) return;
-    for (size_t k = 1; k < ranks.size(); ++k)
-      TORCH_CHECK(ranks[k] <= ranks[k - 1] * modes_[k], "steppe: TensorTrain rank ", ranks[k], " at place ", k,
-                  " must be from 1 to ", ranks[k - 1] * modes_[k], " behind a rank of ", ranks[k - 1]);
-  }
-
-  /// No unfolding of the core may have fewer columns than rows: a decomposition could not fill it.
-  void check_tucker_ranks(const std::vector<int64_t>& ranks) const {
-    int64_t core = entries();
-    for (size_t k = 0; k < ranks.size(); ++k) core = core / modes_[static_cast<size_t>(factored_[k])] * ranks[k];
-    for (size_t k = 0; k < ranks.size(); ++k)
-      TORCH_CHECK(ranks[k] <= core / ranks[k], "steppe: Tucker rank ", ranks[k], " at place ", k, " must be from 1 to ",
-                  core / ranks[k], " beside the other ranks ", c10::IntArrayRef(ranks));
+      TORCH_CHECK(ranks[k] >= 1, "steppe: ", format_, " rank ", ranks[k], " at place ", k, " must be at least 1");
   }
 
   /// Shapes and letters follow from the ranks.
@@ -239,22 +222,6 @@ class CoreNetwork {
         high = middle - 1;
     }
     set_ranks(up_to(limits, low));
-  }
-
-  /// A ring's cores, grown to the ranks.
-  std::vector<at::Tensor> grown(std::vector<at::Tensor> cores) const {
-    at::Generator generator = at::detail::createCPUGenerator(0);
-    for (size_t k = 0; k < cores.size(); ++k) {
-      const at::Tensor& core = cores[k];
-      const int64_t rows = core.size(0), columns = core.size(2);
-      const std::vector<int64_t>& shape = shapes_[k];
-      const double size = frobenius(core) / std::sqrt(static_cast<double>(core.numel()));
-      at::Tensor larger = at::constant_pad_nd(core, {0, shape[2] - columns, 0, 0, 0, shape[0] - rows}, 0);
-      at::Tensor beyond = larger.slice(0, 0, rows).slice(2, columns);
-      beyond.copy_(at::randn(beyond.sizes(), generator, at::kDouble) * size);
-      cores[k] = larger;
-    }
-    return cores;
   }
 
   static std::vector<at::Tensor> balanced(std::vector<at::Tensor> cores) {

@@ -10,6 +10,7 @@
 #include <ostream>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/version.hpp>
 
@@ -50,10 +51,12 @@ enum class Route : int64_t {
 ///     CoreOptions().format(Format::TensorRing).compression(10)
 struct CoreOptions {
   TORCH_ARG(Format, format) = Format::TensorTrain;
-  /// One rank for all places; where a place cannot have that many, as many as it can.
+  /// One rank for all places; in Tucker and train format, a place where no weight needs that many has as many as one
+  /// can need.
   TORCH_ARG(int64_t, rank) = 0;
   /// Every rank: CP {R}; Tucker one per channel mode; tensor train r_1..r_{n-1}; tensor ring r_0..r_{n-1}. Output modes
-  /// come first, then the kernel's, then input modes.
+  /// come first, then the kernel's, then input modes. Taken as they are, also where no weight needs that many, so that
+  /// cores of other programs can be loaded: what decompose() has no use for adds nothing to the weight and can learn.
   TORCH_ARG(std::vector<int64_t>, ranks);
   /// Parameters of the full weight over those of the cores, at least: the largest rank that reaches it is taken.
   TORCH_ARG(double, compression) = 0.0;
@@ -67,18 +70,20 @@ struct CoreOptions {
   /// Random cores give the full weight the variance gain^2 / fan_in: Kaiming's for ReLU by default, 1/sqrt(3) for that
   /// of LibTorch's own layers.
   TORCH_ARG(double, gain) = 1.4142135623730951;
-  /// Of ALS (CP) and HOOI (Tucker) where a given weight is decomposed; sweeps end when one gains less than tolerance.
+  /// Of ALS (CP, ring) and HOOI (Tucker) where a given weight is decomposed; sweeps end when one gains less than
+  /// tolerance.
   TORCH_ARG(int64_t, sweeps) = 100;
   TORCH_ARG(double, tolerance) = 1e-8;
 
  public:
   void validate() const {
-    const int given = (rank_ != 0) + !ranks_.empty() + (compression_ != 0.0);
+    const int given =
+        (!kernels::exact::are_equal(rank_, 0)) + !ranks_.empty() + (!kernels::exact::is_zero(compression_));
     TORCH_CHECK(given == 1, "steppe: a tensorized layer needs one of rank, ranks and compression, got ", given);
     TORCH_CHECK(rank_ >= 0, "steppe: rank must be at least 1, got ", rank_);
     TORCH_CHECK(std::isfinite(compression_) && compression_ >= 0.0, "steppe: compression must be over 0, got ",
                 compression_);
-    TORCH_CHECK(modes_ >= 0 && modes_ <= 4, "steppe: features are split into 1 to 4 modes, got ", modes_);
+    TORCH_CHECK(modes_ >= 0 && modes_ <= 6, "steppe: features are split into 1 to 6 modes, got ", modes_);
     TORCH_CHECK(std::isfinite(gain_) && gain_ >= 0.0, "steppe: gain must be finite and at least 0, got ", gain_);
   }
 };

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
@@ -43,7 +44,7 @@ class ScalingOptions {
 
  public:
   double alpha_at(int64_t step, double lr) const {
-    const double value = alpha_schedule_ && alpha_ != 0.0 ? alpha_schedule_(step, lr) : alpha_;
+    const double value = alpha_schedule_ && !kernels::exact::is_zero(alpha_) ? alpha_schedule_(step, lr) : alpha_;
     TORCH_CHECK(std::isfinite(value) && value >= 0.0, "steppe: alpha must be finite and at least 0, got ", value,
                 " at step ", step);
     return value;
@@ -203,7 +204,7 @@ class DeviationAwareScaling : public Base {
       const auto& group = this->param_groups()[k];
       const double lr = group.options().get_lr();
       strength[k] = lr * scaling_[k].alpha_at(step_, lr);
-      if (strength[k] == 0.0 || group.params().empty()) continue;
+      if (kernels::exact::is_zero(strength[k]) || group.params().empty()) continue;
       seen[k] = tensorized::norm_deviation(group.params());
       const at::Tensor squares = seen[k].gradient_squares.sum();
       all_squares = all_squares.defined() ? all_squares + squares.to(all_squares.device()) : squares;

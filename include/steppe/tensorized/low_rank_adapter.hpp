@@ -16,12 +16,12 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <ostream>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/tensorized/core_options.hpp>
 #include <steppe/version.hpp>
 
@@ -48,7 +48,8 @@ struct LowRankOptions {
 ///     steppe::DAS<torch::optim::AdamW> das(adapter->cores(), torch::optim::AdamWOptions(1e-4),
 ///                                          steppe::ScalingOptions().alpha(1.0));
 ///
-/// Errors: a rank below 1 or beyond the smaller of in and out, an alpha that is not finite, inputs of other features.
+/// A rank beyond the smaller of in and out is of no use, but taken, as saved adapters may have it. Errors: a rank below
+/// 1, an alpha that is not finite, inputs of other features.
 class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
  public:
   LowRankAdapterImpl(const torch::nn::LinearImpl& layer, const LowRankOptions& options)
@@ -65,10 +66,7 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
     in_ = frozen.size(1);
     TORCH_CHECK(!frozen_bias.defined() || frozen_bias.sizes() == c10::IntArrayRef{out_}, "steppe: a bias of ", out_,
                 " entries is needed, got one of shape ", frozen_bias.sizes());
-    TORCH_CHECK(options_.rank() >= 1 && options_.rank() <= std::min(in_, out_),
-                "steppe: the rank of a LowRankAdapter "
-                "must be from 1 to ",
-                std::min(in_, out_), " for a weight of shape ", frozen.sizes(), ", got ", options_.rank());
+    TORCH_CHECK(options_.rank() >= 1, "steppe: the rank of a LowRankAdapter must be at least 1, got ", options_.rank());
     TORCH_CHECK(std::isfinite(options_.alpha()), "steppe: alpha must be finite, got ", options_.alpha());
     with_bias_ = frozen_bias.defined();
     reset();
@@ -106,7 +104,7 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
   at::Tensor frozen_bias() const { return bias_; }
   double scale() const {
     const double r = static_cast<double>(options_.rank());
-    return (options_.alpha() == 0.0 ? r : options_.alpha()) / r;
+    return (kernels::exact::is_zero(options_.alpha()) ? r : options_.alpha()) / r;
   }
 
   /// Adds the update to the frozen weight and sets B to zero: outputs stay, to rounding.

@@ -13,9 +13,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include <steppe/tensorized/surplus_ranks.hpp>
 #include <steppe/tensorized/unfolding.hpp>
 #include <steppe/version.hpp>
 
@@ -48,6 +51,21 @@ struct TensorTrain {
 
 namespace detail {
 
+/// How many singular values, largest first, are more than rounding; 1 at least.
+inline int64_t numerical_rank(const at::Tensor& s) {
+  const double rounding = 4.0 * std::numeric_limits<double>::epsilon() * static_cast<double>(s.numel());
+  return std::max<int64_t>(1, s.gt(s.amax() * rounding).sum().item<int64_t>());
+}
+
+/// The ranks that are enough for every train of the given ones, r_k <= r_{k-1} d_k and r_k <= d_{k+1} r_{k+1}.
+inline std::vector<int64_t> sufficient_train_ranks(c10::IntArrayRef modes, c10::IntArrayRef asked) {
+  std::vector<int64_t> ranks = asked.vec();
+  for (size_t k = 0; k < ranks.size(); ++k) ranks[k] = (std::min)(ranks[k], (k == 0 ? 1 : ranks[k - 1]) * modes[k]);
+  for (size_t k = ranks.size(); k-- > 0;)
+    ranks[k] = (std::min)(ranks[k], (k + 1 == ranks.size() ? 1 : ranks[k + 1]) * modes[k + 1]);
+  return ranks;
+}
+
 /// Cuts cores off the front of a tensor by SVDs: `rest` is [r * d_1 * ... * d_n * end] in any shape, the last core is
 /// [r_{n-1}, d_n, end]. rank_of(k, s) tells of the singular values s how many stay between modes k and k + 1.
 template <class RankOf>
@@ -65,6 +83,13 @@ std::vector<at::Tensor> cores_by_svd(at::Tensor rest, c10::IntArrayRef modes, in
   return cores;
 }
 
+/// TT-SVD of a float64 tensor; ranks are upper limits, and those of singular values that are only rounding are left
+/// out.
+inline std::vector<at::Tensor> train_of_needed_ranks(const at::Tensor& wide, c10::IntArrayRef ranks) {
+  return cores_by_svd(wide, wide.sizes(), 1, 1,
+                      [&](size_t k, const at::Tensor& s) { return (std::min)(ranks[k], numerical_rank(s)); });
+}
+
 inline TensorTrain as_type_of(const at::Tensor& tensor, std::vector<at::Tensor> cores) {
   for (at::Tensor& core : cores) core = core.to(tensor.scalar_type()).contiguous();
   return {std::move(cores)};
@@ -77,8 +102,9 @@ inline TensorTrain as_type_of(const at::Tensor& tensor, std::vector<at::Tensor> 
 /// matrix of its first k modes against the others; at full rank the tensor is rebuilt to rounding. All cores but the
 /// last are orthonormal.
 ///
-/// Cost: n - 1 SVDs, the first of [d_1, the rest]; memory: three copies in float64. Errors: ranks that the chain cannot
-/// have, another number of ranks than modes less one, entries that are not finite.
+/// Where a chain of these modes needs fewer than a rank asked for, as many as it needs are taken and a warning says so.
+/// Cost: n - 1 SVDs, the first of [d_1, the rest]; memory: three copies in float64. Errors: ranks below 1, another
+/// number of ranks than modes less one, entries that are not finite.
 ///
 ///     const auto train = steppe::tensorized::tensor_train(tensor, {4, 4});
 ///     const at::Tensor again = train.full();  // train.cores
@@ -87,19 +113,13 @@ inline TensorTrain tensor_train(const at::Tensor& tensor, c10::IntArrayRef ranks
   const at::Tensor wide = decomposable(tensor);
   TORCH_CHECK(static_cast<int64_t>(ranks.size()) == wide.dim() - 1, "steppe: a tensor train of ", wide.dim(),
               " modes needs ", wide.dim() - 1, " ranks, got ", ranks);
-  int64_t left = 1, right = wide.numel();
-  for (size_t k = 0; k < ranks.size(); ++k) {
-    const int64_t size = wide.size(static_cast<int64_t>(k));
-    left *= size;
-    right /= size;
-    const int64_t largest = std::min(left, right);
-    TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= largest, "steppe: tensor-train rank ", ranks[k], " between modes ", k,
-                " and ", k + 1, " must be from 1 to ", largest, " for a tensor of shape ", tensor.sizes(),
-                k == 0 ? "" : " and the rank before it");
-    left = ranks[k];
-  }
+  for (size_t k = 0; k < ranks.size(); ++k)
+    TORCH_CHECK(ranks[k] >= 1, "steppe: tensor-train rank ", ranks[k], " between modes ", k, " and ", k + 1,
+                " must be at least 1");
+  const std::vector<int64_t> taken = detail::sufficient_train_ranks(wide.sizes(), ranks);
+  detail::warn_of_fewer_ranks("tensor-train", ranks, taken, tensor.sizes());
   return detail::as_type_of(
-      tensor, detail::cores_by_svd(wide, wide.sizes(), 1, 1, [&](size_t k, const at::Tensor&) { return ranks[k]; }));
+      tensor, detail::cores_by_svd(wide, wide.sizes(), 1, 1, [&](size_t k, const at::Tensor&) { return taken[k]; }));
 }
 
 /// The same with the smallest ranks of TT-SVD that keep the error within `error` times the tensor's norm. Errors: an

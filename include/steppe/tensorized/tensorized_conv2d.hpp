@@ -46,8 +46,8 @@ namespace tensorized {
 ///     TensorizedConv2d layer(torch::nn::Conv2dOptions(64, 64, 3).padding(1),
 ///                            CoreOptions().format(Format::TensorRing).compression(10));
 ///
-/// Errors: groups, padding not by zeros, modes that do not multiply to the channels, ranks that no such weight has, a
-/// compression out of reach, inputs of other channels or too small for the kernel.
+/// Errors: groups, padding not by zeros, modes that do not multiply to the channels, ranks below 1, a compression out
+/// of reach, inputs of other channels or too small for the kernel.
 class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
  public:
   /// From torch::nn::Conv2dOptions.
@@ -80,7 +80,8 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
   }
 
   /// Sets the cores to a decomposition of a weight [out, in, kh, kw]: exact to rounding at full rank, else as near as
-  /// the format's decomposition comes. Cores have equal norms afterwards. Computed in float64.
+  /// the format's decomposition comes. Computed in float64. Cores have equal norms afterwards, but for a weight of
+  /// zeros. Ranks that the weight does not need add nothing to it and can learn.
   void decompose(const at::Tensor& weight) {
     const std::vector<int64_t> needed = {shape_.out_channels, shape_.in_channels, shape_.kernel[0], shape_.kernel[1]};
     TORCH_CHECK(weight.sizes() == needed, "steppe: a weight of shape ", weight.sizes(),

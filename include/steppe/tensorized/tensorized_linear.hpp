@@ -42,8 +42,8 @@ namespace tensorized {
 ///     TensorizedLinear layer(784, 256, CoreOptions().format(Format::TensorRing).rank(8));
 ///     steppe::DAS<torch::optim::SGD> das(layer->cores(), torch::optim::SGDOptions(0.1));
 ///
-/// Errors: modes that do not multiply to the features, ranks that no such weight has, a compression out of reach,
-/// inputs of other features.
+/// Errors: modes that do not multiply to the features, ranks below 1, a compression out of reach, inputs of other
+/// features.
 class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
  public:
   TensorizedLinearImpl(int64_t in_features, int64_t out_features, const CoreOptions& options)
@@ -67,7 +67,7 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
     operands.push_back(input.reshape(shape));
     std::vector<int64_t> outputs = input.sizes().vec();
     outputs.back() = linear_.out_features();
-    const at::Tensor output = through_.run(order(shape[0]), operands).reshape(outputs);
+    const at::Tensor output = through_.run(*order(shape[0]), operands).reshape(outputs);
     return bias.defined() ? output + bias : output;
   }
 
@@ -75,7 +75,8 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
   at::Tensor weight() const { return network_.full(cores_).reshape({linear_.out_features(), linear_.in_features()}); }
 
   /// Sets the cores to a decomposition of a weight [out, in]: exact to rounding at full rank, else as near as the
-  /// format's decomposition comes. Cores have equal norms afterwards. Computed in float64.
+  /// format's decomposition comes. Computed in float64. Cores have equal norms afterwards, but for a weight of zeros.
+  /// Ranks that the weight does not need add nothing to it and can learn.
   void decompose(const at::Tensor& weight) {
     TORCH_CHECK(
         weight.dim() == 2 && weight.size(0) == linear_.out_features() && weight.size(1) == linear_.in_features(),
@@ -96,7 +97,7 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
     const int64_t count = rows(input);
     if (way == Route::Full)
       return network_.multiplications() + static_cast<double>(count) * static_cast<double>(network_.entries());
-    if (way == Route::Cores) return order(count).multiplications;
+    if (way == Route::Cores) return order(count)->multiplications;
     return multiplications(route_for(input), input);
   }
 
@@ -135,15 +136,18 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
     return count;
   }
 
-  Contraction::Order order(int64_t count) const {
-    LetterSizes sizes = network_.sizes();
-    sizes['Z'] = count;
-    return through_.cheapest(sizes, /*avoided=*/(uint32_t{1} << cores_.size()) - 1);
+  KeptOrder::Found order(int64_t count) const {
+    return order_.of(count, [&] {
+      LetterSizes sizes = network_.sizes();
+      sizes['Z'] = count;
+      return through_.cheapest(sizes, /*avoided=*/(uint32_t{1} << cores_.size()) - 1);
+    });
   }
 
   torch::nn::LinearOptions linear_;
   std::vector<int64_t> in_modes_;
   Contraction through_;
+  KeptOrder order_;
 };
 
 /// Held by a shared pointer, as every LibTorch module.

@@ -14,6 +14,7 @@
 #include <numeric>
 #include <vector>
 
+#include <steppe/tensorized/surplus_ranks.hpp>
 #include <steppe/tensorized/unfolding.hpp>
 #include <steppe/version.hpp>
 
@@ -48,6 +49,28 @@ struct TuckerOptions {
 
 namespace detail {
 
+/// The ranks that are enough for every Tucker tensor of the given ones: no unfolding of tensor or core has more rows
+/// than columns. `modes` says which mode each rank belongs to.
+inline std::vector<int64_t> sufficient_tucker_ranks(c10::IntArrayRef shape, c10::IntArrayRef modes,
+                                                    c10::IntArrayRef asked) {
+  std::vector<int64_t> ranks = asked.vec();
+  std::vector<int64_t> core = shape.vec();
+  const auto size = [&](size_t k) -> int64_t& { return core[static_cast<size_t>(modes[k])]; };
+  for (size_t k = 0; k < ranks.size(); ++k) size(k) = ranks[k] = (std::min)(ranks[k], size(k));
+  for (bool settled = false; !settled;) {
+    settled = true;
+    for (size_t k = 0; k < ranks.size(); ++k) {
+      int64_t others = 1;
+      for (const int64_t d : core) others *= d;
+      others /= ranks[k];
+      if (ranks[k] <= others) continue;
+      size(k) = ranks[k] = others;
+      settled = false;
+    }
+  }
+  return ranks;
+}
+
 inline std::vector<int64_t> tucker_modes(const at::Tensor& tensor, c10::IntArrayRef ranks,
                                          const TuckerOptions& options) {
   std::vector<int64_t> modes = options.modes();
@@ -62,16 +85,8 @@ inline std::vector<int64_t> tucker_modes(const at::Tensor& tensor, c10::IntArray
                 " in a tensor of shape ", tensor.sizes());
     TORCH_CHECK(std::count(modes.begin(), modes.end(), modes[k]) == 1, "steppe: mode ", modes[k],
                 " of a Tucker decomposition is named twice");
-    const int64_t size = tensor.size(modes[k]), largest = std::min(size, tensor.numel() / size);
-    TORCH_CHECK(ranks[k] >= 1 && ranks[k] <= largest, "steppe: Tucker rank ", ranks[k], " of mode ", modes[k],
-                " must be from 1 to ", largest, " for a tensor of shape ", tensor.sizes());
+    TORCH_CHECK(ranks[k] >= 1, "steppe: Tucker rank ", ranks[k], " of mode ", modes[k], " must be at least 1");
   }
-  // A core's unfolding has as many rows as its rank and no more columns than the rest of it has entries.
-  int64_t core = tensor.numel();
-  for (size_t k = 0; k < modes.size(); ++k) core = core / tensor.size(modes[k]) * ranks[k];
-  for (size_t k = 0; k < modes.size(); ++k)
-    TORCH_CHECK(ranks[k] <= core / ranks[k], "steppe: Tucker rank ", ranks[k], " of mode ", modes[k],
-                " must be from 1 to ", core / ranks[k], " beside the other ranks ", ranks);
   return modes;
 }
 
@@ -104,28 +119,31 @@ inline void hooi_sweep(const at::Tensor& tensor, c10::IntArrayRef ranks, TuckerT
 /// error of the start is at most sqrt(sum_k sum_{i > r_k} s_k,i^2), s_k the singular values of unfolding k, and no
 /// sweep raises it; at full rank the tensor is rebuilt to rounding.
 ///
-/// Cost: one QR of every unfolding, again in each sweep of the projected tensor; memory: two copies in float64.
-/// Errors: ranks that no tensor of this shape has, another number of ranks than modes, entries that are not finite.
+/// Where a tensor of this shape, or a core of the other ranks, needs fewer than a rank asked for, as many as it needs
+/// are taken and a warning says so. Cost: one QR of every unfolding, again in each sweep of the projected tensor;
+/// memory: two copies in float64. Errors: ranks below 1, another number of ranks than modes, entries that are not
+/// finite.
 ///
 ///     const auto parts = steppe::tensorized::tucker(tensor, {8, 4, 16});
 ///     const at::Tensor again = parts.full();  // parts.core, parts.factors
 inline TuckerTensor tucker(const at::Tensor& tensor, c10::IntArrayRef ranks, const TuckerOptions& options = {}) {
   const c10::NoGradGuard no_grad;
   const at::Tensor wide = decomposable(tensor);
-  TORCH_CHECK(options.sweeps() >= 0 && options.tolerance() >= 0.0,
-              "steppe: sweeps and tolerance must be at least 0, got ", options.sweeps(), " and ", options.tolerance());
+  detail::check_sweeps(options.sweeps(), options.tolerance());
   TuckerTensor found;
   found.modes = detail::tucker_modes(wide, ranks, options);
+  const std::vector<int64_t> taken = detail::sufficient_tucker_ranks(wide.sizes(), found.modes, ranks);
+  detail::warn_of_fewer_ranks("Tucker", ranks, taken, tensor.sizes());
   for (size_t k = 0; k < ranks.size(); ++k)
-    found.factors.push_back(leading_left_vectors(unfold(wide, found.modes[k]), ranks[k]));
+    found.factors.push_back(leading_left_vectors(unfold(wide, found.modes[k]), taken[k]));
   found.core = detail::projected(wide, found, ranks.size());
   const double size = frobenius(wide);
   // Factors are orthonormal: |T - full|^2 = |T|^2 - |core|^2.
   const auto error = [&] {
-    return std::sqrt(std::max(0.0, (size - frobenius(found.core)) * (size + frobenius(found.core))));
+    return std::sqrt((std::max)(0.0, (size - frobenius(found.core)) * (size + frobenius(found.core))));
   };
   for (double before = error(); found.sweeps < options.sweeps() && before > 1e-7 * size;) {
-    hooi_sweep(wide, ranks, found);
+    hooi_sweep(wide, taken, found);
     const double after = error();
     if (before - after <= options.tolerance() * size) break;
     before = after;

@@ -62,5 +62,14 @@ inline at::Tensor decomposable(const at::Tensor& tensor) {
 /// Frobenius norm of a float64 tensor.
 inline double frobenius(const at::Tensor& tensor) { return std::sqrt(tensor.square().sum().item<double>()); }
 
+namespace detail {
+
+inline void check_sweeps(int64_t sweeps, double tolerance) {
+  TORCH_CHECK(sweeps >= 0 && tolerance >= 0.0, "steppe: sweeps and tolerance must be at least 0, got ", sweeps, " and ",
+              tolerance);
+}
+
+}  // namespace detail
+
 }  // namespace tensorized
 STEPPE_NAMESPACE_END
