@@ -77,8 +77,7 @@ struct CoreOptions {
 
  public:
   void validate() const {
-    const int given =
-        (!kernels::exact::are_equal(rank_, 0)) + !ranks_.empty() + (!kernels::exact::is_zero(compression_));
+    const int given = (rank_ != 0) + !ranks_.empty() + (!kernels::exact::is_zero(compression_));
     TORCH_CHECK(given == 1, "steppe: a tensorized layer needs one of rank, ranks and compression, got ", given);
     TORCH_CHECK(rank_ >= 0, "steppe: rank must be at least 1, got ", rank_);
     TORCH_CHECK(std::isfinite(compression_) && compression_ >= 0.0, "steppe: compression must be over 0, got ",

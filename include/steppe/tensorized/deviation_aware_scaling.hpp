@@ -16,8 +16,8 @@
 #include <utility>
 #include <vector>
 
-#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
