@@ -287,5 +287,30 @@ TEST(Placement, InPlaceAnotherThreadMayEvaluateTheModelAllAlong) {
   EXPECT_TRUE(finite);
 }
 
+TEST(Placement, TwoThreadsCannotPerturbTheSameWeightsAtOnce) {
+  const at::Tensor w = parameter(torch::ones({3})), alias = w.detach().requires_grad_(), other = parameter(torch::ones({3}));
+  const auto pass = [](const at::Tensor& x) {
+    const at::Tensor loss = x.pow(3).sum();
+    loss.backward();
+    return loss;
+  };
+  const auto says_elsewhere = [&](const at::Tensor& x) {
+    std::string message;
+    std::thread([&] { message = message_of([&] { sam_over({x}).step([&] { return pass(x); }); }); }).join();
+    return message;
+  };
+  SAM<SGD> sam = sam_over({w});
+  pass(w);
+  ASSERT_TRUE(sam.ascend());
+  const at::Tensor moved = w.detach().clone();
+  EXPECT_NE(says_elsewhere(w).find("of shape [3] is perturbed by another thread"), std::string::npos);
+  EXPECT_NE(says_elsewhere(alias).find("of shape [3] is perturbed by another thread"), std::string::npos);
+  EXPECT_EQ(says_elsewhere(other), "");
+  EXPECT_TRUE(w.equal(moved));
+  sam.cancel();
+  EXPECT_EQ(says_elsewhere(w), "");
+  EXPECT_TRUE(w.equal(torch::ones({3})));
+}
+
 }  // namespace
 }  // namespace steppe

@@ -22,6 +22,7 @@
 #include <steppe/kernels/exact.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>
+#include <steppe/step/weights_in_use.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -115,8 +116,9 @@ class Perturbation {
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
   /// Several groups under one global norm. `memory` is kept from one perturbation to the next; it serves one at a time.
-  /// Errors: memory that serves another one, lists beside params of another length, shapes that do not fit, a parameter
-  /// twice, rho that is negative or not finite, groups of different norm orders.
+  /// Errors: memory that serves another one, weights that another thread perturbs at this moment, lists beside params
+  /// of another length, shapes that do not fit, a parameter twice, rho that is negative or not finite, groups of
+  /// different norm orders.
   explicit Perturbation(const std::vector<AscentGroup>& groups,
                         std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>())
       : memory_(std::move(memory)), weights_(*memory_, *this) {
@@ -125,6 +127,10 @@ class Perturbation {
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
+    std::vector<at::Tensor> moving;
+    for (const AscentTask& task : tasks.all)
+      if (task.rho > 0.0) moving.push_back(task.param);
+    in_use_.add(moving);
     memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
     result_ = memory_->workspace_.ascend(tasks.all);
     if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
@@ -138,7 +144,10 @@ class Perturbation {
   Perturbation& operator=(const Perturbation&) = delete;
 
   /// Puts the weights back before the end of the scope; once.
-  void restore() { weights_.restore(); }
+  void restore() {
+    weights_.restore();
+    in_use_.release();
+  }
 
   /// What the ascent saw; undefined tensors if no parameter had a gradient.
   const AscentResult& result() const { return result_; }
@@ -289,6 +298,7 @@ class Perturbation {
   }
 
   std::shared_ptr<PerturbationMemory> memory_;
+  step::WeightsInUse in_use_;  // until the weights are back
   Weights weights_;
   AscentResult result_;
 };

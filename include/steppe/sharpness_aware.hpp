@@ -310,7 +310,9 @@ class SharpnessAware : public Base {
   /// Where the perturbed values of a parameter were in the last step.
   Placement placement(const at::Tensor& param) const { return two_pass_.memory().placement(param); }
 
-  /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e.
+  /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e. What it changes
+  /// beside gradients and the attached model's buffers changes twice: a state that is carried over must be computed
+  /// from the one before the step, and stored after it.
   ///
   /// Without a closure, after a forward pass and backward(): the operators of that pass, which were recorded as they
   /// ran, are called again at w + e. The result is that of step(closure) to the last bit.
