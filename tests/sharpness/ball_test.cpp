@@ -91,6 +91,30 @@ TEST(Ball, WorstCaseIsTakenPerBatchAndAveraged) {
   EXPECT_NEAR(worst_case_sharpness(surface, 0.5, WorstCaseOptions().per_batch(false)).mean, 0.0, 1e-12);
 }
 
+TEST(Ball, NoSharpnessIsToldOfWhatIsNotFinite) {
+  const at::Tensor w = torch::ones({2}, at::kDouble).requires_grad_(true);
+  const auto each = [](const LossSurface& surface) {
+    const auto not_adaptive = WorstCaseOptions().adaptive(false);
+    return std::vector<std::string>{message_of([&] { sam_sharpness(surface, 0.5); }),
+                                    message_of([&] { worst_case_sharpness(surface, 0.5, not_adaptive); }),
+                                    message_of([&] { average_case_sharpness(surface, 0.5); })};
+  };
+  for (const double bad : {std::nan(""), inf})
+    for (const std::string& message : each(LossSurface({w}, [&] { return (w * bad).sum(); })))
+      EXPECT_NE(message.find("the loss is not finite at the weights"), std::string::npos) << message;
+  // sqrt(0) is 0, its slope is not.
+  const std::vector<std::string> messages = each(LossSurface({w}, [&] { return (w - w.detach()).sqrt().sum(); }));
+  EXPECT_NE(messages[0].find("the gradient is not finite"), std::string::npos) << messages[0];
+  EXPECT_NE(messages[1].find("the gradient is not finite"), std::string::npos) << messages[1];
+  // Finite here, and not farther up.
+  const LossSurface edge({w}, [&] { return w.sum() + (1.1 - w).sqrt().sum() * 0; });
+  EXPECT_TRUE(std::isnan(sam_sharpness(edge, 0.5).sharpness));
+  EXPECT_TRUE(std::isnan(worst_case_sharpness(edge, 0.5).mean));
+  EXPECT_TRUE(std::isnan(average_case_sharpness(edge, 0.5).mean));
+  const LossSurface pole({w}, [&] { return w.sum() + torch::where(w > 1.1, inf * w.detach(), 0 * w.detach()).sum(); });
+  EXPECT_EQ(worst_case_sharpness(pole, 0.5).mean, inf);
+}
+
 TEST(Ball, ErrorsNameWhatIsWrong) {
   const Quadratic quadratic({1.0});
   const LossSurface surface({quadratic.w}, [&] { return quadratic.loss(); });

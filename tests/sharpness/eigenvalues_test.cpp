@@ -4,6 +4,7 @@
 #include <torch/cuda.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <tuple>
@@ -72,6 +73,34 @@ TEST(Eigenvalues, MultipleAndZeroOnesAreFoundWhereTheKrylovSpaceEnds) {
     EXPECT_NEAR(found.values[0], spectrum[0], 1e-12);
     EXPECT_NEAR(found.values[1], spectrum[1], 1e-12);
   }
+}
+
+TEST(Eigenvalues, AreFoundAsOftenAsTheyOccurWithFewProducts) {
+  std::vector<double> same(300, 2.0), flat(300, 0.0), low(1000, 0.0), crowd(1000, 0.0);
+  for (size_t i = 0; i < 10; ++i) low[i] = 10.0 - static_cast<double>(i);
+  for (size_t i = 0; i < crowd.size(); ++i) crowd[i] = i < 3 ? 5.0 : i < 5 ? 4.0 : 1e-3 * static_cast<double>(i);
+  struct Case {
+    const char* name;
+    mutable std::vector<double> spectrum;
+    int64_t k, basis, products;
+  };
+  // Products: k where all are the same; the rank, one for the zeros and one to see that there are only zeros.
+  for (const at::ScalarType type : {at::kDouble, at::kFloat})
+    for (const Case& c : {Case{"all the same", same, 2, 0, 2}, {"all the same", same, 40, 0, 40},
+                          {"no curvature", flat, 5, 0, 5}, {"k = rank", low, 10, 0, 12}, {"under the rank", low, 3, 0, 30},
+                          {"beyond the rank", low, 14, 0, 15}, {"several times among others", crowd, 2, 0, 30},
+                          {"several times among others", crowd, 5, 0, 60}, {"with a small basis", crowd, 5, 8, 120}}) {
+      const at::Tensor d = torch::tensor(c.spectrum, type), w = torch::ones_like(d).requires_grad_(true);
+      const Hessian hessian(LossSurface({w}, [&] { return 0.5 * (d * w.square()).sum(); }), Derivative::DoubleBackward);
+      const Eigenpairs found = eigenvalues(hessian, EigenvalueOptions().k(c.k).basis(c.basis));
+      EXPECT_TRUE(found.converged) << c.name;
+      EXPECT_LE(found.products, c.products) << c.name << ", k " << c.k;
+      std::sort(c.spectrum.rbegin(), c.spectrum.rend());
+      const at::Tensor vectors = found.vectors.to(at::kDouble);
+      for (int64_t i = 0; i < c.k; ++i)
+        EXPECT_NEAR(found.values[static_cast<size_t>(i)], c.spectrum[static_cast<size_t>(i)], 1e-5) << c.name << i;
+      EXPECT_TRUE(at::allclose(vectors.mm(vectors.t()), torch::eye(c.k, at::kDouble), 0.0, 1e-5)) << c.name;
+    }
 }
 
 TEST(Eigenvalues, InFloat32AndByDifferencesTheTopIsFoundAsWell) {

@@ -186,6 +186,45 @@ TEST(Hessian, TheChoiceIsRightForEachOperation) {
   }
 }
 
+/// A table read between its entries, as images are sampled: its derivative jumps at each entry.
+struct Sampled {
+  explicit Sampled(at::ScalarType type) {
+    torch::manual_seed(6);
+    x = torch::randn({200, 3}, at::kDouble).to(type);
+    table = torch::randn({64}, at::kDouble).to(type);
+    w = torch::tensor({0.9, -0.4, 0.3}, type).requires_grad_(true);
+  }
+  at::Tensor loss() const {
+    const at::Tensor place = torch::sigmoid(x.mv(w)) * 62;
+    const at::Tensor entry = place.detach().floor(), share = place - entry, index = entry.to(at::kLong);
+    return (table.index({index}) * (1 - share) + table.index({index + 1}) * share).square().mean();
+  }
+  at::Tensor x, table, w;
+};
+
+TEST(Hessian, KinksDoNotPassForCurvatureAndHowFarDifferencesCanBeTrustedIsTold) {
+  const Sampled exact(at::kDouble), sampled(at::kFloat);
+  const double expected = dense_hessian({exact.w}, exact.loss()).trace().item<double>();
+  const LossSurface surface({sampled.w}, [&] { return sampled.loss(); });
+  const Hessian hessian(surface), differences(surface, Derivative::Differences);
+  const auto trace_of = [](const Hessian& by) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < 3; ++i) sum += by.times(torch::eye(3)[i])[i].item<double>();
+    return sum;
+  };
+  EXPECT_NEAR(trace_of(hessian), expected, 1e-3 * std::abs(expected));
+  EXPECT_EQ(hessian.derivative(), Derivative::DoubleBackward);
+  EXPECT_NE(hessian.reason().find("cannot judge"), std::string::npos) << hessian.reason();
+  EXPECT_GT(std::abs(trace_of(differences) - expected), 0.2 * std::abs(expected));
+  EXPECT_GT(differences.spread(), 0.05);
+  EXPECT_NE(differences.reason().find("not to be trusted"), std::string::npos) << differences.reason();
+
+  SmallNet net(at::kFloat);
+  const Hessian smooth(LossSurface(*net.model, [&] { return net.loss(); }), Derivative::Differences);
+  EXPECT_LT(smooth.spread(), 0.05);
+  EXPECT_EQ(smooth.reason().find("not to be trusted"), std::string::npos) << smooth.reason();
+}
+
 TEST(Hessian, TheTraceIsExactForADiagonalAndWithinItsErrorsOtherwise) {
   const Quadratic quadratic({4.0, 2.0, 1.0, -0.5, 0.0});
   const Estimate exact =
@@ -259,6 +298,8 @@ TEST(Hessian, ErrorsNameWhatIsWrong) {
   EXPECT_NE(failed.find("double backward fails (no second derivative)"), std::string::npos) << failed;
   const at::Tensor w = torch::zeros({2}).requires_grad_(true);
   const LossSurface broken({w}, [&] { return w.sqrt().sum(); });
+  const LossSurface no_number({w}, [&] { return w.sum() / 0.0 * 0.0; });
+  EXPECT_NE(message_of([&] { Hessian hessian(no_number); }).find("the loss is not finite"), std::string::npos);
   EXPECT_NE(message_of([&] { Hessian(broken, Derivative::DoubleBackward).times(torch::ones({2})); }).find("not finite"),
             std::string::npos);
 }

@@ -3,12 +3,20 @@
 #include <gtest/gtest.h>
 #include <steppe/sharpness/loss_surface.hpp>
 #include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/embedding.h>
+#include <torch/nn/modules/linear.h>
 #include <torch/types.h>
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <list>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "../errors.hpp"
 #include "measurements.hpp"
@@ -90,6 +98,102 @@ TEST(LossSurface, EveryMeasurementLeavesTheModelBitForBit) {
     EXPECT_TRUE(model->is_training() && !model[1]->is_training() && model[2]->is_training()) << name;
     EXPECT_TRUE(at::detail::getDefaultCPUGenerator().get_state().equal(generator)) << name;
   }
+}
+
+TEST(LossSurface, WhatAForwardWritesIntoItsWeightsIsTakenBack) {
+  torch::manual_seed(2);
+  torch::nn::Embedding table(torch::nn::EmbeddingOptions(12, 4).max_norm(1.0));
+  torch::nn::Linear layer(4, 3);
+  torch::nn::Sequential model(table, layer);
+  layer->bias.requires_grad_(false);
+  const at::Tensor ids = torch::arange(12);
+  // Spectral norm by hand: in place without a gradient, through data(), with other memory.
+  const std::vector<std::function<void()>> norms = {
+      [&] {
+        const at::NoGradGuard no_grad;
+        layer->weight.div_(layer->weight.norm());
+      },
+      [&] { layer->bias.data().add_(1.0); },
+      [&] { layer->weight.set_data(layer->weight.detach() / layer->weight.detach().norm()); }};
+  for (const auto& normalise : norms)
+    for (const auto& [name, measure] : every_measurement()) {
+      std::vector<at::Tensor> before;
+      std::vector<const void*> addresses;
+      for (const at::Tensor& p : model->parameters()) {
+        before.push_back(p.detach().clone());
+        addresses.push_back(p.data_ptr());
+      }
+      int calls = 0;
+      const auto loss = [&](bool throws) {
+        normalise();
+        const at::Tensor features = table->forward(ids);
+        if (throws && ++calls == 2) throw std::runtime_error("on purpose");
+        return layer->forward(features).square().mean();
+      };
+      measure(LossSurface(*model, [&] { return loss(false); }));
+      message_of([&, &measure = measure] { measure(LossSurface(*model, [&] { return loss(true); })); });
+      for (size_t i = 0; i < before.size(); ++i) {
+        const at::Tensor p = model->parameters()[i];
+        EXPECT_EQ(p.data_ptr(), addresses[i]) << name << " " << i;
+        EXPECT_EQ(std::memcmp(p.data_ptr(), before[i].data_ptr(), before[i].nbytes()), 0) << name << " " << i;
+      }
+    }
+}
+
+TEST(LossSurface, EveryBatchSeesTheWeightsThoughTheOneBeforeHasWrittenThem) {
+  const at::Tensor w = torch::ones({3}, at::kDouble).requires_grad_(true);
+  torch::nn::Linear unused(1, 1);
+  std::vector<at::Tensor> seen;
+  LossSurface surface(*unused, std::vector<int64_t>{1, 1}, [&](size_t) {
+    seen.push_back(w.detach().clone());
+    {
+      const at::NoGradGuard no_grad;
+      w.div_(w.norm());
+    }
+    return w.square().sum();
+  });
+  surface.only({w});
+  const auto expect_pairs = [&] {
+    for (size_t i = 0; i < seen.size(); i += 2) EXPECT_TRUE(seen[i].equal(seen[i + 1])) << i;
+  };
+  surface.gradient();
+  expect_pairs();
+  const Hessian hessian(surface, Derivative::Differences);
+  seen.clear();
+  hessian.times(torch::ones({3}, at::kDouble));  // at two places beside w
+  ASSERT_EQ(seen.size(), 4U);
+  EXPECT_FALSE(seen[0].equal(seen[2]));
+  expect_pairs();
+}
+
+TEST(LossSurface, BuffersThatBelongToNoModuleComeBackWhereAttached) {
+  const at::Tensor w = torch::ones({3}).requires_grad_(true), x = torch::randn({8, 3});
+  const std::vector<at::Tensor> buffers = {torch::zeros({3}), torch::ones({3}), at::Tensor()};
+  const auto loss = [&] { return torch::batch_norm(x * w, {}, {}, buffers[0], buffers[1], true, 0.1, 1e-5, false).pow(4).mean(); };
+  LossSurface surface({w}, loss), as_range({w}, loss);
+  surface.attach(buffers);
+  as_range.attach(std::list<at::Tensor>(buffers.begin(), buffers.end()));
+  for (const LossSurface& one : {surface, as_range})
+    for (const auto& [name, measure] : every_measurement()) {
+      measure(one);
+      EXPECT_TRUE(buffers[0].equal(torch::zeros({3})) && buffers[1].equal(torch::ones({3}))) << name;
+    }
+}
+
+TEST(LossSurface, AForwardOutsideOfTheClosureIsAnErrorOfEveryMeasurement) {
+  SmallNet net;
+  const std::vector<at::Tensor> before = net.weights();
+  const at::Tensor outputs = net.model->forward(net.inputs), loss = torch::cross_entropy_loss(outputs, net.targets);
+  for (const auto& [name, measure] : every_measurement())
+    for (const LossSurface& surface :
+         {LossSurface(*net.model, [&] { return loss; }), LossSurface(*net.model, [&] { return torch::cross_entropy_loss(outputs, net.targets); })})
+      EXPECT_NE(message_of([&, &measure = measure] { measure(surface); }).find("compute it inside of the closure"), std::string::npos) << name;
+  net.expect_untouched(before);
+  // A flat loss, and what was computed before from other parameters, are none.
+  const at::Tensor frozen = torch::ones({2}, at::kDouble).requires_grad_(true), scale = frozen.exp().sum();
+  for (const double factor : {1.0, 0.0})
+    for (const auto& [name, measure] : every_measurement())
+      EXPECT_EQ(message_of([&, &measure = measure] { measure(LossSurface(*net.model, [&] { return net.loss() * scale.detach() * factor + (factor > 0 ? scale : scale * 0); })); }), "") << name;
 }
 
 TEST(LossSurface, AMeasurementThatThrowsLeavesTheModelToo) {

@@ -5,8 +5,11 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/types.h>
 
+#include <algorithm>
+#include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../errors.hpp"
@@ -35,6 +38,59 @@ TEST(InputRecorder, SeesEachInputOfEachLayerOnceHoweverItIsApplied) {
   EXPECT_TRUE(seen[1].first == 1 && seen[1].second.equal(x.view({2, 2, 3})));
   EXPECT_TRUE(seen[2].first == 0 && seen[2].second.sizes() == x.sizes());
   EXPECT_TRUE(seen[3].first == 2 && seen[3].second.equal(image));
+}
+
+TEST(InputRecorder, SeesProductsWithTheWeightInEveryForm) {
+  torch::manual_seed(1);
+  // Square: which way round it stands shows in the strides only.
+  const at::Tensor w = torch::rand({3, 3}), x = torch::rand({4, 3}), y = torch::rand({2, 4, 3}), b = torch::rand({3}), copy = w.clone();
+  at::Tensor seen, input = x;
+  size_t calls = 0;
+  const InputRecorder recorder({w}, [&](size_t, const at::Tensor& found) {
+    seen = found;
+    ++calls;
+  });
+  const auto batched = [&](const at::Tensor& one) { return one.unsqueeze(0).expand({2, -1, -1}); };
+  const std::vector<std::pair<const char*, std::function<at::Tensor()>>> forms = {
+      {"mm", [&] { return torch::mm(x, w.t()); }},
+      {"mm from the left", [&] { return torch::mm(w, x.t()).t(); }},
+      {"matmul", [&] { return torch::matmul(input = y, w.transpose(0, 1)); }},
+      {"matmul from the left", [&] { return torch::matmul(w, (input = y).transpose(1, 2)).transpose(1, 2); }},
+      {"matmul of a vector", [&] { return torch::matmul(w, input = x[0]); }},
+      {"bmm", [&] { return torch::bmm(input = y, batched(w.t())); }},
+      {"bmm from the left", [&] { return torch::bmm(batched(w), (input = y).transpose(1, 2)).transpose(1, 2); }},
+      {"addmm", [&] { return torch::addmm(b, input = x, w.t()) - b; }},
+      {"baddbmm", [&] { return torch::baddbmm(b, input = y, batched(w.t())) - b; }},
+      {"mv", [&] { return torch::mv(w, input = x[1]); }},
+      {"einsum", [&] { return torch::einsum("ni,oi->no", {input = x, w}); }},
+      {"einsum, the weight first", [&] { return torch::einsum("oi, bti -> bto", {w, input = y}); }},
+      {"einsum, transposed", [&] { return torch::einsum("...i,io->...o", {input = y, w.t()}); }},
+      {"einsum, implicit", [&] { return torch::einsum("bi,zi", {input = x, w}); }},
+      {"einsum, features first", [&] { return torch::einsum("i...,oi->...o", {(input = x).t(), w}); }}};
+  for (const auto& [name, apply] : forms) {
+    const size_t before = calls;
+    const at::Tensor outputs = apply();
+    ASSERT_EQ(calls, before + 1) << name;
+    EXPECT_TRUE(seen.equal(input)) << name;
+    EXPECT_TRUE(at::allclose(outputs, at::matmul(seen, copy.t()))) << name;  // what the layer gives
+  }
+  recorder.rethrow();
+  EXPECT_TRUE(recorder.other_uses(0).empty());
+}
+
+TEST(InputRecorder, OtherUsesOfAWeightAreNamedAndNotTakenForTheLayer) {
+  const at::Tensor w = torch::rand({3, 3}), x = torch::rand({4, 3});
+  size_t calls = 0;
+  const InputRecorder recorder({w}, [&](size_t, const at::Tensor&) { ++calls; });
+  torch::mm(x, w);  // the transposed layer
+  torch::linear(x, w.t());
+  torch::einsum("ni,io->no", {x, w});
+  torch::linear(x, w * 2);
+  EXPECT_EQ(calls, 0U);
+  for (const char* name : {"aten::mm", "aten::linear", "aten::einsum", "aten::mul"}) {
+    const std::vector<std::string>& uses = recorder.other_uses(0);
+    EXPECT_NE(std::find(uses.begin(), uses.end(), name), uses.end()) << name;
+  }
 }
 
 TEST(InputRecorder, TellsLayersApartThatShareMemory) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <type_traits>
 
+#include "../allocated_bytes.hpp"
 #include "../errors.hpp"
 
 namespace steppe::shift {
@@ -86,6 +87,22 @@ TEST(OptimumShift, RankIsTakenBelowATolerance) {
   EXPECT_EQ(layer->weight[0][2].item<double>(), 0.0);
 }
 
+TEST(OptimumShift, LowRankIsSeenThroughTheRoundingOfTheInputsType) {
+  torch::manual_seed(8);
+  const at::Tensor low = torch::randn({500, 10}).mm(torch::randn({10, 50})), full = torch::randn({500, 50});
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
+    torch::nn::Linear layer(50, 3), same(50, 3);
+    const at::Tensor inputs = low.to(type), outputs = layer->forward(inputs.to(at::kFloat)).detach();
+    const ShiftReport seen = optimum_shift(*layer, inputs);
+    // What the product was rounded to in float32 is there in float64.
+    EXPECT_EQ(seen.rank, type == at::kDouble ? 50 : 10) << type;
+    EXPECT_EQ(seen.moved, type != at::kDouble);
+    // As far as rounding of the inputs leaves them: root mean squares of 3 times 0.004 in bfloat16.
+    EXPECT_LT(seen.output_change, type == at::kBFloat16 ? 2e-2 : type == at::kHalf ? 2e-3 : 1e-6) << type;
+    EXPECT_FALSE(optimum_shift(*same, full.to(type)).moved) << type;
+  }
+}
+
 TEST(OptimumShift, LayersInFloat32AreSolvedInFloat64) {
   torch::manual_seed(5);
   torch::nn::Linear layer(torch::nn::LinearOptions(40, 10).bias(false));
@@ -116,6 +133,21 @@ TEST(OptimumShift, ConvolutionsGiveTheSameOutputsWithSmallerWeights) {
       EXPECT_FALSE(layer->weight.equal(before)) << i;
       EXPECT_LT(difference(layer->forward(x[0]), outputs[0]), 1e-12) << i;
     }
+}
+
+TEST(OptimumShift, ManyPatchesTakeNoMoreMemoryThanSome) {
+  torch::manual_seed(9);
+  for (const auto& sizes : {std::vector<int64_t>{40, 1, 32, 32}, {1, 1, 200, 200}}) {
+    const at::Tensor images = torch::randn(sizes).repeat({1, 16, 1, 1});  // 2.6 MB; the patches in float64: 47 MB
+    torch::nn::Conv2d layer(torch::nn::Conv2dOptions(16, 4, 3).padding(1));
+    const at::Tensor outputs = layer->forward(images).detach();
+    ShiftReport seen;
+    // Four blocks of 8 MiB: patches, rows, rows with R above them, and their QR.
+    EXPECT_LT(allocated_bytes::peak_of([&] { seen = optimum_shift(*layer, images); }), 32 << 20);
+    EXPECT_EQ(seen.rows, sizes[0] * sizes[2] * sizes[3]);
+    EXPECT_EQ(seen.rank, 9);  // all channels are the same
+    EXPECT_LT(difference(layer->forward(images), outputs), 1e-4);
+  }
 }
 
 TEST(OptimumShift, AConvolutionOfOnePixelIsALinearLayer) {

@@ -10,8 +10,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../errors.hpp"
@@ -184,6 +186,25 @@ TEST(OptimumShifter, ErrorsNameWhatIsWrong) {
   complains("got -1", [&] { OptimumShifter(*net.model, ShifterOptions().trace_vectors(-1)); });
   const sharpness::LossSurface unused(*net.model, [&] { return net.model->parameters()[0].sum(); });
   complains("at least one input", [&] { OptimumShifter(*net.model).shift(unused); });
+}
+
+TEST(OptimumShifter, ALayerThatIsAppliedUnseenIsNamedWithTheReason) {
+  Net net;
+  const auto layer = net.model->register_module("head", torch::nn::Linear(20, 3));
+  const at::Tensor x = torch::randn({5, 20});
+  OptimumShifter shifter(*net.model);
+  const auto complaint = [&](const std::function<at::Tensor()>& loss) {
+    return message_of([&] { shifter.shift(sharpness::LossSurface(*net.model, loss)); });
+  };
+  const std::string scaled = complaint([&] { return torch::linear(x, layer->weight * 2).square().mean(); });
+  EXPECT_NE(scaled.find("the layer \"head\" and has seen none: its weight went into aten::mul"), std::string::npos) << scaled;
+  const std::string elsewhere = complaint([&] {
+    at::Tensor loss;
+    std::thread([&] { loss = layer->forward(x).square().mean(); }).join();
+    return loss;
+  });
+  EXPECT_NE(elsewhere.find("\"head\" and has seen none: no operator of this thread"), std::string::npos) << elsewhere;
+  EXPECT_EQ(complaint([&] { return (torch::mm(x, layer->weight.t()) + layer->bias).square().mean(); }), "");
 }
 
 TEST(OptimumShifter, AnOptimizerIsToldOfWhatMovedOnly) {

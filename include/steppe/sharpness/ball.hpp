@@ -9,11 +9,13 @@
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/hessian.hpp>
@@ -22,6 +24,23 @@
 
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
+
+namespace detail {
+
+/// A rise over what is no number is none.
+inline double finite_loss(double loss) {
+  TORCH_CHECK(std::isfinite(loss), "steppe: the loss is not finite at the weights as they are, it is ", loss,
+              "; no sharpness can be told of it");
+  return loss;
+}
+
+inline double finite_norm(double norm) {
+  TORCH_CHECK(std::isfinite(norm),
+              "steppe: the gradient is not finite at the weights as they are, though the loss is; its norm is ", norm);
+  return norm;
+}
+
+}  // namespace detail
 
 struct SamSharpness {
   double loss = 0.0;       ///< L(w)
@@ -32,15 +51,16 @@ struct SamSharpness {
 
 /// L(w + rho g / N(g)) - L(w), what SAM sees (arXiv 2010.01412), with the gradient of all batches together.
 ///
-/// Cost: one gradient and one loss; memory: two flat vectors. A zero gradient gives 0. Errors: rho that is negative or
-/// not finite.
+/// Cost: one gradient and one loss; memory: two flat vectors. A zero gradient gives 0, a loss that is not finite at w +
+/// e a sharpness that is not. Errors: rho that is negative or not finite, a loss or gradient that is not at w.
 ///
 ///     sharpness::sam_sharpness(surface, /*rho=*/0.05).sharpness
 inline SamSharpness sam_sharpness(const LossSurface& surface, double rho = 0.05) {
   const auto held = surface.hold();
   SamSharpness result;
   const at::Tensor gradient = surface.gradient(&result.loss);
-  result.gradient_norm = detail::two_norm(gradient);
+  detail::finite_loss(result.loss);
+  result.gradient_norm = detail::finite_norm(detail::two_norm(gradient));
   const Perturbation at(surface.params(), surface.parts(gradient), rho);
   result.perturbed = surface.loss();
   result.sharpness = result.perturbed - result.loss;
@@ -57,15 +77,16 @@ struct AverageCaseOptions {
 
 /// The mean of L(w + e) - L(w) over e ~ N(0, rho^2 |w|^2), and its standard error (arXiv 2302.07011).
 ///
-/// Cost: one loss per draw; memory: one copy of the parameters and two flat vectors. Errors: rho that is negative or
-/// not finite, no draws.
+/// Cost: one loss per draw; memory: one copy of the parameters and two flat vectors. A loss that is not finite at one
+/// of the draws makes the mean so. Errors: rho that is negative or not finite, no draws, a loss that is not finite at
+/// w.
 ///
 ///     sharpness::average_case_sharpness(surface, /*rho=*/0.1).mean
 inline Estimate average_case_sharpness(const LossSurface& surface, double rho, const AverageCaseOptions& options = {}) {
   TORCH_CHECK(std::isfinite(rho) && rho >= 0.0, "steppe: rho must be finite and at least 0, got ", rho);
   TORCH_CHECK(options.draws() > 0, "steppe: an average needs at least one draw, got ", options.draws());
   const auto held = surface.hold();
-  const double loss = surface.loss();
+  const double loss = detail::finite_loss(surface.loss());
   RandomVectors random(options.seed());
   Displaced weights(surface.params());
   std::vector<double> rises;
@@ -76,6 +97,8 @@ inline Estimate average_case_sharpness(const LossSurface& surface, double rho, c
     rises.push_back(surface.loss() - loss);
     surface.tell("average-case sharpness", i + 1, options.draws());
   }
+  if (std::all_of(rises.begin(), rises.end(), [](double rise) { return kernels::exact::is_zero(rise); }))
+    surface.check_moves();
   return detail::estimate_of(rises);
 }
 
@@ -97,7 +120,7 @@ namespace detail {
 inline at::Tensor steepest(const at::Tensor& slope, double p, RandomVectors& random) {
   at::Tensor along = slope;
   double length = two_norm(along);
-  if (length == 0.0) {
+  if (kernels::exact::is_zero(length)) {
     along = random.normal(slope.size(0), slope.options());
     length = two_norm(along);
   }
@@ -125,7 +148,12 @@ inline double highest_rise(const LossSurface& surface, double rho, const WorstCa
     weights.move_to(1.0, surface.parts(c * z));
     double loss = 0.0;
     at::Tensor slope = surface.gradient(&loss).mul_(c);
-    if (i == 0) start = loss;
+    if (i == 0) {
+      start = finite_loss(loss);
+      finite_norm(two_norm(slope));
+    }
+    if (std::isnan(loss) || (std::isinf(loss) && loss > 0.0)) return loss - start;
+    if (!is_finite(slope)) return (std::max)(best, loss) - start;  // no way on from here
     if (loss > best) {
       best = loss;
       best_z = z.clone();
@@ -142,16 +170,17 @@ inline double highest_rise(const LossSurface& surface, double rho, const WorstCa
 }  // namespace detail
 
 /// max L(w + e) - L(w) over |e / |w||_p <= rho by projected ascent (arXiv 2302.07011: 20 steps, batches of 128): a
-/// lower bound of the maximum, never below 0. Weights that are 0 do not move where it is adaptive.
+/// lower bound of the maximum, never below 0. Weights that are 0 do not move where it is adaptive. A loss that is not
+/// finite somewhere in the ball ends the ascent there: the result is that infinity or NaN.
 ///
 /// Cost: steps + 1 gradients for each batch; memory: one copy of the parameters and about eight flat vectors. Errors:
-/// rho that is negative or not finite, p other than 2 and infinity, no steps. That paper found no such number to go
-/// along well with generalization across settings.
+/// rho that is negative or not finite, p other than 2 and infinity, no steps, a loss or gradient that is not finite at
+/// w. That paper found no such number to go along well with generalization across settings.
 ///
 ///     sharpness::worst_case_sharpness(surface, /*rho=*/0.5).mean
 inline Estimate worst_case_sharpness(const LossSurface& surface, double rho, const WorstCaseOptions& options = {}) {
   TORCH_CHECK(std::isfinite(rho) && rho >= 0.0, "steppe: rho must be finite and at least 0, got ", rho);
-  TORCH_CHECK(options.p() == 2.0 || options.p() == std::numeric_limits<double>::infinity(),
+  TORCH_CHECK(kernels::exact::are_equal(options.p(), 2.0) || (std::isinf(options.p()) && options.p() > 0.0),
               "steppe: the worst case is taken in p = 2 or infinity, got ", options.p());
   TORCH_CHECK(options.steps() > 0, "steppe: the worst case needs at least one step, got ", options.steps());
   const auto held = surface.hold();

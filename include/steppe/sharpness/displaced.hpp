@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -42,27 +43,40 @@ class Displaced {
   void move_to(double distance, const std::vector<at::Tensor>& directions) { move({distance}, {directions}); }
 
   /// w + sum of distances[j] * directions[j].
-  void move(const std::vector<double>& distances, const std::vector<std::vector<at::Tensor>>& directions) {
+  void move(std::vector<double> distances, std::vector<std::vector<at::Tensor>> directions) {
+    distances_ = std::move(distances);
+    directions_ = std::move(directions);
+    move_again();
+  }
+
+  /// The last move once more, bit for bit the same, whatever has been written since.
+  void move_again() {
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < params_.size(); ++i) {
       at::Tensor weights = params_[i].variable_data();  // its own version counter: nothing seems modified
       weights.copy_(saved_[i]);
-      for (size_t j = 0; j < distances.size(); ++j)
-        if (distances[j] != 0.0 && directions[j][i].defined()) weights.add_(directions[j][i], distances[j]);
+      for (size_t j = 0; j < distances_.size(); ++j)
+        if (!kernels::exact::is_zero(distances_[j]) && directions_[j][i].defined())
+          weights.add_(directions_[j][i], distances_[j]);
     }
     at::autocast::clear_cache();  // casts of the weights as they were
   }
 
   void restore() {
     const c10::NoGradGuard no_grad;
+    distances_.clear();
+    directions_.clear();
     for (size_t i = 0; i < params_.size(); ++i) params_[i].variable_data().copy_(saved_[i]);
     at::autocast::clear_cache();
   }
 
+  const std::vector<at::Tensor>& params() const { return params_; }
   const std::vector<at::Tensor>& saved() const { return saved_; }
 
  private:
   std::vector<at::Tensor> params_, saved_;
+  std::vector<double> distances_;
+  std::vector<std::vector<at::Tensor>> directions_;
 };
 
 }  // namespace sharpness

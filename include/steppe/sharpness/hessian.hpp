@@ -2,16 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/randint.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
@@ -19,15 +13,19 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/loss_surface.hpp>
+#include <steppe/sharpness/random_vectors.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -40,57 +38,7 @@ enum class Derivative {
   Differences      ///< central differences of the gradient
 };
 
-/// Random flat vectors that depend on the seed only, not on the device or on LibTorch's default generators.
-class RandomVectors {
- public:
-  explicit RandomVectors(uint64_t seed) : generator_(at::detail::createCPUGenerator(seed)) {}
-
-  /// Entries -1 and 1 with equal chances.
-  at::Tensor rademacher(int64_t size, const at::TensorOptions& like) {
-    return at::randint(2, {size}, generator_, at::TensorOptions().dtype(like.dtype())).mul_(2).sub_(1).to(like);
-  }
-  at::Tensor normal(int64_t size, const at::TensorOptions& like) {
-    return at::randn({size}, generator_, at::TensorOptions().dtype(like.dtype())).to(like);
-  }
-
- private:
-  at::Generator generator_;
-};
-
-/// A mean over random draws, with the standard error of that mean.
-struct Estimate {
-  double mean = 0.0;
-  double standard_error = 0.0;
-  int64_t draws = 0;
-};
-
 namespace detail {
-
-/// In blocks: LibTorch would convert the whole of a long vector to float64 first.
-inline double two_norm(const at::Tensor& vector) {
-  const int64_t block = 1 << 16, size = vector.size(0);
-  std::vector<at::Tensor> norms;
-  for (int64_t from = 0; from < size; from += block)
-    norms.push_back(at::linalg_vector_norm(vector.slice(0, from, std::min(from + block, size)), 2, c10::nullopt, false,
-                                           at::kDouble));
-  return norms.empty() ? 0.0 : at::linalg_vector_norm(at::stack(norms)).item<double>();
-}
-
-inline bool is_finite(const at::Tensor& vector) {
-  if (std::isfinite(two_norm(vector))) return true;
-  return vector.isfinite().all().item<bool>();  // a norm of float64 can overflow by itself
-}
-
-inline Estimate estimate_of(const std::vector<double>& draws) {
-  Estimate result;
-  result.draws = static_cast<int64_t>(draws.size());
-  const double count = static_cast<double>(draws.size());
-  for (const double value : draws) result.mean += value / count;
-  double squares = 0.0;
-  for (const double value : draws) squares += (value - result.mean) * (value - result.mean);
-  result.standard_error = draws.size() > 1 ? std::sqrt(squares / (count - 1.0) / count) : std::nan("");
-  return result;
-}
 
 /// <g, v> for a backward pass: only its derivative is asked for, which is v itself and not a copy of it.
 struct Slope : torch::autograd::Function<Slope> {
@@ -111,7 +59,9 @@ struct Slope : torch::autograd::Function<Slope> {
 ///
 /// times(v) = d/dw <g(w), v>, by a second backward pass, or (g(w + h u) - g(w - h u)) |v| / 2h with u = v / |v|; h is
 /// 6e-6 in float64, 5e-3 in float32. Which one is used is decided when made (for Auto: the first batch's product with
-/// one random vector, by both ways) and told by derivative() and reason().
+/// one random vector, by both ways) and told by derivative() and reason(). Differences see the kinks of a loss (ReLU,
+/// bilinear sampling) that a step crosses, which double backward does not: how far those of other steps differ is
+/// spread().
 /// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients. Memory
 /// beside the graph, the given vector included: three copies of the parameters, also for Auto when it is made.
 ///
@@ -124,7 +74,7 @@ class Hessian {
  public:
   explicit Hessian(LossSurface surface, Derivative derivative = Derivative::Auto)
       : surface_(std::move(surface)), derivative_(derivative), reason_("asked for") {
-    if (derivative_ == Derivative::Auto) choose();
+    if (derivative_ != Derivative::DoubleBackward) choose();
   }
 
   at::Tensor times(const at::Tensor& vector) const { return surface_.flat(times_in_parts(vector)); }
@@ -151,6 +101,10 @@ class Hessian {
   Derivative derivative() const { return derivative_; }
   /// Why: one sentence.
   const std::string& reason() const { return reason_; }
+  /// How far differences of twice and of half the step are from those taken, relative to these, for one random vector
+  /// of the first batch: what they are good for. Over 0.05 a warning is given where they are used. NaN where that was
+  /// not measured: double backward was asked for or agrees.
+  double spread() const { return spread_; }
   const LossSurface& surface() const { return surface_; }
 
  private:
@@ -161,6 +115,7 @@ class Hessian {
     const std::vector<at::Tensor> pieces = surface.parts(vector);
     std::vector<at::Tensor> product(params.size());
     surface.for_each_batch(/*with_graph=*/true, [&](const at::Tensor& loss, double weight) {
+      LossSurface::check_graph(loss);
       const std::vector<at::Tensor> slopes = slopes_along(pieces, loss, at::full_like(loss, weight), params);
       if (slopes.empty()) return;
       std::vector<at::Tensor> second = torch::autograd::grad(slopes, params, {}, /*retain_graph=*/false,
@@ -212,25 +167,30 @@ class Hessian {
                   "; measure a model.to(torch::kFloat)");
     const double length = detail::two_norm(vector);
     if (!sum.defined()) sum = at::zeros({surface.numel()}, surface.vector_options());
-    if (length == 0.0) return;
+    if (kernels::exact::is_zero(length)) return;
     const std::vector<at::Tensor> direction = surface.parts(vector);
     Displaced weights(surface.params());
     weights.move_to(h / length, direction);
-    surface.add_gradient(sum, factor * length / (2.0 * h));
+    surface.add_gradient(sum, factor * length / (2.0 * h), &weights);
     weights.move_to(-h / length, direction);
-    surface.add_gradient(sum, -factor * length / (2.0 * h));
+    surface.add_gradient(sum, -factor * length / (2.0 * h), &weights);
+  }
+
+  static bool takes_differences(const LossSurface& surface) {
+    return std::all_of(surface.params().begin(), surface.params().end(), [](const at::Tensor& param) {
+      return param.scalar_type() == at::kFloat || param.scalar_type() == at::kDouble;
+    });
   }
 
   /// The first batch's product with one random vector, by both ways. Never more than one vector is kept of them.
   void choose() {
     const auto held = surface_.hold();
     const LossSurface first = surface_.batch(0);
+    const double loss = first.loss();  // a closure that throws by itself is no matter of derivatives
+    TORCH_CHECK(std::isfinite(loss), "steppe: the loss is not finite at the weights as they are, it is ", loss);
     const at::Tensor vector = RandomVectors(0).normal(first.numel(), first.vector_options());
-    first.loss();  // a closure that throws by itself is no matter of derivatives
-    const auto takes_differences = [](const at::Tensor& param) {
-      return param.scalar_type() == at::kFloat || param.scalar_type() == at::kDouble;
-    };
-    const bool comparable = std::all_of(first.params().begin(), first.params().end(), takes_differences);
+    if (derivative_ != Derivative::Auto) return measure_spread(first, vector);
+    const bool comparable = takes_differences(first);
     at::Tensor product;
     if (comparable) add_differences(first, vector, step(), product, 1.0);
     const double size = comparable ? detail::two_norm(product) : 0.0;
@@ -242,7 +202,8 @@ class Hessian {
                   "), and differences need float32 or float64 parameters; measure a model.to(torch::kFloat)");
       derivative_ = Derivative::Differences;
       reason_ = "double backward fails: " + first_line(error.what());
-      return;
+      product.reset();
+      return measure_spread(first, vector);
     }
     derivative_ = Derivative::DoubleBackward;
     reason_ = "16-bit parameters allow no differences to compare with";
@@ -252,33 +213,62 @@ class Hessian {
     judge(first, vector, size, off);
   }
 
-  /// Rounding and kinks blur differences: those of two steps tell by how much, and double backward must be farther off
-  /// than that to be called wrong.
+  /// Double backward is called wrong only where differences are sure of themselves: where those of other steps are
+  /// nearer to them by far. A kink that a step crosses adds what no second derivative has.
   void judge(const LossSurface& first, const at::Tensor& vector, double size, double off) {
-    // The gradient's own rounding, carried into the quotient.
-    const double epsilon = first.vector_options().dtype() == at::kDouble ? 1e-15 : 1e-6;
-    const double allowed =
-        0.05 * size + epsilon * detail::two_norm(first.gradient()) * detail::two_norm(vector) / step();
-    const auto blur = [&] {
-      at::Tensor apart;
-      add_differences(first, vector, 2.0 * step(), apart, 1.0);
-      add_differences(first, vector, step(), apart, -1.0);
-      return detail::two_norm(apart);
-    };
-    // A product that is no number is not within anything.
-    if (!(off <= allowed) && !(off <= allowed + 3.0 * blur())) {
-      derivative_ = Derivative::Differences;
-      reason_ = "double backward is off by " + std::to_string(off / size) + " of the product by differences";
-    } else {
-      reason_ = "double backward agrees with differences";
+    reason_ = "double backward agrees with differences";
+    if (off <= 0.05 * size + rounding(first)) return;
+    measure_spread(first, vector);
+    if (off <= 20.0 * spread_ * size) {
+      reason_ =
+          "double backward, which differences cannot judge: those of other steps are " + percent(spread_) + " apart";
+      return;
     }
+    derivative_ = Derivative::Differences;
+    reason_ = "double backward is off by " + std::to_string(off / size) +
+              " of the product by differences; those of other steps by " + percent(spread_);
   }
 
+  /// How far apart the first batch's products with a vector are by twice and half the step.
+  void measure_spread(const LossSurface& first, const at::Tensor& vector) {
+    if (!takes_differences(first)) return;
+    at::Tensor product;
+    add_differences(first, vector, step(), product, 1.0);
+    const double size = detail::two_norm(product);
+    double apart = 0.0;
+    for (const double factor : {2.0, 0.5}) {
+      product.zero_();
+      add_differences(first, vector, factor * step(), product, 1.0);
+      add_differences(first, vector, step(), product, -1.0);
+      const double by_factor = detail::two_norm(product);
+      if (!(by_factor <= apart)) apart = by_factor;
+    }
+    spread_ = kernels::exact::is_zero(apart) ? 0.0 : apart / size;
+    if (derivative_ != Derivative::Differences) return;
+    reason_ += "; differences of other steps are " + percent(spread_) + " apart";
+    if (apart <= 0.05 * size + 3.0 * rounding(first)) return;
+    reason_ += ", not to be trusted";
+    TORCH_WARN("steppe: products with the Hessian by differences are not to be trusted here, those of other steps are ",
+               percent(spread_), " apart: kinks of the loss or rounding; measure in float64, or by double backward");
+  }
+
+  /// What the gradient's own rounding may make of a difference.
+  double rounding(const LossSurface& first) const {
+    const double epsilon = first.vector_options().dtype() == at::kDouble ? 1e-15 : 1e-6;
+    return epsilon * detail::two_norm(first.gradient()) * std::sqrt(static_cast<double>(first.numel())) / step();
+  }
+
+  static std::string percent(double share) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.2g %%", 100.0 * share);
+    return text.data();
+  }
   static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
   LossSurface surface_;
   Derivative derivative_;
   std::string reason_;
+  double spread_ = std::nan("");
 };
 
 /// Options of trace().

@@ -51,20 +51,34 @@ class KrylovBasis {
     projected_.slice(0, 0, size_).select(1, size_ - 1).copy_(inner);
     projected_.select(0, size_ - 1).slice(0, 0, size_).copy_(inner);
     beta_ = next_norm();
-    scale_ = std::max({scale_, inner.abs().max().item<double>(), beta_});
+    scale_ = (std::max)({scale_, inner.abs().amax().item<double>(), beta_});
     normalize_next();
   }
 
-  /// Eigenvalues (ascending) and eigenvectors (columns) of T, float64 on the CPU.
-  std::tuple<at::Tensor, at::Tensor> eigen() const {
-    return at::linalg_eigh(projected_.slice(0, 0, size_).slice(1, 0, size_));
+  /// Eigenvalues (ascending) and eigenvectors (columns) of T over the rows from number `from` on, float64 on the CPU.
+  std::tuple<at::Tensor, at::Tensor> eigen(int64_t from = 0) const {
+    return at::linalg_eigh(projected_.slice(0, from, size_).slice(1, from, size_));
   }
 
-  /// Keeps rotation^T V, with `values` as its T; the columns of `rotation` are eigenvectors of T.
-  void restart(const at::Tensor& values, const at::Tensor& rotation) {
+  /// T between the rows before number `from` and those from it on: zero if the ones before span an invariant space.
+  at::Tensor coupling(int64_t from) const { return projected_.slice(0, 0, from).slice(1, from, size_); }
+
+  /// Keeps rotation^T V; the columns of `rotation` are orthonormal, and eigenvectors of T over the rows of its last
+  /// block, those before left out or kept as they are.
+  void restart(const at::Tensor& rotation) {
+    const at::Tensor inside =
+        at::matmul(rotation.t(), at::matmul(projected_.slice(0, 0, size_).slice(1, 0, size_), rotation));
     rotate(rotation);
     projected_.zero_();
-    projected_.diagonal().slice(0, 0, size_).copy_(values);
+    projected_.slice(0, 0, size_).slice(1, 0, size_).copy_(inside);
+  }
+
+  /// Goes on with a random vector that is orthogonal to the rows, which must span an invariant space as good as.
+  void begin_block() {
+    beta_ = 0.0;
+    next_.clear();
+    next_ = hessian_.surface().sections(random_.normal(rows_.size(1), rows_.options()));
+    orthonormalize_next();
   }
 
   /// The same without T: to be read, not extended.
@@ -106,16 +120,18 @@ class KrylovBasis {
   }
 
   void normalize_next() {
-    const double epsilon = rows_.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                              : std::numeric_limits<float>::epsilon();
+    const double epsilon = rows_.scalar_type() == at::kDouble
+                               ? std::numeric_limits<double>::epsilon()
+                               : static_cast<double>(std::numeric_limits<float>::epsilon());
     if (size_ == rows_.size(1)) {
       beta_ = 0.0;
       return;
     }
-    if (beta_ <= 100.0 * epsilon * scale_) {  // nothing but rounding is left of it
-      beta_ = 0.0;
-      next_ = hessian_.surface().sections(random_.normal(rows_.size(1), rows_.options()));
-    }
+    if (beta_ <= 100.0 * epsilon * scale_) return begin_block();  // nothing but rounding is left of it
+    orthonormalize_next();
+  }
+
+  void orthonormalize_next() {
     // What was subtracted from a vector many times longer than what is left has to be subtracted once more.
     for (int pass = 0; pass < 2; ++pass) {
       scale_next(1.0 / next_norm());
@@ -130,9 +146,9 @@ class KrylovBasis {
     const at::Tensor by = rotation.t().to(rows_.options());
     const int64_t block = 1 << 16, columns = rows_.size(1);
     for (int64_t from = 0; from < columns; from += block) {
-      const at::Tensor part = rows_.slice(0, 0, size_).slice(1, from, std::min(from + block, columns));
+      const at::Tensor part = rows_.slice(0, 0, size_).slice(1, from, (std::min)(from + block, columns));
       const at::Tensor rotated = at::matmul(by, part);
-      rows_.slice(0, 0, by.size(0)).slice(1, from, std::min(from + block, columns)).copy_(rotated);
+      rows_.slice(0, 0, by.size(0)).slice(1, from, (std::min)(from + block, columns)).copy_(rotated);
     }
     size_ = by.size(0);
   }

@@ -8,8 +8,10 @@
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include <steppe/sharpness/displaced.hpp>
@@ -73,6 +75,11 @@ inline std::vector<double> positions(const SliceOptions& options) {
   return all;
 }
 
+/// Losses that are all the same may be those of a flat loss, or of one that was computed once and for all.
+inline void check_moves(const LossSurface& surface, const std::vector<double>& losses) {
+  if (std::adjacent_find(losses.begin(), losses.end(), std::not_equal_to<>()) == losses.end()) surface.check_moves();
+}
+
 }  // namespace detail
 
 /// L(w + x d) for x from -radius to radius.
@@ -92,6 +99,7 @@ inline Slice slice(const LossSurface& surface, const at::Tensor& direction, cons
     result.losses.push_back(surface.loss());
     surface.tell("slice", static_cast<int64_t>(result.losses.size()), options.points());
   }
+  detail::check_moves(surface, result.losses);
   return result;
 }
 
@@ -111,6 +119,7 @@ inline Plane slice(const LossSurface& surface, const at::Tensor& first, const at
       row.push_back(surface.loss());
       surface.tell("plane", ++done, options.points() * options.points());
     }
+    detail::check_moves(surface, row);
   }
   return result;
 }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros.h>
@@ -21,11 +22,15 @@
 #include <vector>
 
 #include <steppe/no_fast_math.hpp>
+#include <steppe/sharpness/displaced.hpp>
 #include <steppe/sharpness/gathered_gradients.hpp>
+#include <steppe/sharpness/graph_age.hpp>
+#include <steppe/sharpness/parameters_guard.hpp>
 #include <steppe/sharpness/untouched.hpp>
 #include <steppe/step/buffers_guard.hpp>
 #include <steppe/step/drawn_numbers.hpp>
 #include <steppe/step/generator_state.hpp>
+#include <steppe/step/model.hpp>
 #include <steppe/step/operator_observer.hpp>
 #include <steppe/step/statistics_guard.hpp>
 #include <steppe/version.hpp>
@@ -41,15 +46,19 @@ using Progress = std::function<void(const char* what, int64_t done, int64_t tota
 /// The closure computes the mean loss of its batch and returns it with its graph, without backward(). It is called at
 /// the weights as they are or near them, always with the same random numbers and buffers, so that dropout masks are
 /// fixed. After a measurement the model is what it was bit for bit: weights and their addresses, buffers, training
-/// flags, gradients, requires_grad, default generators. Batches are weighted by their number of samples.
+/// flags, gradients, requires_grad, default generators. What a forward writes into parameters (max_norm of an
+/// Embedding) is taken back after each evaluation; a copy of the parameters is held during the forward for it. Batches
+/// are weighted by their number of samples. Losses and gradients that are not finite are given as they are.
 ///
 ///     sharpness::LossSurface surface(*model, [&] { return torch::cross_entropy_loss(model->forward(x), y); });
 ///     sharpness::LossSurface over(*model, batches, [&](auto& batch) { return loss_of(model->forward(batch.data)); });
 ///     surface.only(model->named_parameters()["fc.weight"]);
+///     sharpness::LossSurface scripted(params, [&] { return net.forward({x}).toTensor().mean(); });
+///     scripted.attach(net.buffers());  // net is a torch::jit::Module
 ///
 /// A model in training mode is measured with the statistics of its batches; call eval() for the running ones. Model and
 /// batches must outlive the surface. Errors: no parameter, complex or integer ones, batches without samples, a loss
-/// that is no number or has no graph.
+/// that is no number, has no graph or was computed before the closure was called.
 class LossSurface {
  public:
   /// What a measurement tells of itself; called on the measuring thread.
@@ -85,6 +94,20 @@ class LossSurface {
   LossSurface(torch::nn::Module& model, Batches& batches, BatchLoss loss)
       : LossSurface(model, keep(batches), std::move(loss)) {}
 
+  /// All of these with the model behind its holder or a shared_ptr.
+  template <class Holder, class... Rest,
+            class = std::enable_if_t<step::is_model<Holder> && !std::is_base_of_v<torch::nn::Module, Holder>>>
+  LossSurface(const Holder& model, Rest&&... rest) : LossSurface(step::module_of(model), std::forward<Rest>(rest)...) {}
+
+  /// Buffers that the closure writes and the surface does not know of: they come back too. Undefined ones are left out.
+  LossSurface& attach(const std::vector<at::Tensor>& buffers) { return attach_all(buffers); }
+
+  /// The same of any range of tensors, such as the buffers() of a torch::jit::Module.
+  template <class Buffers, class = decltype(at::Tensor(*std::declval<const Buffers&>().begin()))>
+  LossSurface& attach(const Buffers& buffers) {
+    return attach_all(buffers);
+  }
+
   /// Measures along these parameters only, whether they require a gradient or not; the others stay where they are.
   LossSurface& only(std::vector<at::Tensor> params) {
     std::unordered_set<const void*> seen;
@@ -96,6 +119,9 @@ class LossSurface {
       if (param.numel() > 0 && seen.insert(param.unsafeGetTensorImpl()).second) params_.push_back(std::move(param));
     }
     TORCH_CHECK(!params_.empty(), "steppe: a loss surface needs at least one parameter; is requires_grad off?");
+    all_ = params_;
+    for (const at::Tensor& other : others_)
+      if (other.defined() && seen.insert(other.unsafeGetTensorImpl()).second) all_.push_back(other);
     type_ = at::kFloat;
     numel_ = 0;
     for (const at::Tensor& param : params_) {
@@ -124,9 +150,10 @@ class LossSurface {
   /// Holds the model as a measurement needs it; every measurement makes one.
   std::unique_ptr<Untouched> hold() const { return std::make_unique<Untouched>(params_, others_, modules_); }
 
-  /// Calls visit(loss, weight) for each batch at the weights as they are; the weights are shares of all samples.
+  /// Calls visit(loss, weight) for each batch at the weights as they are; the weights are shares of all samples. What
+  /// has `moved` the parameters saves a copy of them.
   template <class Visit>
-  void for_each_batch(bool with_graph, Visit&& visit) const {
+  void for_each_batch(bool with_graph, Visit&& visit, Displaced* moved = nullptr) const {
     const step::BuffersGuard buffers(buffers_);
     const step::Observation statistics(std::make_shared<step::StatisticsGuard>());
     const step::Observation draws(
@@ -135,15 +162,23 @@ class LossSurface {
     double all = 0.0;
     for (const int64_t count : samples_) all += static_cast<double>(count);
     for (size_t i = 0; i < samples_.size(); ++i) {
-      const at::Tensor loss = loss_(i);
-      TORCH_CHECK(loss.defined() && loss.numel() == 1 && at::isFloatingType(loss.scalar_type()),
-                  "steppe: the closure of a loss surface must return its batch's mean loss as one number, got ",
-                  loss.defined() ? loss.toString() : "nothing");
-      TORCH_CHECK(!with_graph || loss.requires_grad(),
-                  "steppe: the loss of a surface has no graph; return it as it is computed, not detached, and without "
-                  "a NoGradGuard in the closure");
+      ParametersGuard weights(all_, moved);
+      const at::Tensor loss = evaluate(i);
+      weights.keep_written();
       visit(loss, static_cast<double>(samples_[i]) / all);
     }
+  }
+
+  /// To be called where moved weights have not changed the loss. Error: it was computed before the closure was called.
+  void check_moves() const {
+    const auto held = hold();
+    batch(0).for_each_batch(/*with_graph=*/true, [](const at::Tensor&, double) {});
+  }
+
+  static void check_graph(const at::Tensor& loss) {
+    TORCH_CHECK(loss.requires_grad(),
+                "steppe: the loss of a surface has no graph; return it as it is computed, not detached, and without a "
+                "NoGradGuard in the closure");
   }
 
   /// L at the weights as they are.
@@ -164,17 +199,19 @@ class LossSurface {
   }
 
   /// sum += factor * gradient(); returns L.
-  double add_gradient(at::Tensor& sum, double factor) const {
+  double add_gradient(at::Tensor& sum, double factor, Displaced* moved = nullptr) const {
     const auto held = hold();
     double value = 0.0;
-    for_each_batch(/*with_graph=*/true, [&](const at::Tensor& batch_loss, double weight) {
+    const auto add = [&](const at::Tensor& batch_loss, double weight) {
+      check_graph(batch_loss);
       value += weight * batch_loss.item<double>();
       if (!sum.defined()) sum = at::zeros({numel_}, vector_options());
       GatheredGradients gathered(params_, sum);
       torch::autograd::backward({batch_loss}, {at::full_like(batch_loss, weight * factor)}, /*retain_graph=*/false,
                                 /*create_graph=*/false, params_);
       gathered.add_others();
-    });
+    };
+    for_each_batch(/*with_graph=*/true, add, moved);
     return value;
   }
 
@@ -239,6 +276,24 @@ class LossSurface {
             std::function<at::Tensor(size_t)>([batches = kept.batches, loss = std::move(loss)](
                                                   size_t i) mutable -> at::Tensor { return loss((*batches)[i]); })) {}
 
+  at::Tensor evaluate(size_t batch) const {
+    at::autocast::clear_cache();  // casts that belong to graphs of earlier evaluations
+    const GraphAge age;
+    at::Tensor loss = loss_(batch);
+    TORCH_CHECK(loss.defined() && loss.numel() == 1 && at::isFloatingType(loss.scalar_type()),
+                "steppe: the closure of a loss surface must return its batch's mean loss as one number, got ",
+                loss.defined() ? loss.toString() : "nothing");
+    age.check(loss, params_);
+    return loss;
+  }
+
+  template <class Buffers>
+  LossSurface& attach_all(const Buffers& buffers) {
+    for (const at::Tensor& buffer : buffers)
+      if (buffer.defined()) buffers_.push_back(buffer);
+    return *this;
+  }
+
   void add_modules(torch::nn::Module& model) {
     modules_.push_back(&model);
     // A model on the stack cannot be asked for itself, only for its descendants.
@@ -257,7 +312,7 @@ class LossSurface {
 
   std::vector<int64_t> samples_;
   std::function<at::Tensor(size_t)> loss_;
-  std::vector<at::Tensor> params_, others_, buffers_;
+  std::vector<at::Tensor> params_, others_, all_, buffers_;
   std::vector<torch::nn::Module*> modules_;
   at::ScalarType type_ = at::kFloat;
   int64_t numel_ = 0;

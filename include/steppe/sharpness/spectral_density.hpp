@@ -50,7 +50,7 @@ namespace detail {
 
 inline void smooth(SpectralDensity& spectrum, int64_t points, double sigma) {
   const auto [low, high] = std::minmax_element(spectrum.nodes.begin(), spectrum.nodes.end());
-  const double range = *high - *low, size = std::max(std::abs(*low), std::abs(*high));
+  const double range = *high - *low, size = (std::max)(std::abs(*low), std::abs(*high));
   spectrum.sigma = sigma > 0.0 ? sigma : (range > 1e-12 * size ? 0.01 * range : (size > 0.0 ? 0.01 * size : 1.0));
   const double from = *low - 5.0 * spectrum.sigma, to = *high + 5.0 * spectrum.sigma;
   const double peak = 1.0 / (spectrum.sigma * std::sqrt(2.0 * std::acos(-1.0)));
@@ -84,7 +84,7 @@ inline SpectralDensity spectral_density(const Hessian& hessian, const SpectralDe
   TORCH_CHECK(std::isfinite(options.sigma()) && options.sigma() >= 0.0, "steppe: sigma must be 0 or over, got ",
               options.sigma());
   const LossSurface& surface = hessian.surface();
-  const int64_t steps = std::min(options.steps(), surface.numel());
+  const int64_t steps = (std::min)(options.steps(), surface.numel());
   RandomVectors random(options.seed());
   SpectralDensity spectrum;
   for (int64_t i = 0; i < options.vectors(); ++i) {

@@ -7,13 +7,16 @@
 #include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
-#include <cstring>
+#include <algorithm>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include <steppe/shift/applied_weight.hpp>
 #include <steppe/step/observed.hpp>
 #include <steppe/version.hpp>
 
@@ -21,16 +24,17 @@ STEPPE_NAMESPACE_BEGIN
 namespace shift {
 
 /// While it lives, on this thread, calls seen(i, input) whenever a linear layer or a 2-d convolution is applied with
-/// the i-th of `weights`.
+/// the i-th of `weights`, by its module or by linear, conv2d, matmul, mm, bmm, mv, addmm, baddbmm, addmv or einsum.
 ///
 /// LibTorch's C++ modules have no hooks; but its operations can be observed, and a layer is known by the memory of its
 /// weight. One lives at a time on a thread. What is not seen: weights that are copied or computed before they are used
-/// (autocast, weight norm), and inputs of traced or compiled graphs.
+/// (autocast, weight norm), other threads, and inputs of traced or compiled graphs.
 class InputRecorder {
  public:
   using Seen = std::function<void(size_t layer, const at::Tensor& input)>;
 
-  InputRecorder(std::vector<at::Tensor> weights, Seen seen) : weights_(std::move(weights)), seen_(std::move(seen)) {
+  InputRecorder(std::vector<at::Tensor> weights, Seen seen)
+      : weights_(std::move(weights)), other_uses_(weights_.size()), seen_(std::move(seen)) {
     TORCH_CHECK(current() == nullptr, "steppe: an InputRecorder is at work already on this thread");
     current() = this;
     handle_ = at::addThreadLocalCallback(
@@ -44,6 +48,9 @@ class InputRecorder {
   void rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
   }
+
+  /// The operators of this thread that took a layer's weight and did something else with it.
+  const std::vector<std::string>& other_uses(size_t layer) const { return other_uses_[layer]; }
 
   ~InputRecorder() {
     at::removeCallback(handle_);
@@ -66,39 +73,34 @@ class InputRecorder {
   static std::unique_ptr<at::ObserverContext> started(const at::RecordFunction& operation) {
     InputRecorder* recorder = current();
     if (recorder == nullptr || recorder->depth_ > 0) return nullptr;
-    // Which arguments are the input and the weight (transposed, in a product).
-    struct Form {
-      const char* name;
-      size_t input, weight;
-    };
-    for (const Form& form : {Form{"aten::linear", 0, 1}, Form{"aten::addmm", 1, 2}, Form{"aten::matmul", 0, 1},
-                             Form{"aten::conv2d", 0, 1}, Form{"aten::convolution", 0, 1}}) {
-      if (std::strcmp(operation.name(), form.name) != 0) continue;
-      const auto inputs = step::inputs_of(operation);
-      if (inputs.size() <= form.weight || !inputs[form.input].isTensor() || !inputs[form.weight].isTensor()) continue;
-      return recorder->take(inputs[form.input].toTensor(), inputs[form.weight].toTensor());
+    const auto inputs = step::inputs_of(operation);
+    const c10::ArrayRef<c10::IValue> arguments(inputs.data(), inputs.size());  // LibTorch's versions differ in const
+    for (size_t i = 0; i < recorder->weights_.size(); ++i) {
+      if (!uses(operation.name(), arguments, recorder->weights_[i])) continue;
+      auto inside = std::make_unique<Inside>(recorder);  // also for what seen() itself does
+      if (recorder->take(i, operation.name(), arguments)) return inside;
     }
     return nullptr;
   }
   static void ended(const at::RecordFunction&, at::ObserverContext*) {}
 
-  std::unique_ptr<at::ObserverContext> take(const at::Tensor& input, const at::Tensor& weight) {
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      if (!weight.defined() || !weight.is_alias_of(weights_[i]) || weight.numel() != weights_[i].numel() ||
-          weight.storage_offset() != weights_[i].storage_offset())
-        continue;
-      auto inside = std::make_unique<Inside>(this);  // also for what seen() itself does
-      try {
-        if (!failure_) seen_(i, input);
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
-      return inside;
+  bool take(size_t layer, const char* name, c10::ArrayRef<c10::IValue> arguments) {
+    const std::optional<at::Tensor> input = input_of(name, arguments, weights_[layer]);
+    if (!input) {
+      std::vector<std::string>& names = other_uses_[layer];
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
+      return false;
     }
-    return nullptr;
+    try {
+      if (!failure_) seen_(layer, *input);
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+    return true;
   }
 
   std::vector<at::Tensor> weights_;
+  std::vector<std::vector<std::string>> other_uses_;
   Seen seen_;
   at::CallbackHandle handle_ = 0;
   std::exception_ptr failure_;

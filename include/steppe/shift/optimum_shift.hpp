@@ -15,6 +15,7 @@
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/linear.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -22,6 +23,7 @@
 #include <variant>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/shift/row_space.hpp>
 #include <steppe/version.hpp>
 
@@ -34,7 +36,8 @@ struct ShiftOptions {
   TORCH_ARG(double, ridge) = 0.0;
   /// Whether the bias takes part as the weight of a constant input; else it stays.
   TORCH_ARG(bool, include_bias) = false;
-  /// Singular values of the inputs below this share of the largest count as zero; 0: what float64 cannot tell from it.
+  /// Singular values of the inputs up to this share of the largest count as zero; 0: what the inputs' type cannot tell
+  /// from it, its rounding unit times the larger number of rows and features (see RowSpace::rounding()).
   TORCH_ARG(double, rank_tolerance) = 0.0;
 
  public:
@@ -97,7 +100,7 @@ class ShiftInputs {
       const at::Tensor v = columns(g * outputs, outputs);
       auto [solution, rank] = space.project(v, options_.ridge(), tolerance);
       if (g == 0) report.rank = rank;
-      const bool only_one = options_.ridge() == 0.0 && rank == space.features();
+      const bool only_one = kernels::exact::is_zero(options_.ridge()) && rank == space.features();
       if (only_one) solution = v;
       report.moved = report.moved || !only_one;
       before += v.square().sum().item<double>();
@@ -122,31 +125,64 @@ class ShiftInputs {
   bool with_bias() const { return options_.include_bias() && bias_.defined(); }
 
   void add_rows(size_t group, const at::Tensor& rows) {
-    const at::Tensor wide = rows.to(at::kDouble);
-    spaces_[group].add(with_bias() ? at::cat({wide, at::ones({wide.size(0), 1}, wide.options())}, 1) : wide);
+    spaces_[group].add(with_bias() ? at::cat({rows, at::ones({rows.size(0), 1}, rows.options())}, 1) : rows);
   }
 
+  /// Zeros around each image: before and after, the last dimension first; the odd one after, as LibTorch does.
+  std::vector<int64_t> sides() const {
+    const auto& o = *convolution_;
+    std::vector<int64_t> all;
+    using std::get_if, std::holds_alternative;
+    const auto padding = o.padding();
+    for (const size_t d : {size_t{1}, size_t{0}}) {
+      int64_t before = 0, after = 0;
+      if (const auto* sizes = get_if<torch::ExpandingArray<2>>(&padding)) {
+        before = after = (**sizes)[d];
+      } else if (holds_alternative<torch::enumtype::kSame>(padding)) {
+        const int64_t total = (*o.dilation())[d] * ((*o.kernel_size())[d] - 1);
+        before = total / 2;
+        after = total - before;
+      }
+      all.push_back(before);
+      all.push_back(after);
+    }
+    return all;
+  }
+
+  /// Unfolds some images, or some lines of one, at a time: all patches together would take kernel-size times the
+  /// images.
   void add_patches(const at::Tensor& inputs) {
     const int64_t groups = static_cast<int64_t>(spaces_.size()), channels = weight_.size(1) * groups;
     TORCH_CHECK(inputs.dim() == 4 && inputs.size(1) == channels, "steppe: inputs of shape ", inputs.sizes(),
                 " do not fit a convolution of ", channels, " channels");
     const auto& o = *convolution_;
-    std::vector<int64_t> padding = {0, 0};
-    at::Tensor padded = inputs;
-    using std::get_if, std::holds_alternative;
-    const auto padded_by = o.padding();
-    if (const auto* sizes = get_if<torch::ExpandingArray<2>>(&padded_by)) {
-      padding = {(**sizes)[0], (**sizes)[1]};
-    } else if (holds_alternative<torch::enumtype::kSame>(padded_by)) {
-      std::vector<int64_t> sides;  // the last dimension first; the odd one on the right, as LibTorch does
-      for (const size_t d : {size_t{1}, size_t{0}}) {
-        const int64_t total = (*o.dilation())[d] * ((*o.kernel_size())[d] - 1);
-        sides.push_back(total / 2);
-        sides.push_back(total - total / 2);
+    const std::vector<int64_t> around = sides();
+    const auto size_of = [&](size_t d) {
+      const size_t before = 2 * (1 - d);
+      const int64_t size = inputs.size(static_cast<int64_t>(2 + d)) + around[before] + around[before + 1];
+      return (size - (*o.dilation())[d] * ((*o.kernel_size())[d] - 1) - 1) / (*o.stride())[d] + 1;
+    };
+    const int64_t lines = size_of(0), columns = size_of(1);
+    TORCH_CHECK(lines > 0 && columns > 0, "steppe: inputs of shape ", inputs.sizes(),
+                " are smaller than the convolution's kernel");
+    const int64_t rows = std::max<int64_t>(RowSpace::block_rows(weight_[0].numel()) / groups, 1);
+    const int64_t images = std::max<int64_t>(rows / (lines * columns), 1);
+    const int64_t at_once = std::max<int64_t>(rows / columns, 1);
+    for (const at::Tensor& some : inputs.split(images)) RowSpace::check_finite(some);
+    for (const at::Tensor& some : inputs.split(images)) {
+      const at::Tensor padded = at::constant_pad_nd(some, around, 0);
+      for (int64_t line = 0; line < lines; line += at_once) {
+        const int64_t last = (std::min)(line + at_once, lines) - 1, stride = (*o.stride())[0];
+        const int64_t reach = (*o.dilation())[0] * ((*o.kernel_size())[0] - 1) + 1;
+        unfold(padded.slice(2, line * stride, last * stride + reach));
       }
-      padded = at::constant_pad_nd(inputs, sides, 0);
     }
-    const at::Tensor patches = at::im2col(padded, *o.kernel_size(), *o.dilation(), padding, *o.stride());
+  }
+
+  void unfold(const at::Tensor& padded) {
+    const auto& o = *convolution_;
+    const int64_t groups = static_cast<int64_t>(spaces_.size());
+    const at::Tensor patches = at::im2col(padded, *o.kernel_size(), *o.dilation(), {0, 0}, *o.stride());
     const at::Tensor grouped = patches.view({patches.size(0), groups, -1, patches.size(2)});
     for (int64_t g = 0; g < groups; ++g)
       add_rows(static_cast<size_t>(g), grouped.select(1, g).transpose(1, 2).reshape({-1, grouped.size(2)}));
@@ -177,9 +213,10 @@ class ShiftInputs {
 /// Z = A V on these inputs (arXiv 2405.14111); with ridge lambda to (A^T A + lambda I)^-1 A^T Z, which equals
 /// A^T (A A^T + lambda I)^-1 Z. A convolution's rows are its unfolded patches.
 ///
-/// Solved in float64 whatever the layer's type. Where the inputs' rank is the number of features it is the identity and
-/// nothing is written. Cost: one QR of the rows and one singular value decomposition of features^2; memory: the rows in
-/// float64 (for a convolution: the patches) and three times features^2.
+/// Solved in float64 whatever the layer's type; which singular values count as zero depends on the inputs' type. Where
+/// the inputs' rank is the number of features it is the identity and nothing is written. Cost: one QR of the rows, a
+/// block at a time, and one singular value decomposition of features^2; memory: about ten times features^2 in float64
+/// or 30 MiB, however many rows or patches.
 ///
 ///     steppe::shift::ShiftReport seen = steppe::shift::optimum_shift(*model->fc, inputs_of_fc);
 ///

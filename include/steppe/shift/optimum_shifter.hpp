@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include <steppe/shift/input_recorder.hpp>
 #include <steppe/shift/optimum_shift.hpp>
 #include <steppe/step/buffers_guard.hpp>
+#include <steppe/step/model.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -73,19 +75,23 @@ struct ShifterReport {
 ///     if (const auto report = shifter.step(surface)) report->accepted;  // in a training loop, after the optimizer's
 ///     step shifter.shift(surface);                                           // or once
 ///
-/// Errors: a model without such layers, names that are none, layers that the loss does not use.
+/// A loss that is not a number, before or after, is never accepted. Errors: a model without such layers, names that are
+/// none, layers that the loss does not use or applies in another thread or in a form that is not seen (InputRecorder).
 class OptimumShifter {
  public:
   /// The last linear layer or 2-d convolution that the model has registered.
   explicit OptimumShifter(torch::nn::Module& model, ShifterOptions options = {}) : options_(std::move(options)) {
     options_.validate();
-    for (const auto& child : model.modules(/*include_self=*/false))
-      if (is_shiftable(*child)) layers_ = {child};
+    for (const auto& child : model.named_modules(/*name_prefix=*/std::string(), /*include_self=*/false)) {
+      if (!is_shiftable(*child.value())) continue;
+      layers_ = {child.value()};
+      names_ = {child.key()};
+    }
     TORCH_CHECK(!layers_.empty(), "steppe: the model has no Linear and no Conv2d that could be shifted");
   }
 
   OptimumShifter(torch::nn::Module& model, const std::vector<std::string>& names, ShifterOptions options = {})
-      : options_(std::move(options)) {
+      : options_(std::move(options)), names_(names) {
     options_.validate();
     const auto modules = model.named_modules(/*name_prefix=*/std::string(), /*include_self=*/false);
     for (const std::string& name : names) {
@@ -96,6 +102,12 @@ class OptimumShifter {
     }
     TORCH_CHECK(!layers_.empty(), "steppe: an OptimumShifter needs at least one name");
   }
+
+  /// Both with the model behind its holder or a shared_ptr.
+  template <class Holder, class... Rest,
+            class = std::enable_if_t<step::is_model<Holder> && !std::is_base_of_v<torch::nn::Module, Holder>>>
+  explicit OptimumShifter(const Holder& model, Rest&&... rest)
+      : OptimumShifter(step::module_of(model), std::forward<Rest>(rest)...) {}
 
   ShifterReport shift(const sharpness::LossSurface& data) { return shift(data, data); }
 
@@ -149,11 +161,27 @@ class OptimumShifter {
         inputs.emplace_back(*layer->as<torch::nn::Conv2d>(), options_.solution());
       weights.push_back(inputs.back().shifted().front());
     }
-    const InputRecorder recorder(weights,
-                                 [&inputs](size_t layer, const at::Tensor& input) { inputs[layer].add(input); });
+    std::vector<bool> seen(layers_.size(), false);
+    const InputRecorder recorder(weights, [&](size_t layer, const at::Tensor& input) {
+      seen[layer] = true;
+      inputs[layer].add(input);
+    });
     surface.loss();
     recorder.rethrow();
+    for (size_t i = 0; i < seen.size(); ++i)
+      TORCH_CHECK(seen[i], "steppe: optimum shifting needs at least one input of the layer \"", names_[i],
+                  "\" and has seen none: ", reason(recorder.other_uses(i)));
     return inputs;
+  }
+
+  static std::string reason(const std::vector<std::string>& uses) {
+    if (uses.empty())
+      return "no operator of this thread took its weight; is it applied in another thread, where it is not seen, in a "
+             "compiled graph, or not at all?";
+    std::string names;
+    for (const std::string& name : uses) names += (names.empty() ? "" : ", ") + name;
+    return "its weight went into " + names +
+           "; apply it, neither cast nor computed, by its module, linear, conv2d, matmul, mm, bmm, addmm or einsum";
   }
 
   std::optional<sharpness::Estimate> trace(const sharpness::LossSurface& surface) const {
@@ -163,6 +191,7 @@ class OptimumShifter {
 
   ShifterOptions options_;
   std::vector<std::shared_ptr<torch::nn::Module>> layers_;
+  std::vector<std::string> names_;
   int64_t steps_ = 0;
 };
 

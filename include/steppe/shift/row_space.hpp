@@ -9,13 +9,17 @@
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Half.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <steppe/no_fast_math.hpp>
 #include <steppe/version.hpp>
@@ -26,20 +30,34 @@ namespace shift {
 /// R with R^T R = A^T A for a matrix A whose rows come in blocks, in float64, by QR of each block beneath the last R.
 ///
 /// A^+ A and its ridge form need no more of A than that, and R keeps A's condition where A^T A would square it.
-/// Memory: features^2 and one block, however many rows.
+/// Memory: about ten times features^2 or 30 MiB, however many rows.
 class RowSpace {
  public:
+  /// Rows that are taken at once: twice as many as there are features, or more where these are few.
+  static int64_t block_rows(int64_t features) {
+    const int64_t elements = 1 << 20;  // 8 MiB
+    return (std::max)(2 * features, elements / std::max<int64_t>(features, 1));
+  }
+
+  static void check_finite(const at::Tensor& inputs) {
+    TORCH_CHECK(inputs.isfinite().all().item<bool>(), "steppe: a layer's inputs are not finite; nothing was shifted");
+  }
+
   /// Rows of as many features as the ones before.
   void add(const at::Tensor& rows) {
     const c10::NoGradGuard no_grad;
-    const at::Tensor block = rows.detach().to(at::kDouble);
-    TORCH_CHECK(block.dim() == 2 && (!r_.defined() || block.size(1) == r_.size(1)), "steppe: rows of shape ",
-                block.sizes(), " cannot be added to a row space",
+    TORCH_CHECK(rows.dim() == 2 && (!r_.defined() || rows.size(1) == r_.size(1)), "steppe: rows of shape ",
+                rows.sizes(), " cannot be added to a row space",
                 r_.defined() ? " of other rows; they need as many features" : "; they must be a matrix");
-    TORCH_CHECK(block.isfinite().all().item<bool>(), "steppe: a layer's inputs are not finite; nothing was shifted");
-    const at::Tensor all = r_.defined() ? at::cat({r_, block}) : block;
-    r_ = std::get<1>(at::linalg_qr(all, "r"));
-    rows_ += block.size(0);
+    const std::vector<at::Tensor> blocks = rows.detach().split(block_rows(rows.size(1)));
+    for (const at::Tensor& block : blocks) check_finite(block);
+    for (const at::Tensor& block : blocks) {
+      at::Tensor all = block.to(at::kDouble);
+      if (r_.defined()) all = at::cat({r_, all});
+      r_ = std::get<1>(at::linalg_qr(all, "r"));
+    }
+    rows_ += rows.size(0);
+    epsilon_ = (std::max)(epsilon_, epsilon_of(rows.scalar_type()));
   }
 
   /// Projects the columns of V [features, outputs] on the space: A^+ A V, singular values below `tolerance` times the
@@ -62,17 +80,34 @@ class RowSpace {
     return sum / (static_cast<double>(rows_) * static_cast<double>(change.size(1)));
   }
 
-  /// What rounding alone leaves of a singular value, relative to the largest.
+  /// What rounding of the rows may leave of a singular value, relative to the largest: the rounding unit of their type
+  /// (the coarsest one) times the larger number of rows and features, but no more than that unit's square root.
+  /// Rounding moves A by at most unit |A|_F, so singular values by no more than unit sqrt(features) of the largest:
+  /// many rows do not make it more.
   double rounding() const {
-    return static_cast<double>(std::max(rows_, features())) * std::numeric_limits<double>::epsilon();
+    return (std::min)(static_cast<double>((std::max)(rows_, features())) * epsilon_, std::sqrt(epsilon_));
   }
 
   int64_t rows() const { return rows_; }
   int64_t features() const { return r_.defined() ? r_.size(1) : 0; }
 
  private:
+  static double epsilon_of(at::ScalarType type) {
+    switch (type) {
+      case at::kFloat:
+        return static_cast<double>(std::numeric_limits<float>::epsilon());
+      case at::kHalf:
+        return static_cast<double>(std::numeric_limits<c10::Half>::epsilon());
+      case at::kBFloat16:
+        return static_cast<double>(std::numeric_limits<c10::BFloat16>::epsilon());
+      default:
+        return std::numeric_limits<double>::epsilon();
+    }
+  }
+
   at::Tensor r_;
   int64_t rows_ = 0;
+  double epsilon_ = std::numeric_limits<double>::epsilon();  ///< of the coarsest type of rows
 };
 
 }  // namespace shift
