@@ -7,9 +7,7 @@
 #include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/engine.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/graph_task.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/step/backward_pass.hpp>
 #include <steppe/step/draw_observer.hpp>
 #include <steppe/step/drawn_numbers.hpp>
 #include <steppe/step/generator_state.hpp>
@@ -65,10 +64,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   void leave(Participant& participant) {
     const Locked here(*this);
     forget_past_of(participant);
-    auto& waiting = backward_.before;
-    waiting.erase(std::remove_if(waiting.begin(), waiting.end(),
-                                 [&](const Accumulation& each) { return each.participant == &participant; }),
-                  waiting.end());
+    backward_.forget(participant);
     sources_.remove(participant);
     learn_generators();
   }
@@ -106,7 +102,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     }
     sources_.note_changes(changed);
     if (sources_.learn_memory()) learn_generators();
-    if (!backward_.is_running()) backward_ = Backward();
+    backward_.forget_unless_running();
     begin_step_of(participant);
     for (Participant* other : sources_.participants())
       if (other != &participant && ++other->steps_of_others % kPatience == 0) forget_past_of(*other);
@@ -160,24 +156,6 @@ class Recording : public std::enable_shared_from_this<Recording> {
     const std::lock_guard<std::mutex> lock_;
   };
 
-  /// An optimizer's gradients as a backward() finds them.
-  struct Accumulation {
-    Participant* participant = nullptr;
-    std::vector<GradientNote> notes;
-    bool clear = true;    ///< all are undefined or zero
-    bool as_left = true;  ///< all are as the last one left them
-  };
-  struct Backward {
-    std::weak_ptr<bool> running;  ///< owned by the engine's task, which ends by an exception, too
-    bool is_running() const {
-      const std::shared_ptr<bool> flag = running.lock();
-      return flag && *flag;
-    }
-    Refusal refusal;  ///< why it cannot be made again
-    uint64_t optimizers = 0;
-    BackwardCall call;
-    std::vector<Accumulation> before;
-  };
   /// A thread's end of the observation.
   struct Observer {
     std::weak_ptr<Recording> recording;
@@ -310,7 +288,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     noted_.reset();
     plain_memory_.clear();
     plain_gradient_ = 0;
-    if (!op.makes_ones) ones_.clear();
+    if (!op.makes_ones) backward_.forget_ones();
     for (Participant* participant : sources_.participants())
       if (participant->has_old_gradients && are_cleared(*participant)) iteration_begins(*participant);
     uint64_t optimizers = 0;
@@ -424,7 +402,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     if (!record || outputs.size() != record->op->handle.schema().returns().size()) return;  // it has thrown
     if (noted && !noted->numbers()->empty()) record->drew = noted->numbers();
     graph_.add(record, outputs);
-    if (record->op->makes_ones && record->inputs.front().kind == Input::Kind::Value) ones_.push_back(record);
+    if (record->op->makes_ones && record->inputs.front().kind == Input::Kind::Value) backward_.note_ones(record);
   }
 
   void end_plain(const std::vector<c10::IValue>& outputs) {
@@ -482,137 +460,14 @@ class Recording : public std::enable_shared_from_this<Recording> {
   }
 
   void backward_begins(const at::RecordFunction& event) {
-    backward_ = Backward();
-    if (c10::GradMode::is_enabled()) backward_.refusal = refusals::create_graph();
-    const auto running = std::make_shared<bool>(true);
-    backward_.running = running;
-    torch::autograd::Engine::get_default_engine().queue_callback([weak_this = weak_from_this(), running] {
-      if (const std::shared_ptr<Recording> recording = weak_this.lock()) {
-        const Locked here(*recording);
-        *running = false;
-        recording->backward_ends();
-      }
-    });
-    const auto gradients = inputs_of(event);
-    if (std::strstr(event.name(), "GraphRoot") != nullptr) {
-      add_roots_of_several();
-    } else {
-      for (uint32_t i = 0; i < gradients.size(); ++i)
-        if (gradients[i].isTensor() && gradients[i].toTensor().defined())
-          add_root(graph_.find(static_cast<uint64_t>(event.seqNr()), event.forwardThreadId(), i),
-                   gradients[i].toTensor(), event.name());
-    }
-    backward_.call.keeps_graph = torch::autograd::get_current_graph_task_keep_graph();
-    backward_.call.number = graph_.next_number();
-    for (const Root& root : backward_.call.roots) backward_.optimizers |= root.from->optimizers;
-    note_hooks();
-    const bool is_unknown = backward_.call.roots.empty();
-    for (Participant* participant : sources_.participants())
-      if (is_unknown || (participant->bit & backward_.optimizers) != 0)
-        backward_.before.push_back(accumulation_of(*participant));
-  }
-
-  /// Hooks of tensors are not made again; those of parameters, which have no next function, belong to them.
-  void note_hooks() {
-    const auto* nodes = torch::autograd::get_current_graph_task_nodes_in_graph();
-    if (nodes == nullptr || !backward_.refusal.empty()) return;
-    for (torch::autograd::Node* node : *nodes) {
-      bool hooked = !node->pre_hooks().empty() || !node->post_hooks().empty();
-#if TORCH_VERSION_MAJOR >= 2
-      hooked = hooked || !node->tensor_pre_hooks().empty();
-#endif
-      if (hooked && node->num_outputs() > 0) backward_.refusal = refusals::hook(node->name());
-    }
-  }
-
-  /// autograd::backward() of several tensors, whose functions a node of its own holds together.
-  void add_roots_of_several() {
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
-    const auto node = torch::autograd::get_current_node();
-    const auto* root = dynamic_cast<const torch::autograd::GraphRoot*>(node ? &*node : nullptr);
-    if (root == nullptr) return;
-    for (uint32_t i = 0; i < root->num_outputs(); ++i) {
-      const torch::autograd::Edge& edge = root->next_edge(i);
-      if (edge.is_valid())
-        add_root(graph_.find(edge.function->sequence_nr(), edge.function->thread_id(), edge.input_nr), root->outputs[i],
-                 edge.function->name());
-    }
-#else
-    // It does not tell them; but their gradients have just been made, unless the caller gave some: verification finds
-    // out.
-    for (const std::shared_ptr<Record>& ones : ones_) {
-      const Input& loss = ones->inputs.front();
-      const at::Tensor tensor = locked(loss.from->outputs[loss.output].tensor);
-      const ValueGraph::Value* value = graph_.value_of(tensor);
-      const at::Tensor gradient = locked(ones->outputs.front().tensor);
-      if (gradient.defined() && value != nullptr) add_root(value, gradient, ones->op->name);
-    }
-#endif
-  }
-
-  void add_root(const ValueGraph::Value* found, const at::Tensor& gradient, const std::string& name) {
-    if (found == nullptr) {
-      backward_.refusal = refusals::unknown_root(name);
-      return;
-    }
-    Root root;
-    root.from = found->record;
-    root.output = found->output;
-    const at::Tensor loss = locked(found->tensor);
-    Record holder;
-    holder.op = found->record->op;
-    Input value;
-    value.tensor = loss;
-    graph_.take_value(std::move(value), *found, holder);
-    if (!holder.refusal.empty()) {
-      backward_.refusal = refusals::unknown_root(name);
-      return;
-    }
-    if (loss.numel() == 1) root.loss = loss.detach();
-    root.gradient = graph_.take(gradient, holder);
-    if (!holder.refusal.empty()) backward_.refusal = refusals::gradient_of_a_gradient();
-    backward_.call.roots.push_back(std::move(root));
-  }
-
-  static Accumulation accumulation_of(Participant& participant) {
-    Accumulation found;
-    found.participant = &participant;
-    for (size_t i = 0; i < participant.params.size(); ++i) {
-      found.notes.push_back(GradientNote::of(participant.params[i]));
-      found.as_left = found.as_left && participant.notes[i] == found.notes.back();
-      found.clear = found.clear && is_clear(participant.params[i].grad());
-    }
-    return found;
-  }
-
-  /// Only a pass that has reached an optimizer's gradients counts for it; autograd::grad() does not.
-  void backward_ends() {
-    for (const Accumulation& before : backward_.before) {
-      Participant& participant = *before.participant;
-      bool reached = false;
-      for (size_t i = 0; i < participant.params.size(); ++i)
-        reached = reached || !(before.notes[i] == GradientNote::of(participant.params[i]));
-      if (!reached) continue;
-      if (before.clear) {
-        participant.backwards.clear();
-        participant.refusal = {};
-      } else if (participant.refusal.empty() && participant.backwards.empty()) {
-        participant.refusal = refusals::not_cleared();
-      } else if (participant.refusal.empty() && !before.as_left) {
-        participant.refusal = refusals::changed("gradients were changed between two calls of backward()");
-      }
-      if (participant.refusal.empty()) participant.refusal = backward_.refusal;
-      BackwardCall& call = participant.backwards.emplace_back();
-      call.number = backward_.call.number;
-      call.keeps_graph = backward_.call.keeps_graph;
-      for (const Root& root : backward_.call.roots)
-        if ((root.from->optimizers & participant.bit) != 0) call.roots.push_back(root);
-      for (size_t i = 0; i < participant.params.size(); ++i) {
-        participant.notes[i] = GradientNote::of(participant.params[i]);
-        sources_.note_gradient(participant.params[i].grad(), participant);
-      }
-    }
-    backward_ = Backward();
+    torch::autograd::Engine::get_default_engine().queue_callback(
+        [weak_this = weak_from_this(), running = backward_.begin(event)] {
+          if (const std::shared_ptr<Recording> recording = weak_this.lock()) {
+            const Locked here(*recording);
+            *running = false;
+            recording->backward_.end();
+          }
+        });
   }
 
   /// Passes of an optimizer that have read what another one has just changed.
@@ -652,7 +507,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   void forget_past_of(Participant& participant) {
     sources_.forget_gradients_of(participant.bit);
     graph_.forget_past_of(participant.bit);
-    ones_.clear();
+    backward_.forget_ones();
   }
 
   mutable std::mutex mutex_;
@@ -663,13 +518,12 @@ class Recording : public std::enable_shared_from_this<Recording> {
   ValueGraph graph_{sources_};
   const Operator* op_ = nullptr;
   std::shared_ptr<Record> pending_;
-  std::shared_ptr<NotedDraws> noted_;          ///< of the pending one
-  std::vector<std::shared_ptr<Record>> ones_;  ///< the latest, of what backward() is about to begin at
+  std::shared_ptr<NotedDraws> noted_;  ///< of the pending one
   bool plain_ = false;
   uint64_t plain_gradient_ = 0;
   std::vector<const c10::StorageImpl*> plain_memory_;
   std::vector<at::Generator> generators_;
-  Backward backward_;
+  BackwardPass backward_{sources_, graph_};
   mutable std::atomic<bool> replays_ = false;
 };
 
