@@ -98,7 +98,7 @@ TEST(ProgramsGradients, ATensorThatTheProgramHoldsFromStepToStepIsWrittenInPlace
     w.mutable_grad() = held;
     SAM<SGD> sam({w}, SGDOptions(0.0), Options().rho(0.5));
     for (int i = 0; i < 2; ++i) {
-      if (way != Way::Closure) sam.zero_grad(false);
+      if (way != Way::Closure) held.zero_();
       step(sam, way, [&] {
         const at::Tensor loss = quartic(w);
         loss.backward();

@@ -101,9 +101,9 @@ class DrawObserver : public OperatorObserver {
     const auto found = known.find(event.name());
     if (found != known.end()) return found->second;
     const auto name = event.operator_name();
-    const auto op = name ? c10::Dispatcher::singleton().findSchema(*name) : std::nullopt;
-    if (!op) return Draws::Nothing;  // a range that somebody marked, whose name may not last
-    return known.emplace(event.name(), draws_of(*op)).first->second;
+    if (!name) return Draws::Nothing;  // a range that somebody marked, whose name may not last
+    const auto op = c10::Dispatcher::singleton().findSchema(*name);
+    return known.emplace(event.name(), op ? draws_of(*op) : Draws::Nothing).first->second;
   }
 
   /// The program's own ones.
