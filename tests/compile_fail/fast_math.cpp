@@ -1,4 +1,4 @@
 // expect: add -fno-fast-math behind them
 // flags: -ffast-math
 // SPDX-License-Identifier: MIT
-#include <steppe/steppe.hpp>
+#include <steppe/schedule.hpp>

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <steppe/kernels/exact.hpp>
@@ -102,6 +103,10 @@ class EigenSearch {
     int64_t at = 0;  ///< its row if it was found before, else from_ and its place in the block
   };
 
+  bool is_wanted_more(const Pair& a, const Pair& b) const {
+    return std::make_pair(-wish(a.value), a.at) < std::make_pair(-wish(b.value), b.at);
+  }
+
   double wish(double value) const {
     return options_.which() == Which::Largest ? value : options_.which() == Which::Smallest ? -value : std::abs(value);
   }
@@ -118,9 +123,9 @@ class EigenSearch {
     high_ = values[-1].item<double>();
     for (int64_t i = 0; i < values.size(0); ++i)
       pairs_.push_back({values[i].item<double>(), residuals[i].item<double>(), from_ + i});
-    const auto more = [this](const Pair& a, const Pair& b) { return wish(a.value) > wish(b.value); };
+    const auto more = [this](const Pair& a, const Pair& b) { return is_wanted_more(a, b); };
     top_ = *std::min_element(pairs_.begin() + from_, pairs_.end(), more);
-    std::stable_sort(pairs_.begin(), pairs_.end(), more);
+    std::sort(pairs_.begin(), pairs_.end(), more);
     ++block_products_;
     if (!restarted_) steps_ = values.size(0);
     for (const Pair& pair : pairs_) largest_ = (std::max)(largest_, std::abs(pair.value));
@@ -195,8 +200,10 @@ class EigenSearch {
   void restart() {
     const int64_t block = krylov_.size() - from_, wanted = std::max<int64_t>(1, options_.k() - from_);
     const int64_t count = (std::min)(from_ + wanted + (block - wanted) / 2, basis_ - 1);
-    const auto is_found = [this](const Pair& pair) { return pair.at < from_; };
-    std::stable_partition(pairs_.begin(), pairs_.end(), is_found);
+    std::sort(pairs_.begin(), pairs_.end(), [this](const Pair& a, const Pair& b) {
+      const bool a_is_found = a.at < from_, b_is_found = b.at < from_;
+      return a_is_found != b_is_found ? a_is_found : is_wanted_more(a, b);
+    });
     keep(count, /*anew=*/false);
     restarted_ = true;
   }

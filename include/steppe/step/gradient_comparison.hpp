@@ -44,7 +44,7 @@ inline double rounding_of(at::ScalarType type) {
     case at::kBFloat16:
       return 0x1p-7;
     default:
-      return std::numeric_limits<float>::epsilon();
+      return static_cast<double>(std::numeric_limits<float>::epsilon());
   }
 }
 

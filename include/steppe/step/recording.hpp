@@ -372,7 +372,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     if (!any) return list;
     auto copy = list.toList().copy();
     for (size_t k = 0; k < copy.size(); ++k)
-      if (c10::IValue(copy.get(k)).isTensor()) copy.set(k, c10::IValue(at::Tensor()));
+      if (copy.get(k).isTensor()) copy.set(k, c10::IValue(at::Tensor()));
     return copy;
   }
 
