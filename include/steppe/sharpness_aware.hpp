@@ -433,7 +433,7 @@ class SharpnessAware : public Base {
         const step::Replay replay = recorder_.prepare();
         loss = replay.loss();
         two_pass_.evaluate_rest(
-            loss, [&] { return replay.run(two_pass_.replays_rng()); }, step_plan);
+            loss, [&] { return replay.run(two_pass_.replays_rng(), two_pass_.is_attached()); }, step_plan);
       } else {
         loss = recorder_.loss();
         two_pass_.evaluate_rest(loss, nullptr, step_plan);

@@ -55,6 +55,9 @@ class TwoPass {
     attached_ = true;
   }
 
+  /// What pass 2 must not move is known.
+  bool is_attached() const { return attached_; }
+
   /// Parameters that are neither perturbed nor counted in the norm, beside those excluded before.
   void exclude(const std::vector<at::Tensor>& params) {
     for (const at::Tensor& param : params) excluded_.insert(param.unsafeGetTensorImpl());
@@ -426,7 +429,7 @@ class TwoPass {
   ImplSet norm_gains_, excluded_;
   std::optional<ImplSet> only_;
   bool evaluating_ = false;
-  bool attached_ = false;  ///< what pass 2 must not move is known
+  bool attached_ = false;
   bool replay_rng_ = true;
   std::optional<bool> draws_;  ///< a closure of a step has drawn random numbers, if there was a step
   GradientHook after_pass_one_, before_descent_;
