@@ -142,10 +142,10 @@ TEST(RandomNumbers, DropoutThatBeginsLaterDropsTheSameUnits) {
   draws = true;
   model.share = 0.5;
   for (int i = 0; i < 3; ++i) {
-    torch::manual_seed(i);
+    torch::manual_seed(static_cast<uint64_t>(i));
     torch::dropout(model.weight, 0.5, true);
     const at::Tensor next = torch::rand({8});
-    torch::manual_seed(i);
+    torch::manual_seed(static_cast<uint64_t>(i));
     sam.step(closure);
     EXPECT_TRUE(torch::rand({8}).equal(next)) << i;
   }

@@ -68,12 +68,12 @@ class Loop {
       : images_(images), side_(side), optimizer_(*net_, SGDOptions(0.01).momentum(0.9), options) {}
 
   void step_with_closure() {
-    const auto [images, targets] = batch();
-    optimizer_.step([&, images = images, targets = targets] {
+    const auto drawn = batch();
+    optimizer_.step([&] {
       optimizer_.zero_grad();
-      const at::Tensor output = net_->forward(images);
-      at::Tensor loss = at::cross_entropy_loss(output, targets);
-      hits_ += output.argmax(1).eq(targets).sum().item<int64_t>();
+      const at::Tensor output = net_->forward(std::get<0>(drawn));
+      at::Tensor loss = at::cross_entropy_loss(output, std::get<1>(drawn));
+      hits_ += output.argmax(1).eq(std::get<1>(drawn)).sum().item<int64_t>();
       loss.backward();
       return loss;
     });
