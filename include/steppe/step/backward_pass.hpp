@@ -124,6 +124,7 @@ class BackwardPass {
     BackwardCall call;
     std::vector<Accumulation> before;
   };
+
   /// Hooks of tensors are not made again; those of parameters, which have no next function, belong to them.
   void note_hooks() {
     const auto* nodes = torch::autograd::get_current_graph_task_nodes_in_graph();

@@ -22,8 +22,9 @@ namespace step {
 /// operator runs: what other threads draw is neither repeated nor lost. At the end they stand as if there had been one
 /// pass.
 ///
-/// An operator counts that LibTorch's dispatcher sees on the thread that makes the pass. If the last pass drew nothing,
-/// operators are not observed (which costs 0.2 us each) until a generator has moved in pass 1.
+/// An operator counts that LibTorch's dispatcher sees on the thread that makes the pass. Where none has drawn
+/// yet, operators of pass 1 need not be observed (which costs 0.2 us each): if a generator of LibTorch's has moved in it
+/// all the same, pass 2 draws from a copy of where that stood.
 class RandomNumbers {
  public:
   RandomNumbers(const std::vector<c10::Device>& devices, bool observed)
