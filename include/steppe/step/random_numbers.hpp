@@ -23,8 +23,8 @@ namespace step {
 /// pass.
 ///
 /// An operator counts that LibTorch's dispatcher sees on the thread that makes the pass. Where none has drawn
-/// yet, operators of pass 1 need not be observed (which costs 0.2 us each): if a generator of LibTorch's has moved in it
-/// all the same, pass 2 draws from a copy of where that stood.
+/// yet, operators of pass 1 need not be observed (which costs 0.2 us each): if a generator of LibTorch's has moved in
+/// it all the same, pass 2 draws from a copy of where that stood.
 class RandomNumbers {
  public:
   RandomNumbers(const std::vector<c10::Device>& devices, bool observed)
