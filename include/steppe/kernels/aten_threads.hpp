@@ -1,0 +1,66 @@
+// What the CPU kernels need to know of LibTorch, whatever they compute: its threads and its names of the formats.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include <steppe/kernels/cpu/layer.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace kernels::detail {
+
+/// LibTorch's own threads (at::set_num_threads). Without OpenMP in the compiler's flags at::parallel_for is serial.
+class AtenThreads {
+ public:
+  /// So little work is done nearly as soon as other threads have begun, and sooner where they have to wait for a core.
+  static constexpr int64_t kSerial = int64_t{1} << 19;
+
+  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : (std::max)(at::get_num_threads(), 1)) {}
+
+  int count() const { return count_; }
+
+  template <class Body>
+  void run(int64_t tasks, Body&& body) const {
+    const int64_t threads = std::min<int64_t>(count_, tasks);
+    if (threads <= 1) {
+      for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+      for (int64_t thread = first; thread < last; ++thread)
+        for (int64_t task = next++; task < tasks; task = next++) body(task, static_cast<int>(thread));
+    });
+  }
+
+ private:
+  int count_;
+};
+
+inline bool format_of(at::ScalarType dtype, cpu::Format& format) {
+  switch (dtype) {
+    case at::kFloat:
+      format = cpu::Format::Float32;
+      return true;
+    case at::kDouble:
+      format = cpu::Format::Float64;
+      return true;
+    case at::kBFloat16:
+      format = cpu::Format::BFloat16;
+      return true;
+    case at::kHalf:
+      format = cpu::Format::Half;
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace kernels::detail
+STEPPE_NAMESPACE_END
