@@ -312,5 +312,26 @@ TEST(Placement, TwoThreadsCannotPerturbTheSameWeightsAtOnce) {
   EXPECT_TRUE(w.equal(torch::ones({3})));
 }
 
+// The one that is refused has not begun: it has no copy of the weights to put back over the other's.
+TEST(Placement, AThreadThatIsRefusedLeavesTheWeightsToTheOther) {
+  const at::Tensor w = parameter(torch::ones({3}));
+  AscentGroup group;
+  group.params = {w};
+  group.gradients = {torch::ones({3})};
+  group.rho = 0.5;
+  group.placement = Placement::InPlace;
+  AscentGroup late = group;  // by its link, the weights of the first group have been looked at
+  late.params = {parameter(torch::ones({2}))};
+  late.gradients = {torch::ones({2})};
+  late.direction.links.emplace_back([&](std::vector<at::Tensor>&, const std::vector<at::Tensor>&) {
+    std::thread([&] { EXPECT_NE(message_of([&] { const Perturbation theirs({group}); }), ""); }).join();
+  });
+  {
+    const Perturbation ours({group, late});
+    EXPECT_FALSE(w.equal(torch::ones({3})));
+  }
+  EXPECT_TRUE(w.equal(torch::ones({3})));
+}
+
 }  // namespace
 }  // namespace steppe

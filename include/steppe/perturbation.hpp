@@ -124,13 +124,10 @@ class Perturbation {
       : memory_(std::move(memory)), weights_(*memory_, *this) {
     const c10::NoGradGuard no_grad;
     check(groups);
+    in_use_.add(moving(groups));  // before any of them is looked at
     const Tasks tasks(memory_->tasks_);
     for (const AscentGroup& group : groups) append_tasks(group);
     if (tasks.all.empty()) return;
-    std::vector<at::Tensor> moving;
-    for (const AscentTask& task : tasks.all)
-      if (task.rho > 0.0) moving.push_back(task.param);
-    in_use_.add(moving);
     memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
     result_ = memory_->workspace_.ascend(tasks.all);
     if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
@@ -229,6 +226,14 @@ class Perturbation {
     std::sort(seen.begin(), seen.end());
     TORCH_CHECK(std::adjacent_find(seen.begin(), seen.end()) == seen.end(),
                 "steppe: one gradient of two parameters is marked spare; only one can be written to");
+  }
+
+  static std::vector<at::Tensor> moving(const std::vector<AscentGroup>& groups) {
+    std::vector<at::Tensor> params;
+    for (const AscentGroup& group : groups)
+      for (size_t i = 0; group.rho > 0.0 && i < group.params.size(); ++i)
+        if (group.gradients[i].defined()) params.push_back(group.params[i]);
+    return params;
   }
 
   void append_tasks(const AscentGroup& group) {

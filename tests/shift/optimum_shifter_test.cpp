@@ -114,6 +114,9 @@ TEST(OptimumShifter, ALossThatIsNoNumberOrThrowsAfterwardsLeavesTheWeights) {
   });
   EXPECT_EQ(message_of([&] { OptimumShifter(*net.model).shift(net.surface(), throws); }), "on purpose");
   EXPECT_TRUE(net.final_weight().equal(before));
+  const auto told = ShifterOptions().accepted([](const auto&) { throw std::runtime_error("on purpose"); });
+  EXPECT_EQ(message_of([&] { OptimumShifter(*net.model, told).shift(net.surface()); }), "on purpose");
+  EXPECT_TRUE(net.final_weight().equal(before));
 }
 
 TEST(OptimumShifter, StepShiftsAtEveryKthCall) {

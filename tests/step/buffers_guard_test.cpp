@@ -75,6 +75,20 @@ TEST(BuffersGuard, ABufferThatCannotBeWrittenIsNamedAndTheOthersArePutBack) {
   EXPECT_TRUE(last.equal(torch::zeros({3})));
 }
 
+// Module::to() gives a buffer another type under the same count of changes.
+TEST(BuffersGuard, ALargeBufferThatBecameAnotherTypeIsCopiedAnew) {
+  at::Tensor table = torch::zeros({1 << 17});
+  KeptBuffers kept;
+  { const BuffersGuard guard({table}, &kept); }
+  table.set_data(torch::zeros({1 << 17}, at::kDouble));
+  {
+    const BuffersGuard guard({table}, &kept);
+    table.fill_(3);
+  }
+  EXPECT_EQ(table.scalar_type(), at::kDouble);
+  EXPECT_EQ(table.abs().sum().item<double>(), 0.0);
+}
+
 TEST(BuffersGuard, AnUnchangedBufferIsNotWrittenTo) {
   const at::Tensor small = torch::rand({3}), large = torch::rand({100000});
   KeptBuffers kept;

@@ -5,6 +5,7 @@
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
 #include <torch/utils.h>
+#include <torch/version.h>
 
 #include <cmath>
 #include <functional>
@@ -108,6 +109,63 @@ TEST(ProgramsGradients, ATensorThatTheProgramHoldsFromStepToStepIsWrittenInPlace
       EXPECT_TRUE(w.grad().is_same(held));
       EXPECT_TRUE(held.allclose((w.detach() + 0.5 / std::sqrt(5.0)).pow(3)));
     }
+  }
+}
+
+/// Gradient descent along the mean of its first and its latest gradient, the first one kept as it is.
+class WithTheFirst : public SGD {
+ public:
+  using SGD::SGD;
+  at::Tensor step(LossClosure closure = nullptr) override {
+    at::Tensor loss;
+    if (closure) {
+      const at::AutoGradMode with_grad(true);
+      loss = closure();
+    }
+    const at::NoGradGuard no_grad;
+    for (at::Tensor& param : param_groups()[0].params()) {
+      if (!first_.defined()) first_ = param.grad();
+      param.sub_(0.1 * (first_ + param.grad()) / 2);
+    }
+    return loss;
+  }
+
+ private:
+  at::Tensor first_;
+};
+
+TEST(ProgramsGradients, OneThatABaseKeepsFromAnEarlierStepLivesOn) {
+  for (const Way way : kWays) {
+    const at::Tensor ours = torch::full({3}, 1.0).requires_grad_(), plain = torch::full({3}, 1.0).requires_grad_();
+    SAM<WithTheFirst> sam({ours}, SGDOptions(0.1), Options().rho(0.0));
+    WithTheFirst base({plain}, SGDOptions(0.1));
+    for (int i = 0; i < 3; ++i) {
+      sam.zero_grad();
+      step(sam, way, [&] {
+        const at::Tensor loss = quartic(ours);
+        loss.backward();
+        return loss;
+      });
+      base.zero_grad();
+      quartic(plain).backward();
+      base.step();
+    }
+    // LibTorch 1.13 zeroes gradients in place, whoever keeps them.
+    EXPECT_TRUE(TORCH_VERSION_MAJOR < 2 || ours.equal(plain)) << static_cast<int>(way);
+  }
+}
+
+TEST(ProgramsGradients, OneThatIsZeroInPassTwoIsASecondGradientAllTheSame) {
+  for (const Way way : kWays) {
+    Flat net;
+    SAM<SGD> sam({net.a, net.b}, SGDOptions(0.1), Options().rho(0.5));
+    int passes = 0;
+    step(sam, way, [&] {
+      const at::Tensor loss = (quartic(net.a) + quartic(net.b)) * (way != Way::PlainLoop && ++passes == 2 ? 0.0 : 1.0);
+      loss.backward();
+      return loss;
+    });
+    EXPECT_TRUE(way == Way::PlainLoop || net.a.equal(torch::full({2, 3}, 1.0))) << static_cast<int>(way);
   }
 }
 

@@ -1,4 +1,4 @@
-// Float arithmetic that no compiler flag changes: each operation rounds once, and subnormal numbers are numbers.
+// Float arithmetic that flags of nvcc and contraction on the host do not change: each operation rounds once.
 // SPDX-License-Identifier: MIT
 #pragma once
 

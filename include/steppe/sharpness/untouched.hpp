@@ -25,15 +25,20 @@ class Untouched {
   Untouched(const std::vector<at::Tensor>& measured, const std::vector<at::Tensor>& others,
             std::vector<torch::nn::Module*> modules)
       : params_(measured), modules_(std::move(modules)) {
-    if (++measurement().depth == 1) measurement().numbers = std::make_shared<std::vector<step::GeneratorState>>();
     params_.insert(params_.end(), others.begin(), others.end());
     for (const torch::nn::Module* module : modules_) training_.push_back(module->is_training());
     for (const at::Tensor& param : params_) {
       requires_grad_.push_back(param.requires_grad());
       gradients_.push_back(param.grad());
     }
+    try {
+      for (const at::Tensor& param : measured) param.requires_grad_(true);
+    } catch (...) {
+      for (size_t i = params_.size(); i-- > 0;)
+        if (params_[i].requires_grad() != requires_grad_[i]) params_[i].requires_grad_(requires_grad_[i]);
+      throw;
+    }
     for (const at::Tensor& param : params_) param.mutable_grad() = at::Tensor();
-    for (const at::Tensor& param : measured) param.requires_grad_(true);
   }
 
   Untouched(const Untouched&) = delete;
@@ -41,7 +46,6 @@ class Untouched {
 
   ~Untouched() {
     try {
-      if (--measurement().depth == 0) measurement().numbers.reset();
       // Backwards: what stands among both lists was first seen as it was.
       for (size_t i = params_.size(); i-- > 0;) {
         params_[i].mutable_grad() = gradients_[i];
@@ -65,12 +69,24 @@ class Untouched {
     int depth = 0;
     std::shared_ptr<std::vector<step::GeneratorState>> numbers;
   };
+  /// Counts one more measurement of this thread.
+  struct Begun {
+    Begun() {
+      if (++measurement().depth == 1) measurement().numbers = std::make_shared<std::vector<step::GeneratorState>>();
+    }
+    ~Begun() {
+      if (--measurement().depth == 0) measurement().numbers.reset();
+    }
+    Begun(const Begun&) = delete;
+    Begun& operator=(const Begun&) = delete;
+  };
   static Measurement& measurement() {
     static thread_local Measurement of_thread;
     return of_thread;
   }
 
   const step::Pause pause_;  // a loop that is being recorded does not see the measurement
+  const Begun begun_;
   std::vector<at::Tensor> params_, gradients_;
   std::vector<torch::nn::Module*> modules_;
   std::vector<bool> requires_grad_, training_;

@@ -23,6 +23,7 @@
 #include <steppe/sharpness/loss_surface.hpp>
 #include <steppe/shift/input_recorder.hpp>
 #include <steppe/shift/optimum_shift.hpp>
+#include <steppe/step/autocast_state.hpp>
 #include <steppe/step/buffers_guard.hpp>
 #include <steppe/step/model.hpp>
 #include <steppe/version.hpp>
@@ -120,6 +121,7 @@ class OptimumShifter {
     std::vector<at::Tensor> tensors, moved;
     for (const ShiftInputs& layer : inputs)
       for (const at::Tensor& tensor : layer.shifted()) tensors.push_back(tensor);
+    const step::CastsForgotten casts;  // after the weights are back, or stay
     step::BuffersGuard weights(tensors);
     for (ShiftInputs& layer : inputs) {
       report.layers.push_back(layer.shift());
@@ -130,8 +132,8 @@ class OptimumShifter {
     report.trace_after = trace(judged);
     report.accepted = report.loss_after <= report.loss_before + options_.tolerance();
     if (report.accepted) {
-      weights.dismiss();
       if (options_.accepted() && !moved.empty()) options_.accepted()(moved);
+      weights.dismiss();
     }
     return report;
   }

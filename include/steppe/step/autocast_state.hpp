@@ -12,6 +12,15 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
+/// Casts of weights that were made in its scope are forgotten at its end.
+class CastsForgotten {
+ public:
+  CastsForgotten() = default;
+  ~CastsForgotten() { at::autocast::clear_cache(); }
+  CastsForgotten(const CastsForgotten&) = delete;
+  CastsForgotten& operator=(const CastsForgotten&) = delete;
+};
+
 /// Whether operators on the CPU and on CUDA devices are cast, to what, and whether casts of weights are kept.
 class AutocastState {
  public:

@@ -39,6 +39,7 @@ class KeptBuffers {
   friend class BuffersGuard;
   struct Copy {
     at::Tensor tensor;
+    const void* of = nullptr;  ///< the buffer's memory
     int64_t version = 0;
   };
   // Of one before pass 1 and one after it.
@@ -146,18 +147,21 @@ class BuffersGuard {
     if (saved.copy) return;
     for (const auto& copy : copies)
       if (copy.use_count() == 1 && copy->tensor.sizes() == elements.sizes() &&
-          copy->tensor.options().type_equal(elements.options())) {
+          copy->tensor.options().type_equal(elements.options()) && copy->tensor.device() == elements.device()) {
         copy->tensor.copy_(elements);
         saved.copy = copy;
         break;
       }
     if (!saved.copy) saved.copy = copies.emplace_back(copy_of(elements));
+    saved.copy->of = elements.data_ptr();
     saved.copy->version = elements._version();
   }
 
+  /// Module::to() gives a buffer other memory under the same count of changes.
   static bool is_current(const at::Tensor& elements, const KeptBuffers::Copy& copy) {
-    return copy.tensor.sizes() == elements.sizes() && copy.version == int64_t{elements._version()} &&
-           has_equal_samples(elements, copy.tensor);
+    return copy.tensor.sizes() == elements.sizes() && copy.tensor.options().type_equal(elements.options()) &&
+           copy.tensor.device() == elements.device() && copy.of == elements.data_ptr() &&
+           copy.version == int64_t{elements._version()} && has_equal_samples(elements, copy.tensor);
   }
 
   /// Of memory on the CPU; elsewhere the counted changes have to do.
@@ -173,8 +177,9 @@ class BuffersGuard {
   }
 
   static bool has_equal_bytes(const at::Tensor& a, const at::Tensor& b) {
-    return a.layout() == at::kStrided && a.sizes() == b.sizes() && a.device().is_cpu() && a.strides() == b.strides() &&
-           a.is_non_overlapping_and_dense() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
+    return a.layout() == at::kStrided && a.sizes() == b.sizes() && a.dtype() == b.dtype() && a.device().is_cpu() &&
+           b.device().is_cpu() && a.strides() == b.strides() && a.is_non_overlapping_and_dense() &&
+           std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
   }
 
   static void put_back(const Saved& saved) {
@@ -185,7 +190,9 @@ class BuffersGuard {
     std::optional<c10::InferenceMode> inference;
     if (elements.is_inference()) inference.emplace();
     elements.copy_(copy);
-    if (saved.is_kept) saved.copy->version = elements._version();
+    if (!saved.is_kept) return;
+    saved.copy->of = elements.data_ptr();
+    saved.copy->version = elements._version();
   }
 
   std::vector<Saved> saved_;

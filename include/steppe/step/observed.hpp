@@ -6,6 +6,8 @@
 #include <ATen/record_function.h>
 #include <c10/util/ArrayRef.h>
 
+#include <string>
+
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -45,6 +47,15 @@ class Unobserved {
   const Pause pause_;
   bool hides_ = false;
 };
+
+/// Arguments of normalization operators, by the names in their schemas: statistics that training moves, and the flag
+/// that says whether it does.
+inline bool names_a_statistic(const std::string& argument) {
+  return argument == "running_mean" || argument == "running_var";
+}
+inline bool names_the_training_flag(const std::string& argument) {
+  return argument == "training" || argument == "train" || argument == "use_input_stats";
+}
 
 #ifdef NDEBUG
 inline c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation) { return operation.inputs(); }

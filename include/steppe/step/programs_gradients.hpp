@@ -38,12 +38,24 @@ inline bool is_clear(const at::Tensor& gradient) {
 /// holds from step to step. They are cleared and written in place, never replaced.
 class ProgramsGradients {
  public:
-  /// Between steps, or as one begins: what stands there now was not made by its passes.
+  /// Before the first step, and where the program has just cleared them: what stands there now stays for the next pass.
   void note(const std::vector<at::Tensor>& params) {
-    older_.clear();
+    made_.clear();
+    older_ = defined_among(params);
     held_.clear();
-    for (const at::Tensor& param : params)
-      if (param.grad().defined()) older_.emplace(param.grad().unsafeGetTensorImpl(), weak(param.grad()));
+  }
+  /// As a step begins. What the step before has made is not the program's, whoever looks at it.
+  void begin(const std::vector<at::Tensor>& params) {
+    Gradients standing = defined_among(params);
+    for (const auto& made : made_) standing.erase(made.first);
+    older_ = std::move(standing);
+    held_.clear();
+  }
+  /// As a step ends.
+  void end(const std::vector<at::Tensor>& params) {
+    made_ = defined_among(params);
+    for (const auto& older : older_) made_.erase(older.first);
+    begin(params);
   }
 
   /// Finds them among those of `params`, which nobody in steppe holds at this moment.
@@ -67,7 +79,7 @@ class ProgramsGradients {
   bool has(const at::Tensor& gradient) const { return held_.count(gradient.unsafeGetTensorImpl()) != 0; }
 
   /// What zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients live on for
-  /// whoever holds them; the program's own become zero in place.
+  /// whoever looks at them; the program's own become zero in place.
   void clear(const at::Tensor& param) const {
     if (!param.grad().defined()) return;
     if (has(param.grad())) {
@@ -98,7 +110,16 @@ class ProgramsGradients {
   }
 
  private:
-  std::unordered_map<const c10::TensorImpl*, WeakTensor> older_;
+  using Gradients = std::unordered_map<const c10::TensorImpl*, WeakTensor>;
+
+  static Gradients defined_among(const std::vector<at::Tensor>& params) {
+    Gradients found;
+    for (const at::Tensor& param : params)
+      if (param.grad().defined()) found.emplace(param.grad().unsafeGetTensorImpl(), weak(param.grad()));
+    return found;
+  }
+
+  Gradients older_, made_;  // made_: by the last step
   std::unordered_map<const c10::TensorImpl*, at::Tensor> held_;
 };
 
@@ -112,13 +133,12 @@ class OthersGradients {
       Kept& kept = kept_.emplace_back();
       kept.param = param;
       kept.gradient = param.grad();
-      if (!kept.gradient.defined()) continue;
-      if (kept.gradient.use_count() > 2 ||
-          (memory_of(kept.gradient) != nullptr && kept.gradient.storage().use_count() > 1))
+      if (kept.gradient.defined() && (kept.gradient.use_count() > 2 ||
+                                      (memory_of(kept.gradient) != nullptr && kept.gradient.storage().use_count() > 1)))
         kept.copy = kept.gradient.detach().clone();
-      else
-        param.mutable_grad() = at::Tensor();
     }
+    for (const Kept& kept : kept_)  // nothing throws from here on
+      if (!kept.copy.defined()) kept.param.mutable_grad() = at::Tensor();
   }
   OthersGradients(const OthersGradients&) = delete;
   OthersGradients& operator=(const OthersGradients&) = delete;

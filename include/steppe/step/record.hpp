@@ -19,6 +19,7 @@
 #include <steppe/step/autocast_state.hpp>
 #include <steppe/step/draw_observer.hpp>
 #include <steppe/step/drawn_numbers.hpp>
+#include <steppe/step/observed.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -92,9 +93,8 @@ struct Operator {
       writes.push_back(written);
       writes_any = writes_any || written;
       may_draw = may_draw || says_dropout(argument.name());
-      is_statistic.push_back(argument.name() == "running_mean" || argument.name() == "running_var");
-      if (argument.name() == "training" || argument.name() == "train" || argument.name() == "use_input_stats")
-        training = static_cast<int64_t>(writes.size()) - 1;
+      is_statistic.push_back(names_a_statistic(argument.name()));
+      if (names_the_training_flag(argument.name())) training = static_cast<int64_t>(writes.size()) - 1;
     }
     makes_ones = found.operator_name().name == "aten::ones_like";
     detaches = found.operator_name().name == "aten::detach";

@@ -61,8 +61,8 @@ class StatisticsGuard : public OperatorObserver {
     const auto& arguments = op->schema().arguments();
     for (size_t i = 0; i < arguments.size(); ++i) {
       const std::string& what = arguments[i].name();
-      if (what == "running_mean" || what == "running_var") places.statistics.push_back(i);
-      if (what == "training" || what == "train" || what == "use_input_stats") places.training = static_cast<int64_t>(i);
+      if (names_a_statistic(what)) places.statistics.push_back(i);
+      if (names_the_training_flag(what)) places.training = static_cast<int64_t>(i);
     }
     return known.emplace(event.name(), std::move(places)).first->second;
   }

@@ -23,6 +23,7 @@
 #include <steppe/step/deferred_count.hpp>
 #include <steppe/step/gradient_clipping.hpp>
 #include <steppe/step/operator_observer.hpp>
+#include <steppe/step/participant.hpp>
 #include <steppe/step/programs_gradients.hpp>
 #include <steppe/step/random_numbers.hpp>
 #include <steppe/step/statistics_guard.hpp>
@@ -134,7 +135,8 @@ class TwoPass {
 
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
   ///
-  /// Returns the loss of pass 1. If the closure or a hook throws, weights, buffers and generators are put back.
+  /// Returns the loss of pass 1. If the closure or a hook throws, weights and buffers are put back; what pass 1 has
+  /// drawn stays drawn.
   at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
     check_between_steps("step()");
     check_capture(plan);
@@ -143,7 +145,7 @@ class TwoPass {
     std::optional<step::RandomNumbers> numbers;
     if (perturbs(plan) && replay_rng_) numbers.emplace(plan.devices(), draws_.value_or(true));
 
-    programs_.note(plan.params());
+    programs_.begin(plan.params());
     programs_.find(plan.params());
     plan.clear_gradients(programs_);
     if (numbers) numbers->begin_first();
@@ -212,12 +214,14 @@ class TwoPass {
         pending->statistics = std::make_unique<step::Observation>(std::make_shared<step::StatisticsGuard>());
       if (pending->numbers) pending->numbers->begin_second();
     }
-    plan.for_each_param([this](const at::Tensor& param) {
+    plan.for_each_param([&](const at::Tensor& param) {
       if (param.grad().defined() && programs_.has(param.grad()))
         programs_.clear(param);
       else
         param.mutable_grad() = at::Tensor();
     });
+    // Afterwards: views of one buffer count its changes together.
+    plan.for_each_param([&](const at::Tensor& param) { pending->cleared.push_back(step::GradientNote::of(param)); });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
     return report_.perturbed;
@@ -242,7 +246,7 @@ class TwoPass {
     TORCH_CHECK(same,
                 "steppe: the optimizer's parameters changed between ascend() and descend(); "
                 "call cancel() and start the step again");
-    TORCH_CHECK(!report_.perturbed || has_new_gradients(pending_->plan),
+    TORCH_CHECK(!report_.perturbed || has_new_gradients(*pending_),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
     if (report_.perturbed) note_perturbed_loss(perturbed_loss);
@@ -252,7 +256,7 @@ class TwoPass {
     if (pending->numbers) pending->numbers->end_second();
     pending->statistics.reset();
     // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
-    if (!report_.perturbed && !has_new_gradients(pending->plan)) pending->plan.put_back(pending->gradients, programs_);
+    if (!report_.perturbed && !has_new_gradients(*pending)) pending->plan.put_back(pending->gradients, programs_);
     pending->others.reset();
     finish(pending->plan, pending->first);
   }
@@ -272,6 +276,7 @@ class TwoPass {
   struct Pending {
     StepPlan plan;
     std::vector<std::vector<at::Tensor>> first, gradients;
+    std::vector<step::GradientNote> cleared;
     std::unique_ptr<step::OthersGradients> others;
     std::unique_ptr<step::BuffersGuard> after_pass_one;
     std::unique_ptr<step::Observation> statistics;
@@ -372,13 +377,12 @@ class TwoPass {
     return others;
   }
 
-  /// Since ascend(): the program's own stand there in any case, as zeros.
-  bool has_new_gradients(const StepPlan& plan) const {
+  /// Since ascend(): the program's own stand there in any case, and are written to or not.
+  bool has_new_gradients(const Pending& pending) const {
+    size_t i = 0;
     bool any = false;
-    plan.for_each_param([&](const at::Tensor& param) {
-      const at::Tensor& gradient = param.grad();
-      any = any || (gradient.defined() && !(programs_.has(gradient) && step::is_clear(gradient)));
-    });
+    pending.plan.for_each_param(
+        [&](const at::Tensor& param) { any = any || !(step::GradientNote::of(param) == pending.cleared[i++]); });
     return any;
   }
 
@@ -395,7 +399,7 @@ class TwoPass {
     if (clipping_.on())
       plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); },
                programs_);
-    programs_.note(plan.params());
+    programs_.end(plan.params());
     if (report_.unclipped_norm.defined()) non_finite_clips_.add(report_.unclipped_norm.isfinite().logical_not());
   }
 
