@@ -3,138 +3,27 @@
 #pragma once
 
 #include <ATen/Tensor.h>
-#include <ATen/ops/_sparse_coo_tensor_unsafe.h>
-#include <ATen/ops/add.h>
-#include <ATen/ops/as_strided.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/real.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/view_as_real.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
-#include <steppe/kernels/reference.hpp>
+#include <steppe/kernels/aten_threads.hpp>
+#include <steppe/kernels/combination_reference.hpp>
+#include <steppe/kernels/cpu/combination.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
-namespace kernels {
-
-/// Sums over all pairs, accumulated in double: 0-dim float64 tensors. Of complex tensors the real parts, Re<conj(x),
-/// y>.
-struct Products {
-  at::Tensor xx, xy, yy;
-};
-
-}  // namespace kernels
-
-/// The definition for one pair in ATen operations, for every device, dtype and layout.
-namespace reference {
-
-/// What a pair is computed in: its own type, and float for what is narrower.
-inline at::ScalarType working_type(const at::Tensor& x, const at::Tensor& y) {
-  const bool is_double = x.scalar_type() == at::kDouble || (y.defined() && y.scalar_type() == at::kDouble);
-  return is_double ? at::kDouble : at::kFloat;
-}
-
-/// A tensor as real numbers in memory that it shares where it can: complex ones have a further dimension of two.
-inline at::Tensor as_real(const at::Tensor& x) {
-  if (!x.defined() || x.layout() == at::kSparse) return x;
-  if (x.layout() != at::kStrided) return as_real(x.to_dense());
-  const at::Tensor plain = x.resolve_conj().resolve_neg();
-  return plain.is_complex() ? at::view_as_real(plain) : plain;
-}
-
-/// The sum of x y over two dense tensors of one shape. Products are taken in float64, and of so many components at a
-/// time that the copies in float64 stay small.
-inline at::Tensor inner_product(const at::Tensor& x, const at::Tensor& y) {
-  constexpr int64_t kTogether = int64_t{1} << 22;
-  const bool in_order = kernels::detail::same_memory_order(x, y);
-  const int64_t size = x.numel();
-  const auto flat = [&](const at::Tensor& of) { return in_order ? of.as_strided({size}, {1}) : of.reshape({size}); };
-  const at::Tensor left = flat(x), right = flat(y);
-  at::Tensor sum = at::zeros({}, x.options().dtype(at::kDouble));
-  for (int64_t begin = 0; begin < size; begin += kTogether) {
-    const int64_t count = std::min(kTogether, size - begin);
-    sum.add_((left.narrow(0, begin, count).to(at::kDouble) * right.narrow(0, begin, count)).sum());
-  }
-  return sum;
-}
-
-/// Two sparse tensors: over the indices that both have.
-inline at::Tensor sparse_inner_product(const at::Tensor& x, const at::Tensor& y) {
-  const auto values = [](const at::Tensor& of) { return of.coalesce().to(accumulation_type(of)); };
-  const at::Tensor left = values(x), right = values(y);
-  const at::Tensor common = at::mul(left, right.is_complex() ? right.conj_physical() : right).coalesce();
-  return (common.is_complex() ? at::real(common.values()) : common.values()).sum();
-}
-
-inline at::Tensor inner_product_of(const at::Tensor& x, const at::Tensor& y) {
-  if (x.layout() == at::kSparse && y.layout() == at::kSparse) return sparse_inner_product(x, y);
-  const auto dense = [](const at::Tensor& of) { return as_real(of.layout() == at::kSparse ? of.to_dense() : of); };
-  return inner_product(dense(x), dense(y));
-}
-
-inline at::Tensor squares(const at::Tensor& x) {
-  const at::Tensor values = as_real(x.layout() == at::kSparse ? x.coalesce().values() : x);
-  // 16-bit numbers would be copied as a whole.
-  return values.element_size() == 2 ? inner_product(values, values) : vector_norm(values, 2.0).square();
-}
-
-inline kernels::Products products(const at::Tensor& x, const at::Tensor& y) {
-  return {squares(x), inner_product_of(x, y), squares(y)};
-}
-
-/// One of a device's numbers beside a tensor, in the type that it is multiplied in.
-inline at::Tensor coefficient(const at::Tensor& a, const at::Tensor& x, at::ScalarType type) {
-  return (a.device().is_cpu() ? a : a.to(x.device())).to(type);
-}
-
-/// a x of a sparse tensor, coalesced, in a wider type.
-inline at::Tensor scaled_sparse(const at::Tensor& a, const at::Tensor& x, at::ScalarType type) {
-  const at::Tensor own = x.coalesce();
-  const at::ScalarType wide = x.is_complex() ? at::toComplexType(type) : type;
-  const at::Tensor values = own.values().to(wide) * coefficient(a, x, type);
-  return at::_sparse_coo_tensor_unsafe(own.indices(), values, own.sizes())._coalesced_(true);
-}
-
-inline at::Tensor combine_sparse(const at::Tensor& a, const at::Tensor& x, const at::Tensor& b, const at::Tensor& y) {
-  const at::ScalarType type = working_type(x, y);
-  at::Tensor sum = scaled_sparse(a, x, type);
-  if (y.defined()) sum = (sum + scaled_sparse(b, y, type)).coalesce();
-  return sum.to(x.scalar_type()).coalesce();
-}
-
-/// to = a x + b y over dense real tensors; rounded to the dtype of `to` once, when it is stored.
-inline void combine_into(const at::Tensor& to, const at::Tensor& a, const at::Tensor& x, const at::Tensor& b,
-                         const at::Tensor& y) {
-  const at::ScalarType type = working_type(x, y);
-  const at::Tensor left = x.to(type), factor = coefficient(a, x, type);
-  at::Tensor result = to;
-  if (y.defined())
-    at::add_out(result, left * factor, y.to(type) * coefficient(b, y, type));
-  else
-    at::mul_out(result, left, factor);
-}
-
-}  // namespace reference
-
 namespace kernels::detail {
-
-/// The memory of `out` can take what is computed from `like`.
-inline bool fits(const at::Tensor& out, const at::Tensor& like) {
-  return out.defined() && out.layout() == at::kStrided && out.is_non_overlapping_and_dense() && !out.is_conj() &&
-         !out.is_neg() && out.scalar_type() == like.scalar_type() && out.device() == like.device() &&
-         out.sizes() == like.sizes();
-}
 
 inline void check_pairs(const std::vector<at::Tensor>& x, const std::vector<at::Tensor>& y) {
   TORCH_CHECK(x.size() == y.size(), "steppe: gradients are combined in pairs, but there are ", x.size(), " and ",
@@ -145,92 +34,174 @@ inline void check_pairs(const std::vector<at::Tensor>& x, const std::vector<at::
                 x[i].sizes(), " and ", y[i].sizes(), "; they must be the same");
     TORCH_CHECK(x[i].is_complex() == y[i].is_complex(), "steppe: the two gradients of pair ", i, " have the dtypes ",
                 x[i].scalar_type(), " and ", y[i].scalar_type(), "; both must be real, or both complex");
+    TORCH_CHECK(x[i].device() == y[i].device(), "steppe: the two gradients of pair ", i, " are on ", x[i].device(),
+                " and ", y[i].device(), "; they must be on one device");
   }
 }
 
-/// A sum over pairs, in their order, on the device of the first.
+inline at::Device device_of(const std::vector<at::Tensor>& x, const std::vector<at::Tensor>& y) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i].defined()) return x[i].device();
+    if (y[i].defined()) return y[i].device();
+  }
+  return at::kCPU;
+}
+
+/// A sum over pairs on one device: of what the CPU kernels have computed, and of tensors in their order.
 class Total {
  public:
-  void add(const at::Tensor& value) { sum_ = sum_.defined() ? sum_ + value.to(sum_.device()) : value; }
-  at::Tensor value() const { return sum_.defined() ? sum_ : at::zeros({}, at::kDouble); }
+  explicit Total(at::Device device) : device_(device) {}
+
+  void add(const at::Tensor& value) { sum_ = sum_.defined() ? sum_ + value.to(device_) : value.to(device_); }
+
+  /// Nothing is copied from the host: a copy would wait for the device.
+  at::Tensor with(double of_kernels) const {
+    if (sum_.defined() && exact::is_zero(of_kernels)) return sum_;
+    const at::Tensor host = at::full({}, of_kernels, at::TensorOptions().dtype(at::kDouble).device(device_));
+    return sum_.defined() ? sum_ + host : host;
+  }
 
  private:
+  at::Device device_;
   at::Tensor sum_;
+};
+
+/// The pairs that the CPU kernels take; keeps what must live until they have run.
+class FusedPairs {
+ public:
+  /// False: they do not take it. One of the two may be undefined. Where y has another order of memory than x, or one is
+  /// not dense, a copy is taken.
+  bool take(const at::Tensor& x, const at::Tensor& y) {
+    cpu::Pair pair;
+    const at::Tensor& like = x.defined() ? x : y;
+    if (!has_format(like, pair.format)) return false;
+    if (x.defined() && y.defined() && (y.scalar_type() != x.scalar_type() || !has_format(y, pair.format))) return false;
+    const at::Tensor plain = like.resolve_conj().resolve_neg();
+    order_ = plain.is_non_overlapping_and_dense() ? plain : plain.contiguous();
+    if (x.defined()) pair.x = memory_of(order_);
+    if (y.defined()) pair.y = memory_of(x.defined() ? in_order(y) : order_);
+    pair.size = order_.numel() * (order_.is_complex() ? 2 : 1);
+    components_ += pair.size;
+    pairs_.push_back(pair);
+    return true;
+  }
+
+  /// Where the combination of the last pair goes; a new tensor if `out` does not fit.
+  void send_to(at::Tensor& out) {
+    if (reference::fits(out, order_))
+      out.unsafeGetTensorImpl()->bump_version();
+    else
+      out = at::empty_like(order_);
+    at::Tensor target = out;
+    if (!same_memory_order(order_, out)) detours_.emplace_back(out, target = at::empty_like(order_));
+    pairs_.back().out = memory_of(target);
+  }
+
+  bool empty() const { return pairs_.empty(); }
+
+  cpu::ProductSums products() const {
+    const AtenThreads threads(components_);
+    return cpu::PairPass<AtenThreads>(pairs_, threads).products();
+  }
+
+  double combine(double a, double b) {
+    const AtenThreads threads(components_);
+    const double squares = cpu::PairPass<AtenThreads>(pairs_, threads).combine(a, b);
+    for (auto& [out, computed] : detours_) out.copy_(computed);
+    return squares;
+  }
+
+ private:
+  static bool has_format(const at::Tensor& x, cpu::Format& format) {
+    return x.device().is_cpu() && x.layout() == at::kStrided && format_of(at::toRealValueType(x.scalar_type()), format);
+  }
+
+  at::Tensor in_order(const at::Tensor& y) const {
+    const at::Tensor plain = y.resolve_conj().resolve_neg();
+    return same_memory_order(order_, plain) ? plain : at::empty_like(order_).copy_(plain);
+  }
+
+  void* memory_of(const at::Tensor& x) {
+    kept_.push_back(x);
+    return x.data_ptr();
+  }
+
+  std::vector<cpu::Pair> pairs_;
+  std::vector<at::Tensor> kept_;
+  std::vector<std::pair<at::Tensor, at::Tensor>> detours_;  ///< what was computed elsewhere goes to the first
+  at::Tensor order_;                                        ///< of the last pair: the one that gives the order
+  int64_t components_ = 0;
 };
 
 }  // namespace kernels::detail
 
 namespace kernels {
 
-/// The sums of x x, x y and y y over all pairs, on the device of the first tensor; none waits for a device. An
-/// undefined tensor counts as zeros.
+/// The sums of x x, x y and y y over all pairs, accumulated in double, on the device of the first tensor; nothing waits
+/// for a device. An undefined tensor counts as zeros. The same bits for any number of threads and on all instructions.
 ///
-/// Errors: lists of different lengths, pairs of different shapes, a complex tensor beside a real one.
+/// Errors: lists of different lengths, pairs of different shapes or on different devices, a complex tensor beside a
+/// real one.
 inline Products products(const std::vector<at::Tensor>& x, const std::vector<at::Tensor>& y) {
   const c10::NoGradGuard no_grad;
   detail::check_pairs(x, y);
-  detail::Total xx, xy, yy;
+  const at::Device device = detail::device_of(x, y);
+  detail::Total xx(device), xy(device), yy(device);
+  detail::FusedPairs fused;
   for (size_t i = 0; i < x.size(); ++i) {
-    if (!x[i].defined() && !y[i].defined()) continue;
-    const at::Tensor zero =
-        at::zeros({}, (x[i].defined() ? x[i] : y[i]).options().dtype(at::kDouble).layout(at::kStrided));
-    const bool both = x[i].defined() && y[i].defined();
-    xx.add(x[i].defined() ? reference::squares(x[i]) : zero);
-    xy.add(both ? reference::inner_product_of(x[i], y[i]) : zero);
-    yy.add(y[i].defined() ? reference::squares(y[i]) : zero);
+    if ((!x[i].defined() && !y[i].defined()) || fused.take(x[i], y[i])) continue;
+    const Products one = reference::products(x[i], y[i]);
+    xx.add(one.xx);
+    xy.add(one.xy);
+    yy.add(one.yy);
   }
-  return {xx.value(), xy.value(), yy.value()};
+  const cpu::ProductSums sums = fused.products();
+  return {xx.with(sums.xx), xy.with(sums.xy), yy.with(sums.yy)};
 }
 
-/// The sum of squares of all components, |x|^2 of complex ones: 0-dim float64 on the device of the first tensor.
+/// The sum of squares of all components: products(x, x).xx for half the work.
 inline at::Tensor squares(const std::vector<at::Tensor>& x) {
-  const c10::NoGradGuard no_grad;
-  detail::Total sum;
-  for (const at::Tensor& one : x)
-    if (one.defined()) sum.add(reference::squares(one));
-  return sum.value();
+  return products(x, std::vector<at::Tensor>(x.size())).xx;
 }
 
-/// out = a x + b y for every pair, in float (double for double), rounded once to the dtype of x. An undefined tensor
-/// counts as zeros; out[i] is undefined where both are. All else is plain arithmetic: 0 times NaN is NaN.
+/// out = a x + b y for every pair, in float (double for double), each operation rounded by itself, and once more to the
+/// dtype of x when it is stored. An undefined tensor counts as zeros; out[i] is undefined where both are. The rest is
+/// plain arithmetic: 0 times NaN is NaN.
 ///
-/// Written to out[i] where that is defined, dense and like x[i]; it may be x[i] or y[i] itself, but share no memory
-/// with any other tensor here. Else out[i] is a new tensor: sparse where all that is defined is, else dense.
+/// Written to out[i] where that is defined, dense and like x[i] in shape, dtype and device; it may be x[i] or y[i]
+/// itself, but must share no memory with any other tensor here. Else out[i] is a new tensor: sparse where x[i] and y[i]
+/// are, as far as they are defined. `out` may be the list x or y.
 ///
-/// a and b are 0-dim float64 tensors. They stay on their device unless a tensor on the CPU is multiplied by one.
+/// a and b are 0-dim float64 tensors. They stay on their device, unless a tensor on the CPU is to be multiplied by a
+/// number that another device has: that waits.
 ///
 /// Returns the sum of squares of what was stored: 0-dim float64, on the device of the first tensor.
 ///
-/// Errors: as products().
+/// Errors: as products(), before anything is written.
 inline at::Tensor combine(const at::Tensor& a, const std::vector<at::Tensor>& x, const at::Tensor& b,
                           const std::vector<at::Tensor>& y, std::vector<at::Tensor>& out) {
   const c10::NoGradGuard no_grad;
+  TORCH_CHECK(a.dim() == 0 && b.dim() == 0, "steppe: the factors of a combination are tensors without dimensions, got ",
+              a.sizes(), " and ", b.sizes());
   detail::check_pairs(x, y);
-  detail::Total stored;
-  const size_t count = x.size();
-  out.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    const bool first = x[i].defined();
-    const at::Tensor left = first ? x[i] : y[i], right = first ? y[i] : at::Tensor();
-    if (!left.defined()) {
+  detail::Total stored(detail::device_of(x, y));
+  detail::FusedPairs fused;
+  out.resize(x.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    const at::Tensor left = x[i], right = y[i];  // `out` may be the list that they are in
+    if (!left.defined() && !right.defined()) {
       out[i] = at::Tensor();
-      continue;
-    }
-    const at::Tensor& factor = first ? a : b;
-    if (left.layout() == at::kSparse && (!right.defined() || right.layout() == at::kSparse)) {
-      out[i] = reference::combine_sparse(factor, left, b, right);
+    } else if (fused.take(left, right)) {
+      fused.send_to(out[i]);
     } else {
-      const auto dense = [](const at::Tensor& of) {
-        return of.defined() && of.layout() != at::kStrided ? of.to_dense() : of;
-      };
-      const at::Tensor like = dense(left);
-      if (!detail::fits(out[i], like)) out[i] = at::empty_like(like);
-      reference::combine_into(reference::as_real(out[i]), factor, reference::as_real(like), b,
-                              reference::as_real(dense(right)));
+      if (left.defined())
+        reference::combine(a, left, b, right, out[i]);
+      else
+        reference::combine(b, right, a, left, out[i]);
+      stored.add(reference::squares(out[i]));
     }
-    stored.add(reference::squares(out[i]));
   }
-  return stored.value();
+  return stored.with(fused.empty() ? 0.0 : fused.combine(a.item<double>(), b.item<double>()));
 }
 
 /// The same with numbers of the host.

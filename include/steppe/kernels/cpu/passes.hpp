@@ -53,6 +53,11 @@ struct AboveWindow {
   int64_t count = 0;
 };
 
+/// Over two runs: the sums of x x, x y and y y.
+struct ProductSums {
+  double xx = 0.0, xy = 0.0, yy = 0.0;
+};
+
 /// All of it for one storage format; pointers to runs of `n` elements. Finite results have the same bits for every
 /// instruction set.
 template <class T>
@@ -77,6 +82,10 @@ struct Passes {
   int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindow& above);
   /// The sum of x^2 over |x - mean| > threshold, and their number.
   double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
+  ProductSums (*products)(const T* x, const T* y, int64_t n);
+  /// out = a x + b y, or a x where y is null; `out` may be x or y. Past the cache where asked and possible. Returns the
+  /// sum of squares of what was stored.
+  double (*combine)(N a, const T* x, N b, const T* y, T* out, int64_t n, bool past_cache);
 };
 
 }  // namespace kernels::cpu

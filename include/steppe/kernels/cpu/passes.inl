@@ -375,11 +375,74 @@ constexpr auto window_pass() -> decltype(Passes<T>::window) {
 }
 
 template <class T>
+ProductSums products(const T* x, const T* y, int64_t n) {
+  Sums<T> xx, xy, yy;
+  const auto add = [&](const auto& of_x, const auto& of_y) {
+    xx.add_squares(of_x);
+    xy.add_products(of_x, of_y);
+    yy.add_squares(of_y);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) add(widened(x + i), widened(y + i));
+  const int left = static_cast<int>(n - i);
+  if (left > 0) add(widened(load(x + i, left)), widened(load(y + i, left)));
+  return {xx.total(), xy.total(), yy.total()};
+}
+
+/// The two factors of a combination.
+template <class T>
+struct Factors {
+  Pack<T> a, b;
+};
+
+/// One pack of `out`. Each product is rounded by itself: the same bits with and without fused multiply-add.
+template <class T, bool kBoth>
+inline Pack<T> combined(Pack<T> x, Pack<T> y, const Factors<T>& factors) {
+  const auto first = times(factors.a, x);
+  if constexpr (kBoth) return rounded<T>(plus(first, times(factors.b, y)));
+  return rounded<T>(first);
+}
+
+template <class T, bool kBoth>
+double combine_run(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int64_t n, bool past_cache) {
+  const Factors<T> factors{all<T>(a), all<T>(b)};
+  Sums<T> squares_of;
+  int64_t i = 0;
+  if (sizeof(T) == sizeof(float) && past_cache && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
+    for (; i + kLanes <= n; i += kLanes) {
+      const auto at = combined<T, kBoth>(load(x + i), load(y + i), factors);
+      stream(out + i, at);
+      squares_of.add_squares(widened(at));
+    }
+    fence();
+  }
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto at = combined<T, kBoth>(load(x + i), load(y + i), factors);
+    store(out + i, at);
+    squares_of.add_squares(widened(at));
+  }
+  if (i == n) return squares_of.total();
+  const int left = static_cast<int>(n - i);
+  // The lanes behind the end hold zeros, and a factor that is no number would make them count.
+  const auto at =
+      choose(valid_lanes(left), combined<T, kBoth>(load(x + i, left), load(y + i, left), factors), all<T>(0));
+  store(out + i, at, left);
+  squares_of.add_squares(widened(at));
+  return squares_of.total();
+}
+
+template <class T>
+double combine(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int64_t n, bool past_cache) {
+  if (y == nullptr) return combine_run<T, false>(a, x, b, x, out, n, past_cache);
+  return combine_run<T, true>(a, x, b, y, out, n, past_cache);
+}
+
+template <class T>
 const Passes<T>& passes() {
   using N = Number<T>;
   static constexpr Passes<T> all_passes = {squares<T>,           sums<T>,   window_pass<T>(), distances<T>,
                                            measure<T>,           ascend<T>, count_above<N>,   between<N>,
-                                           distances_between<N>, within<N>, kept_squares<N>};
+                                           distances_between<N>, within<N>, kept_squares<N>, products<T>, combine<T>};
   return all_passes;
 }
 

@@ -152,6 +152,11 @@ class LaneSums {
     low_ = _mm512_fmadd_pd(x.low, x.low, low_);
     high_ = _mm512_fmadd_pd(x.high, x.high, high_);
   }
+  /// As exact as a square.
+  void add_products(Doubles x, Doubles y) {
+    low_ = _mm512_fmadd_pd(x.low, y.low, low_);
+    high_ = _mm512_fmadd_pd(x.high, y.high, high_);
+  }
   double total() const {
     double v[kLanes];
     _mm512_storeu_pd(v, low_);

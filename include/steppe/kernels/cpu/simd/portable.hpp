@@ -228,6 +228,9 @@ class LaneSums {
   void add_squares(const Values<double>& x) {
     for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * x.v[i];
   }
+  void add_products(const Values<double>& x, const Values<double>& y) {
+    for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * y.v[i];
+  }
   /// Always added in the same order.
   double total() const { return in_order(v_); }
 

@@ -173,6 +173,9 @@ class LaneSums {
   void add_squares(const Doubles& x) {
     for (int i = 0; i < 8; ++i) v_[i] = _mm_add_pd(v_[i], _mm_mul_pd(x.v[i], x.v[i]));
   }
+  void add_products(const Doubles& x, const Doubles& y) {
+    for (int i = 0; i < 8; ++i) v_[i] = _mm_add_pd(v_[i], _mm_mul_pd(x.v[i], y.v[i]));
+  }
   double total() const {
     double v[kLanes];
     for (int i = 0; i < 8; ++i) _mm_storeu_pd(v + 2 * i, v_[i]);
