@@ -157,6 +157,40 @@ TEST(SharpnessAware, BatchNormDoesNotSeePassTwoThoughOnlyParametersAreKnown) {
   }
 }
 
+/// A net that is trained through another one, as a generator through its discriminator.
+TEST(SharpnessAware, BatchNormOfAModuleThatIsNotAttachedDoesNotSeePassTwo) {
+  torch::nn::Sequential own(torch::nn::Linear(2, 2), torch::nn::BatchNorm1d(2));
+  torch::nn::Sequential other(torch::nn::Linear(2, 2), torch::nn::BatchNorm1d(2));
+  const at::Tensor x = torch::randn({8, 2});
+  const auto& mean = other[1]->as<torch::nn::BatchNorm1d>()->running_mean;
+  const auto& count = other[1]->as<torch::nn::BatchNorm1d>()->num_batches_tracked;
+  for (const int way : {0, 1, 2, 3}) {
+    const bool attached = way == 3;
+    SAM<SGD> sam(*own, SGDOptions(0.0), Options().rho(0.5));
+    if (attached) sam.attach(*other);  // beside the first one
+    for (int i = 0; i < 3; ++i) {
+      std::vector<at::Tensor> seen, counts;
+      const auto pass = [&] {
+        const at::Tensor loss = other->forward(own->forward(x)).pow(4).mean();
+        loss.backward();
+        seen.push_back(mean.clone());
+        counts.push_back(count.clone());
+        return loss;
+      };
+      if (way == 0 || attached) {
+        sam.step(pass);
+      } else {
+        sam.zero_grad();
+        pass();
+        if (way == 2 && sam.ascend()) pass();
+        way == 2 ? sam.descend() : static_cast<void>(sam.step());
+      }
+      EXPECT_TRUE(mean.equal(seen[0])) << way << ", step " << i;
+      EXPECT_TRUE(!attached || count.equal(counts[0]));
+    }
+  }
+}
+
 TEST(SharpnessAware, EveryMethodHasItsOwnDefaultRho) {
   const std::vector<at::Tensor> w = {vector_of(1.0)};
   EXPECT_EQ(SAM<SGD>(w, SGDOptions(0.1)).options().rho(), 0.05);

@@ -173,8 +173,8 @@ class SharpnessAware : public Base {
   }
 
   /// Never compiles; says what is wrong.
-  template <class Parameters, class... Others>
-  SharpnessAware(Parameters&&, const Options&, Others&&...) : SharpnessAware(Misused()) {
+  template <class Parameters, class Given, class... Others, class = std::enable_if_t<std::is_same_v<Given, Options>>>
+  SharpnessAware(Parameters&&, const Given&, Others&&...) : SharpnessAware(Misused()) {
     static_assert(
         !std::is_same_v<Parameters, Parameters>,
         "steppe: the second argument holds the base optimizer's options, such as torch::optim::SGDOptions(0.1); "
@@ -183,13 +183,13 @@ class SharpnessAware : public Base {
 
   /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2, keeps that pass from the
   /// gradients of its parameters that another optimizer has, and tells normalization gains from biases. Call it again
-  /// after adding buffers.
+  /// after adding buffers, and for every other module that the passes run through.
   template <class Model>
   std::enable_if_t<step::is_model<Model>> attach(const Model& model) {
     two_pass_.attach(step::module_of(model));
     recorder_.learn(all_params(), two_pass_.buffers());
   }
-  /// Guards these buffers as well, in the place of those of an earlier call.
+  /// Guards these buffers as well.
   void attach(std::vector<at::Tensor> buffers) {
     two_pass_.attach(std::move(buffers));
     recorder_.learn(all_params(), two_pass_.buffers());
@@ -433,7 +433,7 @@ class SharpnessAware : public Base {
         const step::Replay replay = recorder_.prepare();
         loss = replay.loss();
         two_pass_.evaluate_rest(
-            loss, [&] { return replay.run(two_pass_.replays_rng(), two_pass_.is_attached()); }, step_plan);
+            loss, [&] { return replay.run(two_pass_.replays_rng()); }, step_plan);
       } else {
         loss = recorder_.loss();
         two_pass_.evaluate_rest(loss, nullptr, step_plan);

@@ -51,7 +51,8 @@ class ParameterCheck {
 
 inline std::vector<at::Tensor> checked(std::vector<at::Tensor> params) {
   TORCH_CHECK(!params.empty(),
-              "steppe: the parameter list is empty; pass model->parameters() of a model that has some");
+              "steppe: the parameter list is empty; has the model registered its layers (register_module()) and "
+              "parameters? An optimizer that gets groups later is made from a group without parameters");
   ParameterCheck().group(params);
   return params;
 }

@@ -72,12 +72,12 @@ class Replay {
   uint64_t signature() const { return signature_; }
 
   /// The passes, once; gradients are added where backward() would add them. Returns the loss, if it has one element.
-  /// `same_numbers`: operators draw the random numbers that they drew before, else new ones. `others_too`: statistics
-  /// of normalization layers that the optimizer has not been told of are moved again, as a closure moves them.
-  at::Tensor run(bool same_numbers, bool others_too) const {
+  /// `same_numbers`: operators draw the random numbers that they drew before, else new ones. Statistics of
+  /// normalization layers that the optimizer has not been told of are put back.
+  at::Tensor run(bool same_numbers) const {
     const Pause pause;
     const Recording::Replaying replaying(*recording_);
-    const BuffersGuard others(others_too ? std::vector<at::Tensor>() : others_written_);
+    const BuffersGuard others(others_written_);
     AutocastScope autocast;
     std::vector<std::vector<at::Tensor>> values(calls_.size());
     std::vector<std::vector<uint32_t>> uses(calls_.size());
@@ -406,7 +406,7 @@ class Replay {
       const auto before = participant_->buffers_before.find(buffer.unsafeGetTensorImpl());
       if (before != participant_->buffers_before.end()) buffer.detach().copy_(before->second);
     }
-    run(/*same_numbers=*/true, /*others_too=*/false);
+    run(/*same_numbers=*/true);
     std::vector<at::Tensor> gradients;
     for (const at::Tensor& param : participant_->params) gradients.push_back(param.grad());
     return gradients;

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -21,11 +22,19 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Copies the running mean and variance that an operator is about to move, and puts them back at its end: where only
-/// parameters are known, BatchNorm does not see pass 2, or a measurement. A layer's counter of batches is no argument
-/// of any operator and is not seen.
+/// Copies the running mean and variance that an operator is about to move, and puts them back at its end: BatchNorm of
+/// layers that nobody has told of does not see pass 2, or a measurement. A layer's counter of batches is no argument of
+/// any operator and is not seen.
 class StatisticsGuard : public OperatorObserver {
  public:
+  /// `guarded`: those that somebody else puts back.
+  explicit StatisticsGuard(const std::vector<at::Tensor>& guarded = {}) {
+    for (const at::Tensor& buffer : guarded) guarded_.insert(buffer.unsafeGetTensorImpl());
+  }
+
+  /// Statistics have been moved that nobody else guards.
+  bool saw_any() const { return !guards_.empty(); }
+
   std::unique_ptr<at::ObserverContext> starts(const at::RecordFunction& event) override {
     const Arguments& places = arguments_of(event);
     if (places.statistics.empty()) return nullptr;
@@ -37,6 +46,7 @@ class StatisticsGuard : public OperatorObserver {
     const at::DisableRecordFunctionGuard unseen;
     for (const size_t i : places.statistics)
       if (given[i].isTensor() && given[i].toTensor().defined() &&
+          guarded_.count(given[i].toTensor().unsafeGetTensorImpl()) == 0 &&
           seen_.emplace(given[i].toTensor().unsafeGetTensorImpl(), given[i].toTensor()).second)
         guards_.push_back(std::make_unique<BuffersGuard>(std::vector<at::Tensor>{given[i].toTensor()}));
     return nullptr;
@@ -67,6 +77,7 @@ class StatisticsGuard : public OperatorObserver {
     return known.emplace(event.name(), std::move(places)).first->second;
   }
 
+  std::unordered_set<const c10::TensorImpl*> guarded_;
   std::unordered_map<const c10::TensorImpl*, at::Tensor> seen_;
   std::vector<std::unique_ptr<BuffersGuard>> guards_;
 };
