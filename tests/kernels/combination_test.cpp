@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <c10/util/complex.h>
 #include <gtest/gtest.h>
 #include <steppe/kernels/combination.hpp>
 #include <steppe/kernels/cpu/instruction_sets.hpp>
@@ -368,11 +369,14 @@ TEST_F(Combination, IsThatOfTheRealPartsForComplexTensors) {
 }
 
 TEST_F(Combination, TakesTheNegativeOfATensorForThat) {
-  const at::Tensor c = torch::randn({12}, at::kComplexFloat);
-  const at::Tensor negative = at::imag(c.conj());  // its memory holds the opposite
-  ASSERT_TRUE(negative.is_neg());
-  expect_both({negative}, {values({12})});
-  expect_both({values({12})}, {negative});
+  const at::Tensor x = values({12}), y = values({12});
+  // The memory of both holds the opposite.
+  for (const at::Tensor& negative : {x._neg_view(), at::imag(torch::randn({12}, at::kComplexFloat).conj())}) {
+    ASSERT_TRUE(negative.is_neg());
+    expect_both({negative}, {y});
+    expect_both({y}, {negative});
+    EXPECT_FALSE(expect_combination(1.0, {x}, 2.0, {y}, {negative})[0].is_same(negative));
+  }
 }
 
 TEST_F(Combination, RoundsToTheFormatOfTheFirst) {
@@ -390,7 +394,8 @@ TEST_F(Combination, RoundsToTheFormatOfTheFirst) {
 /// Rows 1 and 3, one of them twice, as a sparse embedding has it.
 at::Tensor sparse_rows(std::initializer_list<int64_t> rows, at::ScalarType dtype) {
   const auto count = static_cast<int64_t>(rows.size());
-  const at::Tensor values_of = torch::randint(-8, 9, {count, 4}).to(dtype);
+  at::Tensor values_of = torch::randint(-8, 9, {count, 4}).to(dtype);
+  if (values_of.is_complex()) values_of += torch::randint(-8, 9, {count, 4}) * c10::complex<double>(0.0, 1.0);
   return torch::sparse_coo_tensor(torch::tensor(std::vector<int64_t>(rows)).view({1, count}), values_of, {6, 4});
 }
 
