@@ -30,6 +30,9 @@ enum class Stage : int { Custom = 0, Centralize = 1, Filter = 2, Scale = 3 };
 struct Direction {
   Recipe recipe;
   std::vector<CustomLink> links;
+  /// Where it starts from something that is known before pass 1, that: undefined where there is nothing yet. The only
+  /// pass of a step is then made at w + e. Empty: from the gradient.
+  std::function<at::Tensor(const at::Tensor& param)> source;
 };
 
 namespace detail {
@@ -46,12 +49,23 @@ inline constexpr bool is_custom_link =
     std::is_invocable_v<Link&, std::vector<at::Tensor>&, const std::vector<at::Tensor>&>;
 
 template <class Link, class = void>
+struct IsAhead : std::false_type {};
+template <class Link>
+struct IsAhead<Link, std::enable_if_t<Link::is_ahead>> : std::true_type {};
+
+/// The link gives a direction that is known before pass 1: `direction_of(param)`, with `points_against` true where the
+/// ascent is along its negative, and learn(params, gradients) after the pass.
+template <class Link>
+inline constexpr bool is_ahead = IsAhead<Link>::value;
+
+template <class Link, class = void>
 struct IsChain : std::false_type {};
 template <class Link>
 struct IsChain<Link, std::enable_if_t<Link::is_chain>> : std::true_type {};
 
 template <class Link>
-inline constexpr bool is_link = IsFusedLink<Link>::value || is_custom_link<Link> || IsChain<Link>::value;
+inline constexpr bool is_link =
+    IsFusedLink<Link>::value || is_custom_link<Link> || is_ahead<Link> || IsChain<Link>::value;
 
 template <class Link>
 constexpr Stage stage_of() {
@@ -71,6 +85,38 @@ template <class Part, class = void>
 struct HasValidate : std::false_type {};
 template <class Part>
 struct HasValidate<Part, std::void_t<decltype(std::declval<const Part&>().validate())>> : std::true_type {};
+
+template <class Part, class = void>
+struct HasBind : std::false_type {};
+template <class Part>
+struct HasBind<Part, std::void_t<decltype(std::declval<Part&>().bind(std::vector<at::Tensor>()))>> : std::true_type {};
+
+template <class Part, class = void>
+struct HasCommit : std::false_type {};
+template <class Part>
+struct HasCommit<Part, std::void_t<decltype(std::declval<Part&>().commit())>> : std::true_type {};
+
+template <class Part, class = void>
+struct HasBytes : std::false_type {};
+template <class Part>
+struct HasBytes<Part, std::void_t<decltype(std::declval<const Part&>().bytes())>> : std::true_type {};
+
+template <class Part, class = void>
+struct KeepsState : std::false_type {};
+template <class Part>
+struct KeepsState<Part, std::enable_if_t<Part::keeps_state>> : std::true_type {};
+
+template <class Part, class = void>
+struct HasBegin : std::false_type {};
+template <class Part>
+struct HasBegin<Part, std::void_t<decltype(std::declval<Part&>().begin())>> : std::true_type {};
+
+/// look_at(base, group): the link wants to know the base optimizer before a step.
+template <class Link, class Base, class = void>
+struct LooksAt : std::false_type {};
+template <class Link, class Base>
+struct LooksAt<Link, Base, std::void_t<decltype(std::declval<Link&>().look_at(std::declval<Base&>(), size_t{}))>>
+    : std::true_type {};
 
 /// Checks the settings of a link or a descent that has any.
 template <class Part>
@@ -103,6 +149,25 @@ void for_each_link(Ascent& ascent, Visitor&& visit) {
   }
 }
 
+template <class Ascent, template <class> class Predicate>
+constexpr bool any_link() {
+  if constexpr (IsChain<Ascent>::value)
+    return Ascent::template any<Predicate>();
+  else
+    return Predicate<Ascent>::value;
+}
+template <class Link>
+using IsAheadOf = IsAhead<Link>;
+template <class Link>
+using KeepsStateOf = KeepsState<Link>;
+
+/// A link of it gives a direction that is known before pass 1.
+template <class Ascent>
+inline constexpr bool is_ahead_of_pass_one = any_link<Ascent, IsAheadOf>();
+/// A link of it remembers something from step to step.
+template <class Ascent>
+inline constexpr bool keeps_state = any_link<Ascent, KeepsStateOf>();
+
 }  // namespace detail
 
 /// The direction that `ascent` describes at `step`; the ascent must outlive it.
@@ -114,10 +179,11 @@ Direction direction_of(Ascent& ascent, int64_t step = 0) {
   Direction direction;
   detail::for_each_link(ascent, [&](auto& link) {
     using Link = std::remove_reference_t<decltype(link)>;
-    if constexpr (detail::IsFusedLink<Link>::value) {
-      link.describe(direction.recipe, step);
-    } else {
-      direction.links.emplace_back(std::ref(link));
+    if constexpr (detail::IsFusedLink<Link>::value) link.describe(direction.recipe, step);
+    if constexpr (detail::is_custom_link<Link>) direction.links.emplace_back(std::ref(link));
+    if constexpr (detail::is_ahead<Link>) {
+      direction.source = [&link](const at::Tensor& param) { return link.direction_of(param); };
+      direction.recipe.against = Link::points_against;
     }
   });
   return direction;

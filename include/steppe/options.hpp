@@ -33,6 +33,8 @@ class Options {
 
   /// rho as a function of the step; takes the place of `rho` when set, except that a group with rho 0 keeps 0.
   TORCH_ARG(schedule::Schedule, rho_schedule);
+  /// The radius as a function of the norm of the direction: schedule::unified or schedule::inverse_norm.
+  TORCH_ARG(schedule::Radius, radius);
   /// The order of the ball |e|_p <= rho, over 1; infinity gives e = rho * sign(g).
   TORCH_ARG(double, p) = 2.0;
   /// With rho 0: whether the group's gradients count in the global norm all the same.
@@ -55,6 +57,8 @@ class Options {
 
   void validate() const {
     TORCH_CHECK(std::isfinite(rho()) && rho() >= 0.0, "steppe: rho must be finite and at least 0, got ", rho());
+    TORCH_CHECK(!radius_ || kernels::exact::are_equal(p_, 2.0),
+                "steppe: a radius that follows the norm goes with p = 2, got p = ", p_);
     TORCH_CHECK(p_ > 1.0, "steppe: the norm order p must be over 1 (infinity is fine), got ", p_);
   }
 
@@ -64,6 +68,7 @@ class Options {
     field("rho", value);
     rho_ = value;
     field("rho_schedule", rho_schedule_);
+    field("radius", radius_);
     field("p", p_);
     field("in_norm", in_norm_);
   }

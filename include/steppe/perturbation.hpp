@@ -263,10 +263,11 @@ class Perturbation {
       index.push_back(i);
     }
     std::vector<at::Tensor> directions = detail::custom_directions(group.direction.links, params, gradients);
-    gradients.clear();
+    const bool raw = group.direction.recipe.norm != Norm::Direction;
     for (size_t i = 0; i < index.size(); ++i) {
       const bool spare = directions[i].use_count() == 1;
       append_task(group, index[i], std::move(directions[i]), spare);
+      if (raw) memory_->tasks_.back().gradient = detail::dense(gradients[i]);
     }
   }
 

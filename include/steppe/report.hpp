@@ -14,8 +14,10 @@ STEPPE_NAMESPACE_BEGIN
 ///
 /// Tensors are undefined where the step had nothing to say: no perturbation on this step, or no loss known.
 struct Report {
-  bool perturbed = false;        ///< two passes were made; false on the steps that a schedule leaves out
-  at::Tensor loss;               ///< L(w)
+  bool perturbed = false;        ///< a pass was made at w + e; false on plain steps
+  double perturbed_share = 0.0;  ///< of all steps so far
+  at::Tensor loss;               ///< L(w); undefined where the only pass was made at w + e
+  at::Tensor perturbed_loss;     ///< L(w + e)
   at::Tensor sharpness;          ///< L(w + e) - L(w)
   at::Tensor gradient_norm;      ///< |g| over all groups that count in the norm
   at::Tensor perturbation_norm;  ///< |e|

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <steppe/kernels/exact.hpp>
+#include <steppe/kernels/ops.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/version.hpp>
 
@@ -108,6 +109,66 @@ inline Schedule proportional_to_lr(double low, double high, double lr_low, doubl
 }
 
 inline Schedule custom(std::function<double(int64_t)> value_at_step) { return Schedule(std::move(value_at_step)); }
+
+/// How a radius depends on the norm of the direction. Made by the functions below.
+class Radius {
+ public:
+  /// It does not.
+  Radius() = default;
+  Radius(RadiusRule rule, double share, Schedule sigma, double delta)
+      : rule_(rule), share_(share), sigma_(std::move(sigma)), delta_(delta) {
+    validate();
+  }
+
+  explicit operator bool() const { return rule_ != RadiusRule::Constant; }
+  /// May be another rule at another step.
+  bool varies() const { return sigma_.varies(); }
+
+  Recipe::Radius at(int64_t step) const {
+    Recipe::Radius radius;
+    radius.rule = rule_;
+    radius.share = share_;
+    radius.delta = delta_;
+    if (sigma_) radius.sigma = sigma_(step);
+    TORCH_CHECK(std::isfinite(radius.sigma) && radius.sigma >= 0.0, "steppe: sigma must be finite and at least 0, got ",
+                radius.sigma, " at step ", step);
+    return radius;
+  }
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field("rule", rule_);
+    field("share", share_);
+    field("sigma", sigma_);
+    field("delta", delta_);
+    TORCH_CHECK(rule_ >= RadiusRule::Constant && rule_ <= RadiusRule::Inverse,
+                "steppe: there is no rule for a radius with the number ", static_cast<int64_t>(rule_));
+    validate();
+  }
+
+ private:
+  void validate() const {
+    TORCH_CHECK(share_ >= 0.0 && share_ <= 1.0, "steppe: unified(share) needs a share in [0, 1], got ", share_);
+    TORCH_CHECK(std::isfinite(delta_) && delta_ >= 0.0, "steppe: inverse_norm() needs a delta of at least 0, got ",
+                delta_);
+    TORCH_CHECK(!sigma_.needs_lr(),
+                "steppe: sigma cannot follow the learning rate; use constant, linear, cosine or "
+                "custom");
+  }
+
+  RadiusRule rule_ = RadiusRule::Constant;
+  double share_ = 1.0;
+  Schedule sigma_;
+  double delta_ = 0.0;
+};
+
+/// e = rho (1 - share + share / N(d)) d: SAM at share 1, unnormalized SAM at 0 (Unified SAM, arXiv 2503.02225).
+inline Radius unified(double share) { return {RadiusRule::Unified, share, {}, 0.0}; }
+
+/// |e| = min(sigma_t / (N(d) + delta), rho), usually with sigma_t cosine(sigma, 0, steps) (LE-SAM, arXiv 2605.10183).
+inline Radius inverse_norm(Schedule sigma, double delta = 1e-12) {
+  return {RadiusRule::Inverse, 1.0, std::move(sigma), delta};
+}
 
 /// The steps that are perturbed; the others are plain steps of the base optimizer, with one pass.
 class Steps {

@@ -1,9 +1,10 @@
-// SharpnessAware<Base, Ascent, Descent>: the optimizer that a user holds.
+// SharpnessAware<Base, Ascent, Descent, Policy>: the optimizer that a user holds.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Type.h>
 #include <torch/optim/optimizer.h>
@@ -19,91 +20,33 @@
 
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
+#include <steppe/descent/step_gradients.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/options.hpp>
+#include <steppe/policy/always.hpp>
+#include <steppe/step/base_optimizer.hpp>
 #include <steppe/step/group_settings.hpp>
 #include <steppe/step/model.hpp>
 #include <steppe/step/optimizer_checkpoint.hpp>
 #include <steppe/step/parameter_check.hpp>
 #include <steppe/step/recorder.hpp>
+#include <steppe/step/tail_watch.hpp>
 #include <steppe/step/two_pass.hpp>
 #include <steppe/version.hpp>
-
-namespace torch::optim {
-class Adam;
-class AdamW;
-class Adagrad;
-class LBFGS;
-class RMSprop;
-class SGD;
-struct AdamOptions;
-struct AdamWOptions;
-struct AdagradOptions;
-struct LBFGSOptions;
-struct RMSpropOptions;
-struct SGDOptions;
-}  // namespace torch::optim
 
 STEPPE_NAMESPACE_BEGIN
 
 namespace detail {
-
 template <class BaseOptions>
 using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
-
-/// What LibTorch's optimizers would make of options in braces.
-template <class Base>
-struct OptionsOf {
-  using Type = void;
-};
-template <>
-struct OptionsOf<torch::optim::Adam> {
-  using Type = torch::optim::AdamOptions;
-};
-template <>
-struct OptionsOf<torch::optim::AdamW> {
-  using Type = torch::optim::AdamWOptions;
-};
-template <>
-struct OptionsOf<torch::optim::Adagrad> {
-  using Type = torch::optim::AdagradOptions;
-};
-template <>
-struct OptionsOf<torch::optim::LBFGS> {
-  using Type = torch::optim::LBFGSOptions;
-};
-template <>
-struct OptionsOf<torch::optim::RMSprop> {
-  using Type = torch::optim::RMSpropOptions;
-};
-template <>
-struct OptionsOf<torch::optim::SGD> {
-  using Type = torch::optim::SGDOptions;
-};
-
-/// Bases that have default options.
-template <class Base, class Parameters>
-using WithDefaults = std::enable_if_t<std::is_constructible_v<Base, Parameters>>;
-
-/// Bases whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
-template <class Base>
-inline constexpr bool counts_on_the_host =
-    std::is_base_of_v<torch::optim::Adam, Base> || std::is_base_of_v<torch::optim::AdamW, Base> ||
-    std::is_base_of_v<torch::optim::Adagrad, Base> || std::is_base_of_v<torch::optim::LBFGS, Base>;
-
-/// LBFGS and its like: step() has no default argument because one step needs several evaluations.
-template <class Base, class = void>
-struct StepsWithoutClosure : std::false_type {};
-template <class Base>
-struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step())>> : std::true_type {};
-
 }  // namespace detail
 
 /// Any LibTorch optimizer made sharpness-aware: each evaluation of the closure becomes two, at w and at w + e, and the
 /// base optimizer's own step consumes the second gradient at w (arXiv 2010.01412).
 ///
-///     e = rho * d / |d|,  d made from g by Ascent;  final gradient made from g+ (and g) by Descent
+///     e = rho * d / |d|,  d made from g by Ascent;  final gradient made from g+ (and g) by Descent;
+///     Policy says on which steps
 ///
 /// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step.
 /// Memory: as a rule none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
@@ -114,7 +57,8 @@ struct StepsWithoutClosure<Base, std::void_t<decltype(std::declval<Base&>().step
 ///
 /// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
 /// checked before a step changes anything. A group that is added later inherits what the constructor was given.
-template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient>
+template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient,
+          class Policy = policy::Always>
 class SharpnessAware : public Base {
   static_assert(
       std::is_base_of_v<torch::optim::Optimizer, Base>,
@@ -122,9 +66,25 @@ class SharpnessAware : public Base {
   static_assert(detail::is_link<Ascent>,
                 "steppe: Ascent must be an ascent link, such as steppe::ascent::ZScoreFilter, a Chain of links, or a "
                 "callable (std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params)");
-  static_assert(std::is_invocable_v<Descent&, std::vector<at::Tensor>&, const std::vector<at::Tensor>&>,
+  static_assert(std::is_invocable_v<Descent&, std::vector<at::Tensor>&, const std::vector<at::Tensor>&> ||
+                    detail::IsTogether<Descent>::value,
                 "steppe: Descent must be callable as (std::vector<at::Tensor>& final, const std::vector<at::Tensor>& "
                 "first), such as steppe::descent::PerturbedGradient");
+  static_assert(
+      !detail::is_ahead_of_pass_one<Ascent> || !Descent::needs_first_gradient,
+      "steppe: this descent mixes the gradients of two passes, but the ascent's direction is known before pass "
+      "1, so that there is only one");
+  static_assert(
+      !detail::is_ahead_of_pass_one<Ascent> || !detail::HasDecides<Policy>::value,
+      "steppe: this policy decides after pass 1, but the ascent's direction is known before it, so that there "
+      "is only one pass");
+  static_assert(!detail::NeedsRawAscent<Descent>::value || std::is_same_v<Ascent, ascent::Gradient>,
+                "steppe: XSAM takes the gradient for the ascent's direction; use it with steppe::ascent::Gradient");
+  static_assert(
+      detail::StepsWithoutClosure<Base>::value ||
+          !(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value || detail::HasDecides<Policy>::value),
+      "steppe: this method remembers something from step to step, but the base optimizer evaluates its closure "
+      "several times a step");
 
  public:
   using Closure = torch::optim::Optimizer::LossClosure;
@@ -203,6 +163,8 @@ class SharpnessAware : public Base {
   Options& options(size_t group = 0) { return group_at(group).options; }
   Ascent& ascent(size_t group = 0) { return group_at(group).ascent; }
   Descent& descent(size_t group = 0) { return group_at(group).descent; }
+  /// One for all groups.
+  Policy& policy() { return policy_; }
 
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     Base::add_param_group(group);
@@ -239,6 +201,25 @@ class SharpnessAware : public Base {
   /// Perturbs in the last `share` of `total` steps.
   SharpnessAware& last(double share, int64_t total) {
     steps_.last(share, total);
+    return *this;
+  }
+
+  /// K ascents of rho / K each, the gradient taken anew after each: e = e_1 + ... + e_K, 1 + K passes. With step() and
+  /// step(closure) only.
+  SharpnessAware& ascents(int64_t count) {
+    TORCH_CHECK(count >= 1, "steppe: ascents(count) needs at least one, got ", count);
+    TORCH_CHECK(!detail::is_ahead_of_pass_one<Ascent> || count == 1, "steppe: ascents(", count,
+                ") needs the gradient of the pass before each, but this method's only pass comes after its ascent");
+    ascents_ = count;
+    return *this;
+  }
+  /// From now on the perturbation of step(closure) comes from this closure's loss, that of another batch, which takes
+  /// the place of pass 1; the loss that step() returns is its. Null: from the step's own closure again.
+  SharpnessAware& ascend_on(Closure closure) {
+    TORCH_CHECK(
+        !detail::is_ahead_of_pass_one<Ascent>,
+        "steppe: ascend_on() gives another batch for pass 1, but this method's only pass comes after its ascent");
+    ascend_on_ = std::move(closure);
     return *this;
   }
 
@@ -281,7 +262,7 @@ class SharpnessAware : public Base {
   /// it off.
   void replay(bool on) {
     if (!on) return recorder_.stop("replay(false)");
-    if constexpr (detail::StepsWithoutClosure<Base>::value) recorder_.start(all_params(), two_pass_.buffers(), true);
+    if constexpr (kReplays) recorder_.start(all_params(), two_pass_.buffers(), true);
   }
   /// When a loop without a closure is checked by a third pass.
   void replay(Verify when) { recorder_.verify(when); }
@@ -304,7 +285,11 @@ class SharpnessAware : public Base {
   /// Steps that clip_grad_norm() left unclipped because the norm was not finite. Reading it waits for the device.
   int64_t non_finite_clips() const { return two_pass_.non_finite_clips(); }
   /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
-  int64_t memory_bytes() const { return two_pass_.memory_bytes(); }
+  int64_t memory_bytes() const {
+    int64_t sum = two_pass_.memory_bytes();
+    for (const Group& group : groups_) sum += group.bytes();
+    return sum;
+  }
   /// Frees them; the next step makes them anew. Errors: a step was captured into a CUDA graph.
   void release_memory() { two_pass_.release_memory(); }
   /// Where the perturbed values of a parameter were in the last step.
@@ -323,12 +308,18 @@ class SharpnessAware : public Base {
   /// nothing changed: passes that cannot be made again, each by name.
   at::Tensor step(Closure closure = nullptr) override {
     if (!closure) return step_of_recording();
+    return step(std::move(closure), nullptr);
+  }
+  /// The same for a method that looks at losses elsewhere: `loss` computes that of the closure's batch without
+  /// backward(), which spares a backward pass each time.
+  at::Tensor step(Closure closure, Closure loss) {
+    TORCH_CHECK(closure, "steppe: step(closure, loss) needs a closure that computes the loss and calls backward()");
     two_pass_.check_between_steps("step()");
     const StepPlan step_plan = plan();
     recorder_.stop("step(closure)");
-    at::Tensor loss = Base::step([&] { return two_pass_.evaluate(closure, step_plan); });
+    at::Tensor value = Base::step([&] { return two_pass_.evaluate({closure, loss, ascend_on_}, step_plan); });
     count_step();
-    return loss;
+    return value;
   }
 
   /// Optional first call of a two-phase step, before pass 1: lets pass 2 draw the same random numbers.
@@ -347,6 +338,9 @@ class SharpnessAware : public Base {
   bool ascend(const at::Tensor& loss = {}) {
     TORCH_CHECK(detail::StepsWithoutClosure<Base>::value,
                 "steppe: this base optimizer evaluates its closure several times a step; use step(closure)");
+    TORCH_CHECK(!ascend_on_,
+                "steppe: ascend_on() was called, which is for step(closure); between ascend() and descend() "
+                "make the passes with the batches that you want");
     const StepPlan step_plan = plan();
     recorder_.stop("ascend()");
     return two_pass_.ascend(step_plan, loss);
@@ -388,13 +382,17 @@ class SharpnessAware : public Base {
     const bool is_ours = archive.try_read("steppe", own);
     OwnCheckpoint read = own_checkpoint();
     if (is_ours) read.read(own);
+    for (size_t k = 0; k < read.groups.size(); ++k) read.groups[k].bind(this->param_groups()[k].params());
     step::load_base(*this, archive, [&] { Base::load(archive); });
     if (is_ours) take(std::move(read));
   }
 
  private:
   using Group = GroupSettings<Ascent, Descent>;
-  using OwnCheckpoint = step::OptimizerCheckpoint<Group>;
+  using OwnCheckpoint = step::OptimizerCheckpoint<Group, Policy>;
+
+  /// Loops without a closure have made pass 1 when step() is called.
+  static constexpr bool kReplays = detail::StepsWithoutClosure<Base>::value && !detail::is_ahead_of_pass_one<Ascent>;
 
   struct Misused {};
   explicit SharpnessAware(Misused);
@@ -404,7 +402,9 @@ class SharpnessAware : public Base {
     sync_groups();
     for (Group& group : groups_) group.validate();
     two_pass_.note_gradients(all_params());
-    if constexpr (detail::StepsWithoutClosure<Base>::value) recorder_.start(all_params(), two_pass_.buffers(), false);
+    if constexpr (detail::HasDefaultInterval<Descent>::value && !detail::HasDecides<Policy>::value)
+      steps_.every(Descent::default_interval);
+    if constexpr (kReplays) recorder_.start(all_params(), two_pass_.buffers(), false);
   }
 
   std::vector<at::Tensor> all_params() const {
@@ -419,6 +419,11 @@ class SharpnessAware : public Base {
         detail::StepsWithoutClosure<Base>::value, "steppe: step() of ", c10::demangle(typeid(Base).name()),
         " needs a closure that computes the loss and calls backward(), because it evaluates that several times a "
         "step: optimizer.step([&] { ...; return loss; })");
+    TORCH_CHECK(!detail::is_ahead_of_pass_one<Ascent>,
+                "steppe: step() was called without a closure, but this method moves the weights before its only pass, "
+                "which the loop has made by then; use step(closure), or call ascend() before the forward pass and "
+                "descend() after backward()");
+    TORCH_CHECK(!ascend_on_, "steppe: ascend_on() was called, which is for step(closure); give step() the closure");
     two_pass_.check_between_steps("step()");
     const StepPlan step_plan = plan();
     TORCH_CHECK(!captured_,
@@ -473,13 +478,22 @@ class SharpnessAware : public Base {
   StepPlan plan() {
     sync_groups();
     StepPlan step_plan;
-    step_plan.perturb = steps_.perturbs(step_);
+    detail::validate(policy_);
+    if constexpr (detail::HasBegin<Policy>::value) policy_.begin();
+    step_plan.perturb = steps_.perturbs(step_) && detail::perturbs(policy_, step_);
+    step_plan.step = step_;
+    step_plan.ascents = ascents_;
     detail::ParameterCheck check;
     for (size_t k = 0; k < groups_.size(); ++k) {
       Group& group = groups_[k];
       const auto& base_group = this->param_groups()[k];
       group.validate();
       check.group(base_group.params());
+      group.bind(base_group.params());
+      detail::for_each_link(group.ascent, [&](auto& link) {
+        if constexpr (detail::LooksAt<std::remove_reference_t<decltype(link)>, Base>::value)
+          link.look_at(static_cast<Base&>(*this), k);
+      });
       TORCH_CHECK(kernels::exact::are_equal(group.options.p(), groups_.front().options.p()),
                   "steppe: parameter groups share one norm, but group 0 "
                   "has p = ",
@@ -488,30 +502,64 @@ class SharpnessAware : public Base {
       group_plan.params = base_group.params();
       group_plan.direction = direction_of(group.ascent, step_);
       group_plan.direction.recipe.p = group.options.p();
+      group_plan.direction.recipe.radius = group.options.radius().at(step_);
       const bool follows_lr = group.options.rho_schedule().needs_lr() && group.options.rho() > 0.0;
       group_plan.rho = group.options.rho_at(step_, follows_lr ? base_group.options().get_lr() : 0.0);
+      if (step_plan.perturb) group_plan.rho *= detail::radius(policy_, step_);
       group_plan.in_norm = group.options.in_norm();
       group_plan.fused = group.options.fused();
       group_plan.placement = group.options.placement();
-      if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient>) group_plan.descent = std::ref(group.descent);
+      if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient> && !detail::IsTogether<Descent>::value)
+        group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
     }
+    plan_parts_over_all_groups(step_plan);
     step_plan.for_each_param([this](const at::Tensor& param) { two_pass_.clipping().check(param); });
     captured_ = TwoPass::is_captured(step_plan);
     if (captured_) check_capture();
     return step_plan;
   }
 
+  void plan_parts_over_all_groups(StepPlan& step_plan) {
+    if constexpr (detail::HasDecides<Policy>::value)
+      step_plan.decides = [this](double squared_norm) { return policy_.decides(step_, squared_norm); };
+    if constexpr (detail::IsTogether<Descent>::value) {
+      step_plan.needs_first_squares = detail::NeedsFirstSquares<Descent>::value;
+      step_plan.descent = [this](std::vector<descent::GroupGradients>& groups, const descent::StepGradients& seen) {
+        std::vector<Descent*> of_groups;
+        for (Group& group : groups_) of_groups.push_back(&group.descent);
+        Descent::descend(of_groups, groups, seen);
+      };
+    }
+    if constexpr (detail::is_ahead_of_pass_one<Ascent>)
+      step_plan.learns = [this](const std::vector<std::vector<at::Tensor>>& gradients) {
+        const c10::NoGradGuard no_grad;
+        for (size_t k = 0; k < groups_.size(); ++k)
+          detail::for_each_link(groups_[k].ascent, [&](auto& link) {
+            if constexpr (detail::is_ahead<std::remove_reference_t<decltype(link)>>)
+              link.learn(this->param_groups()[k].params(), gradients[k]);
+          });
+      };
+  }
+
   /// Throws on what would stand still in a CUDA graph: it repeats the step that was captured.
   void check_capture() {
     TORCH_CHECK(!detail::counts_on_the_host<Base>, "steppe: a step of ", c10::demangle(typeid(Base).name()),
                 " depends on the number of steps, which a CUDA graph would not count; capture one of SGD or RMSprop");
+    if constexpr (!std::is_same_v<Policy, policy::Always>)
+      TORCH_CHECK(false, "steppe: a step is captured into a CUDA graph, but the policy ",
+                  c10::demangle(typeid(Policy).name()), " chooses step by step; capture a method without one");
+    TORCH_CHECK(
+        !(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value) && ascents_ == 1,
+        "steppe: a step is captured into a CUDA graph, but this method remembers something from step to step, or "
+        "makes several ascents, which a graph would not; capture SAM, ASAM, ZSharp or GCSAM");
     TORCH_CHECK(steps_.settled(step_),
                 "steppe: a step is captured into a CUDA graph, which would perturb always or never, but every(k), "
                 "from_step(n) or last(share, total) choose by the step; leave the choice to the program, every(1) and "
                 "from_step(0)");
     for (size_t k = 0; k < groups_.size(); ++k) {
-      bool varies = groups_[k].options.rho() > 0.0 && groups_[k].options.rho_schedule().varies();
+      bool varies = groups_[k].options.rho() > 0.0 &&
+                    (groups_[k].options.rho_schedule().varies() || groups_[k].options.radius().varies());
       detail::for_each_link(groups_[k].ascent, [&](const auto& link) { varies = varies || detail::varies(link); });
       TORCH_CHECK(
           !varies,
@@ -520,9 +568,18 @@ class SharpnessAware : public Base {
     }
   }
 
-  /// A captured step has not been taken, and is not counted where the graph is replayed.
+  /// After the base's step. A captured one has not been taken, and is not counted where the graph is replayed.
   void count_step() {
-    if (!captured_) ++step_;
+    if constexpr (detail::HasAfterStep<Descent>::value)
+      for (size_t k = 0; k < groups_.size(); ++k)
+        groups_[k].descent.after_step(this->param_groups()[k].options().get_lr());
+    if (captured_) return;
+    for (Group& group : groups_) group.commit();
+    if constexpr (detail::HasCommit<Policy>::value) policy_.commit();
+    ++step_;
+    if (report().perturbed) ++perturbed_steps_;
+    two_pass_.note_perturbed_share(static_cast<double>(perturbed_steps_) / static_cast<double>(step_));
+    if constexpr (detail::HasFirstStep<Policy>::value) tail_watch_.see(step_, policy_.first_step());
   }
 
   OwnCheckpoint own_checkpoint() const {
@@ -533,6 +590,9 @@ class SharpnessAware : public Base {
     own.non_finite_clips = two_pass_.non_finite_clips();
     own.clipping = two_pass_.clipping();
     own.steps = steps_;
+    own.perturbed_steps = perturbed_steps_;
+    own.ascents = ascents_;
+    own.policy = policy_;
     own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
     for (const auto& group : this->param_groups()) {
       at::Tensor flags = at::empty({static_cast<int64_t>(group.params().size())}, at::TensorOptions().dtype(at::kBool));
@@ -551,6 +611,9 @@ class SharpnessAware : public Base {
     groups_.swap(own.groups);
     steps_ = own.steps;
     step_ = own.step;
+    perturbed_steps_ = own.perturbed_steps;
+    ascents_ = own.ascents;
+    policy_ = own.policy;
     two_pass_.non_finite_steps(own.non_finite_steps);
     two_pass_.non_finite_clips(own.non_finite_clips);
     two_pass_.clipping() = own.clipping;
@@ -562,7 +625,11 @@ class SharpnessAware : public Base {
   Group defaults_of_groups_;
   std::vector<Group> groups_;
   schedule::Steps steps_;
-  int64_t step_ = 0;
+  Policy policy_;
+  Closure ascend_on_;
+  int64_t ascents_ = 1;
+  int64_t step_ = 0, perturbed_steps_ = 0;
+  step::TailWatch tail_watch_;
   bool captured_ = false;  ///< the step at hand goes into a CUDA graph
 };
 

@@ -27,6 +27,17 @@ class Chain {
   static_assert(!(detail::IsChain<Links>::value || ...),
                 "steppe: a Chain holds links, not chains; list them all in one");
 
+  static constexpr bool only_the_first_is_ahead() {
+    constexpr bool ahead[] = {detail::is_ahead<Links>...};
+    for (size_t i = 1; i < sizeof...(Links); ++i)
+      if (ahead[i]) return false;
+    return true;
+  }
+  static_assert(
+      only_the_first_is_ahead(),
+      "steppe: a link that knows the direction before pass 1 (Momentum, LastGradient) stands first in a Chain, "
+      "and alone: it takes the gradient's place");
+
   static constexpr bool in_canonical_order() {
     constexpr Stage stages[] = {detail::stage_of<Links>()...};
     for (size_t i = 1; i < sizeof...(Links); ++i) {
@@ -41,6 +52,10 @@ class Chain {
 
  public:
   static constexpr bool is_chain = true;
+  template <template <class> class Predicate>
+  static constexpr bool any() {
+    return (Predicate<Links>::value || ...);
+  }
 
   Chain() = default;
   explicit Chain(Links... links) : links_(std::move(links)...) {}

@@ -46,6 +46,9 @@ class ZScoreFilter {
   /// AboveWindow 0: keeps instead the smallest set of components of each tensor whose squared sum reaches this share,
   /// in (0, 1], of the tensor's squared norm; components as large as the smallest of them stay too.
   TORCH_ARG(double, energy) = 0.0;
+  /// What a tensor without a component in the tail contributes: EmptyTail::PerTensor its gradient, EmptyTail::Whole
+  /// nothing, unless every filtered tensor is without.
+  TORCH_ARG(EmptyTail, empty_tail) = EmptyTail::PerTensor;
 
  public:
   /// The convention of the released code: e = rho * f / (|f| + 1e-12) for each filtered tensor by itself, so that |e|
@@ -61,6 +64,7 @@ class ZScoreFilter {
     filter.z_score = z_score_;
     filter.threshold = threshold_;
     filter.min_dim = min_dim_;
+    filter.empty_tail = empty_tail_;
     if (norm_ != Norm::Direction) recipe.norm = norm_;
   }
 
@@ -88,6 +92,7 @@ class ZScoreFilter {
     field("z_score", z_score_);
     field("norm", norm_);
     field("energy", energy_);
+    field("empty_tail", empty_tail_);
   }
 
  private:

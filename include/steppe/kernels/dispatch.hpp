@@ -76,9 +76,11 @@ class Workspace {
     for (const cpu::Layer& layer : layers_) components += layer.size;
     const detail::AtenThreads threads(components);
     ascent_.measure(layers_, threads);
+    find_emptied(tasks);
     const Norms norms = norms_of(tasks);
     for (size_t i = 0; i < tasks.size(); ++i) {
-      factors_[i] = tasks[i].rho > 0.0 ? factor_of(tasks[i], ascent_.statistics(i), norms) : 0.0;
+      factors_[i] = tasks[i].rho > 0.0 && !emptied_[i] ? factor_of(tasks[i], ascent_.statistics(i), norms) : 0.0;
+      if (tasks[i].recipe.against) factors_[i] = -factors_[i];
       tasks[i].moved = !exact::is_zero(factors_[i]);
     }
     ascent_.ascend(layers_, factors_, threads);
@@ -147,21 +149,40 @@ class Workspace {
     }
   }
 
+  /// Tensors without a tail that do not keep their gradient for it.
+  void find_emptied(const std::vector<AscentTask>& tasks) {
+    bool any_tail = false;
+    for (size_t i = 0; i < tasks.size(); ++i)
+      any_tail = any_tail || (layers_[i].filtered && ascent_.statistics(i).tail_found);
+    emptied_.assign(tasks.size(), false);
+    for (size_t i = 0; any_tail && i < tasks.size(); ++i)
+      emptied_[i] = layers_[i].filtered && tasks[i].recipe.filter.empty_tail == EmptyTail::Whole &&
+                    !ascent_.statistics(i).tail_found;
+  }
+
   Norms norms_of(const std::vector<AscentTask>& tasks) const {
     double direction = 0.0, raw = 0.0;
     for (size_t i = 0; i < tasks.size(); ++i) {
       if (!tasks[i].in_norm && exact::is_zero(tasks[i].rho)) continue;
-      direction += ascent_.statistics(i).measure;
+      if (!emptied_[i]) direction += ascent_.statistics(i).measure;
       raw += ascent_.statistics(i).gradient_squares;
     }
     return {std::sqrt(direction), std::sqrt(raw)};
+  }
+
+  static double radius_of(const AscentTask& task, double norm) {
+    const Recipe::Radius& radius = task.recipe.radius;
+    if (radius.rule == RadiusRule::Unified) return task.rho * (radius.share + (1.0 - radius.share) * norm);
+    if (radius.rule == RadiusRule::Inverse)
+      return task.rho * (std::min)(radius.sigma / (norm + radius.delta) / task.rho, 1.0);
+    return task.rho;
   }
 
   /// rho / N, or 0 where nothing may move.
   static double factor_of(const AscentTask& task, const cpu::Statistics& seen, const Norms& norms) {
     double divisor = task.recipe.norm == Norm::Direction ? norms.direction : norms.raw;
     if (task.recipe.norm == Norm::PerTensor && seen.tail_found) divisor = std::sqrt(seen.measure) + 1e-12;
-    const double factor = task.rho / divisor;
+    const double factor = radius_of(task, divisor) / divisor;
     const bool moves = norms.finite() && divisor > 0.0 && factor <= reference::largest_factor(task.param.scalar_type());
     return moves ? factor : 0.0;
   }
@@ -175,11 +196,12 @@ class Workspace {
     for (size_t i = 0; i < tasks.size(); ++i) {
       const cpu::Statistics& seen = ascent_.statistics(i);
       gradient[i] = std::sqrt(seen.gradient_squares);
-      perturbation[i] = exact::is_zero(factors_[i]) ? 0.0 : std::sqrt(seen.length) * factors_[i];
+      perturbation[i] = exact::is_zero(factors_[i]) ? 0.0 : std::sqrt(seen.length) * std::abs(factors_[i]);
       squares += perturbation[i] * perturbation[i];
-      share[i] = layers_[i].filtered ? static_cast<double>(seen.kept) / static_cast<double>(layers_[i].size) : 1.0;
+      const int64_t kept_here = emptied_[i] ? 0 : seen.kept;
+      share[i] = layers_[i].filtered ? static_cast<double>(kept_here) / static_cast<double>(layers_[i].size) : 1.0;
       if (!layers_[i].filtered) continue;
-      kept += static_cast<double>(seen.kept);
+      kept += static_cast<double>(kept_here);
       looked_at += static_cast<double>(layers_[i].size);
     }
     *detail::numbers(result_.gradient_norm, {}) = norms.raw;
@@ -194,6 +216,7 @@ class Workspace {
   cpu::Ascent ascent_;
   std::vector<cpu::Layer> layers_;
   std::vector<double> factors_;
+  std::vector<bool> emptied_;
   std::vector<detail::Detour> detours_;
   std::vector<std::pair<uintptr_t, uintptr_t>> ranges_;
   AscentResult result_;

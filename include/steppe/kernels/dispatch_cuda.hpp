@@ -59,8 +59,11 @@ inline bool format_of(at::ScalarType dtype, cuda::Format& format) {
 /// The CUDA kernels can take the task, together with others on that device.
 inline bool is_fused_on(at::Device device, const AscentTask& task) {
   cuda::Format format;
-  return device.is_cuda() && has_fused_recipe(task) && task.param.device() == device &&
-         task.direction.device() == device && (task.rho == 0.0 || task.destination.device() == device) &&
+  const Recipe& recipe = task.recipe;
+  const bool by_definition = recipe.against || recipe.radius.rule != RadiusRule::Constant ||
+                             (recipe.filter.on && recipe.filter.empty_tail == EmptyTail::Whole);
+  return device.is_cuda() && has_fused_recipe(task) && !by_definition && task.param.device() == device &&
+         task.direction.device() == device && (exact::is_zero(task.rho) || task.destination.device() == device) &&
          format_of(task.param.scalar_type(), format);
 }
 

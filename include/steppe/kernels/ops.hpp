@@ -15,6 +15,12 @@ enum class Threshold : int64_t {
   Global,     ///< one over all filtered tensors together
 };
 
+/// What a filtered tensor contributes none of whose components lies in the tail.
+enum class EmptyTail : int64_t {
+  PerTensor,  ///< its gradient, unfiltered
+  Whole,      ///< nothing, unless every filtered tensor is so: then each its gradient
+};
+
 /// How a filter chooses the components that it keeps.
 enum class Selection : int64_t {
   Percentile,  ///< those above a quantile of |z|
@@ -32,6 +38,13 @@ enum class Norm : int64_t {
   Direction,  ///< the global norm of the direction itself, so that |e| = rho
   Raw,        ///< the global norm of the raw gradient
   PerTensor,  ///< filtered tensors by their own norm, the others by the raw global norm
+};
+
+/// How the radius depends on the norm of the direction.
+enum class RadiusRule : int64_t {
+  Constant,  ///< not at all: rho
+  Unified,   ///< rho (share + (1 - share) N), between SAM and its unnormalized form
+  Inverse,   ///< min(sigma / (N + delta), rho)
 };
 
 /// Which published rule scales the direction by the size of the weights.
@@ -56,6 +69,7 @@ struct Recipe {
     ZScore z_score = ZScore::Standard;
     Threshold threshold = Threshold::PerTensor;
     int64_t min_dim = 2;  ///< tensors of fewer dimensions are left alone
+    EmptyTail empty_tail = EmptyTail::PerTensor;
   } filter;
 
   struct Scale {
@@ -65,8 +79,17 @@ struct Recipe {
     bool vectors = false;  ///< tensors of one dimension are normalization gains: scale them
   } scale;
 
+  /// The radius as a function of the norm N that divides the direction: rho times this.
+  struct Radius {
+    RadiusRule rule = RadiusRule::Constant;
+    double share = 1.0;  ///< Unified: share + (1 - share) N
+    double sigma = 0.0;  ///< Inverse: min(sigma / (N + delta) / rho, 1)
+    double delta = 0.0;
+  } radius;
+
   Norm norm = Norm::Direction;
-  double p = 2.0;  ///< the ball |e|_p <= rho; may be infinity
+  double p = 2.0;        ///< the ball |e|_p <= rho; may be infinity
+  bool against = false;  ///< e points against the direction: -rho u / N
 
   /// The raw gradient is the direction, and its norm the divisor.
   bool is_plain() const { return !centralize.on && !filter.on && !scale.on; }

@@ -9,6 +9,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <c10/core/GradMode.h>
@@ -32,6 +33,7 @@ STEPPE_NAMESPACE_BEGIN
 struct AscentTask {
   at::Tensor param;        ///< w
   at::Tensor direction;    ///< what the recipe starts from: the gradient, dense, of the parameter's shape
+  at::Tensor gradient;     ///< what Norm::Raw measures, where links have made another direction of it
   at::Tensor destination;  ///< receives w + e: the parameter itself, the direction's memory, or a buffer
   Recipe recipe;
   double rho = 0.0;        ///< 0: measured only, not perturbed
@@ -181,16 +183,25 @@ inline void filter_jointly(std::vector<Layer>& layers, const std::vector<AscentT
 }
 
 inline void filter(std::vector<Layer>& layers, const std::vector<AscentTask>& tasks) {
-  std::vector<size_t> jointly;
+  std::vector<size_t> jointly, singly;
+  std::vector<at::Tensor> masks(tasks.size());
+  at::Tensor any_tail;
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!is_filtered(tasks[i])) continue;
     if (tasks[i].recipe.filter.threshold == Threshold::Global) {
       jointly.push_back(i);
       continue;
     }
-    const at::Tensor mask = tail_mask(layers[i].direction, tasks[i].recipe.filter);
-    layers[i].tail_found = mask.any();
-    apply_mask(layers[i], mask, layers[i].tail_found.logical_not());
+    singly.push_back(i);
+    masks[i] = tail_mask(layers[i].direction, tasks[i].recipe.filter);
+    layers[i].tail_found = masks[i].any();
+    any_tail =
+        any_tail.defined() ? any_tail.logical_or(layers[i].tail_found.to(any_tail.device())) : layers[i].tail_found;
+  }
+  for (const size_t i : singly) {
+    const bool whole = tasks[i].recipe.filter.empty_tail == EmptyTail::Whole;
+    const at::Tensor found = whole ? any_tail.to(masks[i].device()) : layers[i].tail_found;
+    apply_mask(layers[i], masks[i], found.logical_not());
   }
   filter_jointly(layers, tasks, jointly);
 }
@@ -212,7 +223,8 @@ inline void scale_and_measure(Layer& layer, const AscentTask& task) {
   }
   const double p = task.recipe.p;
   if (kernels::exact::are_equal(p, 2.0)) {
-    layer.measure = layer.direction.is_same(task.direction) ? layer.gradient_norm : vector_norm(layer.direction, 2.0);
+    const bool known = layer.direction.is_same(task.direction) && !task.gradient.defined();
+    layer.measure = known ? layer.gradient_norm : vector_norm(layer.direction, 2.0);
   } else {
     const double q = std::isinf(p) ? 1.0 : p / (p - 1.0);
     layer.measure = vector_norm(layer.direction, q);
@@ -228,7 +240,7 @@ inline std::vector<Layer> layers_of(const std::vector<AscentTask>& tasks) {
   std::vector<Layer> layers(tasks.size());
   for (size_t i = 0; i < tasks.size(); ++i) {
     const at::Tensor& g = tasks[i].direction;
-    layers[i].gradient_norm = vector_norm(g, 2.0);
+    layers[i].gradient_norm = vector_norm(tasks[i].gradient.defined() ? tasks[i].gradient : g, 2.0);
     const auto& rule = tasks[i].recipe.centralize;
     layers[i].direction = rule.on && g.dim() >= std::max<int64_t>(rule.min_dim, 2) && g.numel() > 0 ? centralize(g) : g;
   }
@@ -274,6 +286,22 @@ inline at::Tensor divisors(const std::vector<Layer>& layers, const std::vector<A
     divisor.push_back(kernels::exact::are_equal(p, 2.0) ? norm : norm.pow(power) * (norm > 0));
   }
   return at::stack(divisor);
+}
+
+/// What rho is multiplied by for each task, given its divisor.
+inline at::Tensor radius_shapes(const std::vector<AscentTask>& tasks, const at::Tensor& divisor) {
+  std::vector<at::Tensor> shapes;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const Recipe::Radius& radius = tasks[i].recipe.radius;
+    const at::Tensor norm = divisor[static_cast<int64_t>(i)];
+    if (radius.rule == RadiusRule::Unified)
+      shapes.push_back(norm * (1.0 - radius.share) + radius.share);
+    else if (radius.rule == RadiusRule::Inverse)
+      shapes.push_back((radius.sigma / (norm + radius.delta) / tasks[i].rho).clamp_max(1.0));
+    else
+      shapes.push_back(at::ones_like(norm));
+  }
+  return at::stack(shapes);
 }
 
 inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<AscentTask>& tasks, const at::Tensor& like,
@@ -328,7 +356,10 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
   AscentResult result;
   result.finite = direction_norm.isfinite().logical_and(raw_norm.isfinite());
   const at::Tensor divisor = divisors(layers, tasks, measure, direction_norm, raw_norm);
-  const at::Tensor factor = beside(measure, rho) / divisor;
+  at::Tensor factor = beside(measure, rho) / divisor;
+  if (std::any_of(tasks.begin(), tasks.end(),
+                  [](const AscentTask& task) { return task.recipe.radius.rule != RadiusRule::Constant; }))
+    factor = factor * radius_shapes(tasks, divisor);
   const at::Tensor still =
       (divisor > 0).logical_and(result.finite).logical_and(factor <= beside(measure, largest)).logical_not();
   const at::Tensor scale = factor.masked_fill(still, 0);
@@ -342,6 +373,7 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
     // without dimensions would take the factor's type.
     const at::ScalarType type = u.element_size() == 2 ? at::kFloat : u.scalar_type();
     at::Tensor e = (u.to(type) * scale[index].to(w.device(), type)).to(u.scalar_type());
+    if (tasks[i].recipe.against) e.neg_();
     e.masked_fill_(still[index].to(w.device()), 0);  // 0 * Inf is NaN
     if (tasks[i].destination.is_same(tasks[i].param))
       w.add_(e);

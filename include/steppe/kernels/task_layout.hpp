@@ -25,7 +25,7 @@ inline bool has_fused_recipe(const AscentTask& task) {
   const bool plain_filter = !recipe.filter.on || (recipe.filter.selection == Selection::Percentile &&
                                                   recipe.filter.z_score == ZScore::Standard &&
                                                   recipe.filter.threshold == Threshold::PerTensor);
-  return task.fused && plain_filter && exact::are_equal(recipe.p, 2.0) &&
+  return task.fused && plain_filter && !task.gradient.defined() && exact::are_equal(recipe.p, 2.0) &&
          exact::are_equal(task.direction.scalar_type(), task.param.scalar_type());
 }
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
 #include <torch/serialize/archive.h>
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include <steppe/direction.hpp>
 #include <steppe/kernels/exact.hpp>
@@ -27,7 +29,11 @@ struct GroupSettings {
 
   /// A radius that nobody gave is the method's own.
   void fill_rho() {
-    if (!options.has_rho()) options.rho(default_rho_of(ascent));
+    if (options.has_rho()) return;
+    if constexpr (detail::HasDefaultRho<Descent>::value)
+      options.rho(descent.default_rho());
+    else
+      options.rho(default_rho_of(ascent));
   }
 
   void validate() {
@@ -38,6 +44,30 @@ struct GroupSettings {
     const Recipe recipe = direction_of(ascent).recipe;
     TORCH_CHECK(kernels::exact::are_equal(options.p(), 2.0) || recipe.norm == Norm::Direction,
                 "steppe: norm order p = ", options.p(), " goes with Norm::Direction only; use p = 2");
+    TORCH_CHECK(!options.radius() || recipe.norm == Norm::Direction,
+                "steppe: Options().radius() follows the norm of the direction and goes with Norm::Direction only");
+  }
+
+  /// What its parts keep belongs to these parameters; nothing of a step that failed counts.
+  void bind(const std::vector<at::Tensor>& params) {
+    for_each_part([&](auto& part) {
+      if constexpr (detail::HasBind<std::remove_reference_t<decltype(part)>>::value) part.bind(params);
+    });
+  }
+  /// A step has been made.
+  void commit() {
+    for_each_part([](auto& part) {
+      if constexpr (detail::HasCommit<std::remove_reference_t<decltype(part)>>::value) part.commit();
+    });
+  }
+  /// Of what they keep.
+  int64_t bytes() const {
+    int64_t sum = 0;
+    GroupSettings same(*this);  // handles of the same tensors
+    same.for_each_part([&](auto& part) {
+      if constexpr (detail::HasBytes<std::remove_reference_t<decltype(part)>>::value) sum += part.bytes();
+    });
+    return sum;
   }
 
   void write(checkpoint::Writer& write, const std::string& prefix) {
@@ -58,6 +88,12 @@ struct GroupSettings {
   }
 
  private:
+  template <class Visitor>
+  void for_each_part(Visitor&& visit) {
+    detail::for_each_link(ascent, visit);
+    visit(descent);
+  }
+
   /// Calls visit(name, type, part) for the options, links and descent that have fields. Options belong to the method:
   /// another one has its own radius.
   template <class Visitor>

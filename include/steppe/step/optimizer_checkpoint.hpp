@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
@@ -23,8 +24,9 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Counters, schedules, the settings of every group (`Group`: GroupSettings), and which parameters are perturbed.
-template <class Group>
+/// Counters, schedules, the policy, the settings of every group (`Group`: GroupSettings), and which parameters are
+/// perturbed.
+template <class Group, class Policy>
 struct OptimizerCheckpoint {
   std::string base;  ///< the base optimizer's type
   int64_t step = 0;
@@ -32,6 +34,9 @@ struct OptimizerCheckpoint {
   int64_t non_finite_clips = 0;
   GradientClipping clipping;
   schedule::Steps steps;
+  int64_t perturbed_steps = 0;
+  int64_t ascents = 1;
+  Policy policy;
   std::vector<Group> groups;
   std::vector<at::Tensor> takes_part;  ///< of each group, a flag for each parameter
 
@@ -44,6 +49,12 @@ struct OptimizerCheckpoint {
     write("non_finite_clips", non_finite_clips);
     write("clipping", clipping);
     write("steps", steps);
+    write("perturbed_steps", perturbed_steps);
+    write("ascents", ascents);
+    if constexpr (checkpoint::HasFields<Policy, checkpoint::Writer>::value) {
+      write("policy/type", checkpoint::name_of<Policy>());
+      write("policy", policy);
+    }
     write("groups", static_cast<int64_t>(groups.size()));
     for (size_t k = 0; k < groups.size(); ++k) {
       groups[k].write(write, prefix_of(k));
@@ -68,12 +79,19 @@ struct OptimizerCheckpoint {
     read("step", step);
     TORCH_CHECK(step >= 0, "steppe: the checkpoint counts ", step, " steps; it is damaged");
     read("non_finite_steps", non_finite_steps);
-    c10::IValue clips;
-    if (archive.try_read("non_finite_clips", clips)) {  // older ones know no clipping
-      read("non_finite_clips", non_finite_clips);
-      read("clipping", clipping);
-    }
+    read("non_finite_clips", non_finite_clips);
+    read("clipping", clipping);
     read("steps", steps);
+    read("perturbed_steps", perturbed_steps);
+    read("ascents", ascents);
+    TORCH_CHECK(perturbed_steps >= 0 && perturbed_steps <= step && ascents >= 1, "steppe: the checkpoint counts ",
+                perturbed_steps, " perturbed steps of ", step, " and has ", ascents, " ascents; it is damaged");
+    if constexpr (checkpoint::HasFields<Policy, checkpoint::Writer>::value) {
+      c10::IValue written;  // another policy's stays as it is
+      if (archive.try_read("policy/type", written) && written.isString() &&
+          written.toStringRef() == checkpoint::name_of<Policy>())
+        read("policy", policy);
+    }
     for (size_t k = 0; k < groups.size(); ++k) {
       groups[k].read(archive, prefix_of(k));
       groups[k].validate();
@@ -90,7 +108,7 @@ struct OptimizerCheckpoint {
   }
 
  private:
-  static constexpr int64_t kFormat = 1;
+  static constexpr int64_t kFormat = 2;
   static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
 };
 

@@ -123,6 +123,23 @@ class ProgramsGradients {
   std::unordered_map<const c10::TensorImpl*, at::Tensor> held_;
 };
 
+/// While it lives the parameters have no gradients; afterwards the ones that they had.
+class GradientsAside {
+ public:
+  explicit GradientsAside(std::vector<at::Tensor> params) : params_(std::move(params)) {
+    for (const at::Tensor& param : params_) kept_.push_back(std::exchange(param.mutable_grad(), at::Tensor()));
+  }
+  ~GradientsAside() {
+    for (size_t i = 0; i < params_.size(); ++i) params_[i].mutable_grad() = std::move(kept_[i]);
+  }
+  GradientsAside(const GradientsAside&) = delete;
+  GradientsAside& operator=(const GradientsAside&) = delete;
+
+ private:
+  const std::vector<at::Tensor> params_;
+  std::vector<at::Tensor> kept_;
+};
+
 /// Keeps pass 2 from the gradients of parameters that are not the optimizer's: at the end of its scope they are those
 /// of pass 1, which are the ones that another optimizer would have got without a second pass.
 class OthersGradients {

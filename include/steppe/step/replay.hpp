@@ -412,23 +412,6 @@ class Replay {
     return gradients;
   }
 
-  /// While it lives the parameters have no gradients; afterwards the ones that they had.
-  class GradientsAside {
-   public:
-    explicit GradientsAside(const std::vector<at::Tensor>& params) : params_(params) {
-      for (const at::Tensor& param : params_) kept_.push_back(std::exchange(param.mutable_grad(), at::Tensor()));
-    }
-    ~GradientsAside() {
-      for (size_t i = 0; i < params_.size(); ++i) params_[i].mutable_grad() = std::move(kept_[i]);
-    }
-    GradientsAside(const GradientsAside&) = delete;
-    GradientsAside& operator=(const GradientsAside&) = delete;
-
-   private:
-    const std::vector<at::Tensor>& params_;
-    std::vector<at::Tensor> kept_;
-  };
-
   const Recording* recording_;
   const Participant* participant_;
   std::unordered_map<const Record*, Need> needed_;

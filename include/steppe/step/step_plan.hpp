@@ -7,9 +7,11 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
+#include <steppe/descent/step_gradients.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/step/programs_gradients.hpp>
@@ -33,10 +35,31 @@ struct GroupPlan {
   bool needs_first_gradient = false;
 };
 
-/// What one step does.
+/// What one step does. Methods are made of these few parts:
+///
+/// - when: `perturb`, known before pass 1, and `decides`, asked after it;
+/// - where to: each group's direction, from the gradient of pass 1 or from a source that is known before it;
+/// - along what: each group's descent, or one over all groups.
+///
+/// What a method keeps from step to step is its own; the optimizer tells it when a step has been made.
 struct StepPlan {
   std::vector<GroupPlan> groups;
   bool perturb = true;  ///< false: one pass, as the base optimizer would
+  int64_t step = 0;
+  /// Whether this step is perturbed, given |g|^2 over all gradients of pass 1; empty: it is.
+  std::function<bool(double squared_norm)> decides;
+  /// Makes the final gradients of all groups together, in the place of the groups' own descents.
+  std::function<void(std::vector<descent::GroupGradients>&, const descent::StepGradients&)> descent;
+  bool needs_first_squares = false;  ///< by that descent
+  /// Gradients of the only pass of a step whose direction was known before it, before hooks and clipping, by group.
+  std::function<void(const std::vector<std::vector<at::Tensor>>&)> learns;
+  int64_t ascents = 1;  ///< of rho / ascents each
+
+  /// The only pass is made at w + e.
+  bool is_ahead() const {
+    return std::any_of(groups.begin(), groups.end(),
+                       [](const GroupPlan& group) { return group.direction.source != nullptr; });
+  }
 
   template <class Visitor>
   void for_each_param(Visitor&& visit) const {
@@ -111,8 +134,10 @@ struct StepPlan {
   }
 
   /// Makes the final gradients of those at w + e and the `first` ones.
-  void descend(const std::vector<std::vector<at::Tensor>>& first, const step::ProgramsGradients& programs) const {
+  void descend(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
+               const step::ProgramsGradients& programs) const {
     const c10::NoGradGuard no_grad;
+    if (descent) return descend_together(first, seen, programs);
     for (size_t k = 0; k < groups.size(); ++k) {
       const GroupPlan& group = groups[k];
       if (!group.descent) continue;
@@ -129,6 +154,22 @@ struct StepPlan {
   }
 
  private:
+  void descend_together(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
+                        const step::ProgramsGradients& programs) const {
+    std::vector<descent::GroupGradients> all(groups.size());
+    for (size_t k = 0; k < groups.size(); ++k)
+      for (size_t i = 0; i < groups[k].params.size(); ++i) {
+        const at::Tensor& param = groups[k].params[i];
+        if (!param.grad().defined()) continue;
+        all[k].params.push_back(param);
+        all[k].final.push_back(param.grad());
+        all[k].first.push_back(first[k][i]);
+      }
+    descent(all, seen);
+    for (const descent::GroupGradients& group : all)
+      for (size_t i = 0; i < group.params.size(); ++i) programs.assign(group.params[i], group.final[i]);
+  }
+
   static std::vector<at::Tensor> gradients_of(const GroupPlan& group, const step::ProgramsGradients& programs) {
     std::vector<at::Tensor> found;
     for (const at::Tensor& param : group.params) found.push_back(programs.kept(param.grad()));

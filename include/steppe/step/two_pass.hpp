@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/descent/step_gradients.hpp>
+#include <steppe/kernels/combination.hpp>
 #include <steppe/parameter_roles.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/report.hpp>
@@ -39,6 +41,15 @@ STEPPE_NAMESPACE_BEGIN
 class TwoPass {
  public:
   using Closure = std::function<at::Tensor()>;
+
+  /// What a step calls. `loss`, where given, computes the loss of the same batch without backward(), for methods that
+  /// look at losses elsewhere; `ascent`, where given, is pass 1 in the closure's place: the perturbation comes from
+  /// another batch.
+  struct Passes {
+    Closure closure;
+    Closure loss;
+    Closure ascent;
+  };
 
   /// The model's buffers are guarded in pass 2, the gradients of its other parameters are those of pass 1, and its
   /// normalization gains are known to AdaptiveScale. Adds to what was attached before.
@@ -83,6 +94,8 @@ class TwoPass {
   void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
   void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
   const Report& report() const { return report_; }
+  /// Of the steps so far, as whoever counts them knows.
+  void note_perturbed_share(double share) { report_.perturbed_share = share; }
   /// Steps whose norm was not finite, so that nothing was perturbed; reading it synchronizes with the device.
   int64_t non_finite_steps() const { return non_finite_steps_.value(); }
   void non_finite_steps(int64_t count) { non_finite_steps_.set(count); }
@@ -96,11 +109,16 @@ class TwoPass {
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
   /// Bytes of it, and of copies of large buffers.
-  int64_t memory_bytes() const { return memory_->bytes() + kept_buffers_.bytes(); }
+  int64_t memory_bytes() const {
+    int64_t sum = memory_->bytes() + kept_buffers_.bytes();
+    for (const auto& memory : more_memory_) sum += memory->bytes();
+    return sum;
+  }
   /// Frees it; the next step makes it anew.
   void release_memory() {
     check_between_steps("release_memory()");
     memory_->release();
+    for (const auto& memory : more_memory_) memory->release();
     kept_buffers_.release();
   }
   /// Between steps: gradients that stand there now are not made by the next pass.
@@ -130,19 +148,22 @@ class TwoPass {
   ///
   /// Returns the loss of pass 1. If the closure or a hook throws, weights and buffers are put back; what pass 1 has
   /// drawn stays drawn.
-  at::Tensor evaluate(const Closure& closure, const StepPlan& plan) {
+  at::Tensor evaluate(const Closure& closure, const StepPlan& plan) { return evaluate({closure, {}, {}}, plan); }
+  at::Tensor evaluate(const Passes& passes, const StepPlan& plan) {
     check_between_steps("step()");
     check_capture(plan);
+    if (plan.is_ahead()) return evaluate_ahead(passes.closure, plan);
+    const Closure& closure = passes.closure;
     const Evaluating here(evaluating_);
     step::BuffersGuard roll_back(buffers(), kept_by(plan));
     std::optional<step::RandomNumbers> numbers;
-    if (perturbs(plan) && replay_rng_) numbers.emplace(plan.devices(), draws_.value_or(true));
+    if (perturbs(plan) && replay_rng_ && !passes.ascent) numbers.emplace(plan.devices(), draws_.value_or(true));
 
     programs_.begin(plan.params());
     programs_.find(plan.params());
     plan.clear_gradients(programs_);
     if (numbers) numbers->begin_first();
-    const at::Tensor loss = with_grad(closure);
+    const at::Tensor loss = with_grad(passes.ascent && perturbs(plan) ? passes.ascent : closure);
     if (numbers) numbers->end_first();
     if (!plan.any_gradient()) {
       TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
@@ -150,13 +171,23 @@ class TwoPass {
     // A closure may return one tensor of its own from both passes.
     const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
     bool overwritten = false;
-    finish_step(plan, clean, [&] {
+    const auto again = [&](const Closure& pass) {
       if (numbers) numbers->begin_second();
-      const at::Tensor second = with_grad(closure);
+      const at::Tensor second = with_grad(pass);
       if (numbers) numbers->end_second();
-      overwritten = loss.defined() && second.defined() && second.is_alias_of(loss);
+      overwritten = overwritten || (loss.defined() && second.defined() && second.is_alias_of(loss));
       return second;
-    });
+    };
+    finish_step(
+        plan, clean, [&] { return again(closure); },
+        [&] {
+          if (!passes.loss) return again(closure);
+          const c10::NoGradGuard no_grad;
+          return again([&] {
+            const c10::AutoGradMode disabled(false);
+            return passes.loss();
+          });
+        });
     if (numbers) draws_ = draws_.value_or(false) || numbers->drew();
     roll_back.dismiss();
     return overwritten ? clean : loss;
@@ -166,9 +197,14 @@ class TwoPass {
   /// known, and `second_pass` adds the gradients at w + e.
   void evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan) {
     check_between_steps("step()");
+    TORCH_CHECK(
+        !plan.is_ahead(),
+        "steppe: this method moves the weights before its only pass, which a loop without a closure has made by "
+        "the time of step(); use step(closure), or call ascend() before the forward pass and descend() after "
+        "backward()");
     const Evaluating here(evaluating_);
     step::BuffersGuard roll_back(buffers(), kept_by(plan));
-    finish_step(plan, loss, second_pass);
+    finish_step(plan, loss, second_pass, second_pass);
     roll_back.dismiss();
   }
 
@@ -183,27 +219,33 @@ class TwoPass {
   }
 
   /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
+  /// Where the direction is known before pass 1, it comes before that, and the pass that follows is the only one: true.
   bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
     TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
     check_between_steps("ascend()");
     check_capture(plan, /*draws_again=*/remembered_ != nullptr);
     std::unique_ptr<step::RandomNumbers> remembered = std::move(remembered_);
     if (remembered) remembered->end_first();
+    TORCH_CHECK(plan.ascents == 1, "steppe: ascend() makes one ascent, but ascents(", plan.ascents,
+                ") was asked for; use step(closure)");
     auto pending = std::make_unique<Pending>();
     programs_.find(plan.params());
-    plan.run(after_pass_one_, programs_);
-    report_ = Report();
-    note_loss(loss);
+    const bool ahead = plan.is_ahead();
+    if (!ahead) plan.run(after_pass_one_, programs_);
+    begin_report();
+    if (!ahead) note_loss(loss);
     pending->gradients = plan.gradients(programs_);
     pending->first = pending->gradients;
+    pending->ahead = ahead;
+    plan.perturb = plan.perturb && (ahead || is_decided(plan, pending->first_squares));
     const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
     if (plan.perturb && moves(groups)) {
-      pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers(), kept_by(plan));
-      pending->others = std::make_unique<step::OthersGradients>(others_than(plan));
+      if (!ahead) pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers(), kept_by(plan));
+      if (!ahead) pending->others = std::make_unique<step::OthersGradients>(others_than(plan));
       pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
       note_ascent(pending->perturbation->result(), groups);
-      pending->numbers = std::move(remembered);
-      pending->statistics.emplace(*this);
+      if (!ahead) pending->numbers = std::move(remembered);
+      if (!ahead) pending->statistics.emplace(*this);
       if (pending->numbers) pending->numbers->begin_second();
     }
     plan.for_each_param([&](const at::Tensor& param) {
@@ -216,7 +258,7 @@ class TwoPass {
     plan.for_each_param([&](const at::Tensor& param) { pending->cleared.push_back(step::GradientNote::of(param)); });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
-    return report_.perturbed;
+    return ahead || report_.perturbed;
   }
 
   bool ascended() const { return pending_ != nullptr; }
@@ -238,19 +280,22 @@ class TwoPass {
     TORCH_CHECK(same,
                 "steppe: the optimizer's parameters changed between ascend() and descend(); "
                 "call cancel() and start the step again");
-    TORCH_CHECK(!report_.perturbed || has_new_gradients(*pending_),
+    TORCH_CHECK(!(report_.perturbed || pending_->ahead) || has_new_gradients(*pending_),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
     if (report_.perturbed) note_perturbed_loss(perturbed_loss);
     const std::unique_ptr<Pending> pending = std::move(pending_);
     if (pending->perturbation) pending->perturbation->restore();
+    if (pending->ahead) return finish_ahead(pending->plan);
     if (pending->after_pass_one) pending->after_pass_one->restore();
     if (pending->numbers) pending->numbers->end_second();
     pending->statistics.reset();
     // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
     if (!report_.perturbed && !has_new_gradients(*pending)) pending->plan.put_back(pending->gradients, programs_);
     pending->others.reset();
-    finish(pending->plan, pending->first);
+    descent::StepGradients seen = seen_of(pending->plan);
+    seen.first_squares = pending->first_squares;
+    finish(pending->plan, pending->first, seen);
   }
 
   /// Gives up a two-phase step: the weights and the gradients of pass 1 are put back.
@@ -289,6 +334,8 @@ class TwoPass {
   /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
   struct Pending {
     StepPlan plan;
+    bool ahead = false;  ///< the pass that is to come is the only one
+    at::Tensor first_squares;
     std::vector<std::vector<at::Tensor>> first, gradients;
     std::vector<step::GradientNote> cleared;
     std::unique_ptr<step::OthersGradients> others;
@@ -341,27 +388,130 @@ class TwoPass {
     return closure();
   }
 
-  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part.
-  template <class SecondPass>
-  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass) {
+  /// A step whose direction is known before its only pass.
+  at::Tensor evaluate_ahead(const Closure& closure, const StepPlan& plan) {
+    const Evaluating here(evaluating_);
+    step::BuffersGuard roll_back(buffers(), kept_by(plan));
+    programs_.begin(plan.params());
+    programs_.find(plan.params());
+    begin_report();
+    at::Tensor loss;
+    {
+      const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
+      std::optional<Perturbation> perturbation;
+      if (plan.perturb && moves(groups)) {
+        perturbation.emplace(groups, memory_);
+        note_ascent(perturbation->result(), groups);
+      }
+      plan.clear_gradients(programs_);
+      loss = with_grad(closure);
+      if (perturbation) perturbation->restore();
+    }
+    if (report_.perturbed)
+      note_perturbed_loss(loss);
+    else
+      note_loss(loss);
+    finish_ahead(plan);
+    roll_back.dismiss();
+    return loss;
+  }
+
+  void finish_ahead(const StepPlan& plan) {
+    plan.run(after_pass_one_, programs_);
+    if (plan.learns) plan.learns(plan.gradients(programs_));
+    finish(plan, plan.first_gradients(programs_), seen_of(plan));
+  }
+
+  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part. `loss_again`:
+  /// computes the loss at the weights as they are.
+  template <class SecondPass, class LossAgain>
+  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass, LossAgain&& loss_again) {
     programs_.find(plan.params());
     plan.run(after_pass_one_, programs_);
-    report_ = Report();
+    begin_report();
     note_loss(loss);
-    std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/false);
+    at::Tensor first_squares;
+    const bool perturb = plan.perturb && is_decided(plan, first_squares);
+    std::vector<AscentGroup> groups;
+    if (perturb) groups = ascent_groups(plan, /*keeps_gradients=*/false);
     const std::vector<std::vector<at::Tensor>> first = plan.first_gradients(programs_);
-    if (plan.perturb && moves(groups)) {
+    if (moves(groups)) {
       const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
       const step::OthersGradients others(others_than(plan));
-      Perturbation perturbation(groups, memory_);
-      note_ascent(perturbation.result(), groups);
-      groups.clear();
-      plan.clear_gradients(programs_);
-      const OthersStatistics statistics(*this);
-      note_perturbed_loss(second_pass());
-      perturbation.restore();
+      std::vector<std::unique_ptr<Perturbation>> ascents;  // each from where the one before has led
+      for (int64_t k = 1; k <= plan.ascents; ++k) {
+        ascents.push_back(std::make_unique<Perturbation>(groups, memory_of_ascent(k)));
+        if (k == 1) note_ascent(ascents.back()->result(), groups);
+        groups.clear();
+        plan.clear_gradients(programs_);
+        const OthersStatistics statistics(*this);
+        const at::Tensor perturbed_loss = second_pass();
+        if (k == plan.ascents)
+          note_perturbed_loss(perturbed_loss);
+        else
+          groups = ascent_groups(plan, /*keeps_gradients=*/false);
+      }
+      for (; !ascents.empty(); ascents.pop_back()) ascents.back()->restore();
     }
-    finish(plan, first);
+    descent::StepGradients seen = seen_of(plan);
+    seen.first_squares = first_squares;
+    seen.loss_at = [&](const std::vector<std::vector<at::Tensor>>& v, double radius) {
+      return loss_at(plan, v, radius, loss_again);
+    };
+    finish(plan, first, seen);
+  }
+
+  descent::StepGradients seen_of(const StepPlan& plan) const {
+    descent::StepGradients seen;
+    seen.perturbed = report_.perturbed;
+    seen.step = plan.step;
+    return seen;
+  }
+
+  /// Takes |g|^2 where somebody wants it.
+  static bool is_decided(const StepPlan& plan, at::Tensor& first_squares) {
+    if (!plan.decides && !plan.needs_first_squares) return true;
+    std::vector<at::Tensor> gradients;
+    plan.for_each_param([&](const at::Tensor& param) { gradients.push_back(param.grad()); });
+    first_squares = kernels::squares(gradients);
+    return !plan.decides || !plan.any_gradient() || plan.decides(first_squares.item<double>());
+  }
+
+  /// The loss at w + radius * v / |v|, for what asks for it between the passes and the base's step. Leaves gradients,
+  /// buffers and statistics as they are.
+  template <class LossAgain>
+  double loss_at(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& v, double radius,
+                 LossAgain&& loss_again) {
+    const step::BuffersGuard as_they_are(buffers(), kept_by(plan));
+    const step::OthersGradients others(others_than(plan));
+    std::vector<AscentGroup> groups;
+    for (size_t k = 0; k < plan.groups.size(); ++k) {
+      AscentGroup& group = groups.emplace_back();
+      group.rho = radius;
+      group.placement = plan.groups[k].placement;
+      group.fused = plan.groups[k].fused;
+      for (const at::Tensor& param : plan.groups[k].params)
+        if (param.grad().defined()) group.params.push_back(param);
+      group.gradients = v[k];
+    }
+    const step::GradientsAside own(plan.params());
+    const Perturbation there(groups, memory_);
+    const OthersStatistics statistics(*this);
+    return loss_again().template item<double>();
+  }
+
+  /// Nested ascents need memory each.
+  std::shared_ptr<PerturbationMemory> memory_of_ascent(int64_t k) {
+    if (k == 1) return memory_;
+    while (static_cast<int64_t>(more_memory_.size()) < k - 1)
+      more_memory_.push_back(std::make_shared<PerturbationMemory>());
+    return more_memory_[static_cast<size_t>(k) - 2];
+  }
+
+  void begin_report() {
+    Report next;
+    next.perturbed_share = report_.perturbed_share;
+    report_ = std::move(next);
   }
 
   std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
@@ -370,12 +520,17 @@ class TwoPass {
     for (const GroupPlan& group : plan.groups) {
       AscentGroup& out = groups.emplace_back();
       out.direction = group.direction;
-      out.rho = group.rho;
+      out.rho = group.rho / static_cast<double>(plan.ascents);
       out.in_norm = group.in_norm;
       out.fused = group.fused;
       out.placement = group.placement;
       for (const at::Tensor& param : group.params) {
-        if (!takes_part(param) || !param.grad().defined()) continue;
+        if (!takes_part(param)) continue;
+        if (group.direction.source) {
+          append_known(out, param, group.direction.source(param));
+          continue;
+        }
+        if (!param.grad().defined()) continue;
         // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
         out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
         out.params.push_back(param);
@@ -384,6 +539,15 @@ class TwoPass {
       }
     }
     return groups;
+  }
+
+  /// A direction that is known before pass 1; none yet: the weight stays where it is.
+  void append_known(AscentGroup& group, const at::Tensor& param, const at::Tensor& direction) const {
+    if (!direction.defined()) return;
+    group.spare.push_back(false);
+    group.params.push_back(param);
+    group.gradients.push_back(direction);
+    group.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
   }
 
   /// The attached model's parameters that are not the plan's.
@@ -412,8 +576,9 @@ class TwoPass {
   }
 
   /// The descent's part, the last hook and the clipping; the weights are w again.
-  void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first) {
-    plan.descend(first, programs_);
+  void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first,
+              const descent::StepGradients& seen) {
+    plan.descend(first, seen, programs_);
     plan.run(before_descent_, programs_);
     if (clipping_.on())
       plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); },
@@ -427,9 +592,10 @@ class TwoPass {
   }
 
   void note_perturbed_loss(const at::Tensor& loss) {
-    if (!report_.loss.defined() || !loss.defined() || loss.numel() != 1) return;
+    if (!loss.defined() || loss.numel() != 1) return;
     const c10::NoGradGuard no_grad;
-    report_.sharpness = loss.detach() - report_.loss;
+    report_.perturbed_loss = loss.detach();
+    if (report_.loss.defined()) report_.sharpness = report_.perturbed_loss - report_.loss;
   }
 
   void note_ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
@@ -459,6 +625,7 @@ class TwoPass {
   std::optional<bool> draws_;  ///< a closure of a step has drawn random numbers, if there was a step
   GradientHook after_pass_one_, before_descent_;
   std::shared_ptr<PerturbationMemory> memory_ = std::make_shared<PerturbationMemory>();
+  std::vector<std::shared_ptr<PerturbationMemory>> more_memory_;
   std::unique_ptr<step::RandomNumbers> remembered_;
   std::unique_ptr<Pending> pending_;
   Report report_;

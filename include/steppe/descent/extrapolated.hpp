@@ -1,0 +1,149 @@
+// A direction between, or beyond, the ascent and the second gradient.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <steppe/descent/step_gradients.hpp>
+#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/exact.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace descent {
+
+/// XSAM (arXiv 2603.10048): descends along
+///
+///     |g+| v(a),  v(a) = (sin((1 - a) psi) v0 + sin(a psi) v1) / sin psi,  v0 = g / |g|,  v1 = g+ / |g+|,
+///     psi = arccos <v0, v1>
+///
+/// over all parameter groups; where sin psi < 1e-8, along |g+| (v0 + v1) / 2. a is the one of {0, .1, ..., 2} with the
+/// highest loss of the batch at w + rho_max v(a), the smallest among equals: the step leads away from the worst point
+/// that is near. It is searched in the first perturbed step and then every `interval` steps (an epoch, in the paper),
+/// by 21 losses: hand step() a closure that computes the loss alone as its second argument, or each costs a whole pass.
+///
+/// Two gradients a step; memory: the first gradients during pass 2, the perturbed weights, and one more copy of the
+/// weights while it searches. a belongs to checkpoints. v0 is the ascent's direction: e is made of the raw gradient.
+///
+///     steppe::XSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
+///     sam.descent().interval(batches);
+///     sam.step(closure, [&] { return criterion(model->forward(x), y); });
+class Extrapolated {
+ public:
+  static constexpr bool needs_first_gradient = true;
+  static constexpr bool needs_raw_ascent = true;
+  static constexpr bool keeps_state = true;
+
+  TORCH_ARG(double, rho_max) = 0.30;
+  /// Steps between two searches; 0: one search, at the start.
+  TORCH_ARG(int64_t, interval) = 400;
+
+ public:
+  double default_rho() const { return 0.15; }
+
+  /// This a, and no search.
+  Extrapolated& fixed(double a) {
+    TORCH_CHECK(std::isfinite(a), "steppe: XSAM's a must be finite, got ", a);
+    a_ = a;
+    is_fixed_ = true;
+    return *this;
+  }
+  /// What was found last, or fixed.
+  double a() const { return a_; }
+
+  static void descend(const std::vector<Extrapolated*>& of_groups, std::vector<GroupGradients>& groups,
+                      const StepGradients& step) {
+    for (Extrapolated* own : of_groups) own->next_ = {own->a_, own->age_};
+    if (!step.perturbed || of_groups.empty()) return;
+    const kernels::Products seen = kernels::products(detail::joined(groups, &GroupGradients::first),
+                                                     detail::joined(groups, &GroupGradients::final));
+    const double first = std::sqrt(seen.xx.item<double>()), second = std::sqrt(seen.yy.item<double>());
+    if (!(first > 0.0 && second > 0.0) || !std::isfinite(first) || !std::isfinite(second)) return;
+    const double cosine = (std::max)(-1.0, (std::min)(1.0, seen.xy.item<double>() / first / second));
+    const Arc arc{first, second, std::acos(cosine)};
+    Extrapolated& lead = *of_groups.front();
+    double a = lead.a_;
+    if (lead.is_due(step.step)) {
+      a = lead.search(groups, arc, step);
+      for (Extrapolated* own : of_groups) own->next_ = {a, step.step};
+    }
+    for (size_t k = 0; k < groups.size(); ++k) {
+      const auto [on_first, on_second] = arc.factors(of_groups[k]->is_fixed_ ? of_groups[k]->a_ : a, second);
+      kernels::combine(on_second, groups[k].final, on_first, groups[k].first, groups[k].final);
+    }
+  }
+
+  /// The step will evaluate losses.
+  bool is_due(int64_t step) const { return !is_fixed_ && (age_ < 0 || (interval_ > 0 && step - age_ >= interval_)); }
+
+  void bind(const std::vector<at::Tensor>&) { next_ = {a_, age_}; }
+  void commit() { std::tie(a_, age_) = next_; }
+
+  void validate() const {
+    TORCH_CHECK(std::isfinite(rho_max_) && rho_max_ > 0.0, "steppe: XSAM's rho_max must be finite and over 0, got ",
+                rho_max_);
+    TORCH_CHECK(interval_ >= 0, "steppe: XSAM's interval must be at least 0, got ", interval_);
+  }
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field("rho_max", rho_max_);
+    field("interval", interval_);
+    field("a", a_);
+    field("fixed", is_fixed_);
+    field("searched_at", age_);
+    TORCH_CHECK(std::isfinite(a_), "steppe: the checkpoint has a = ", a_, "; it is damaged");
+  }
+
+ private:
+  /// The two gradients' lengths and the angle between them.
+  struct Arc {
+    double first, second, psi;
+
+    /// Of g and of g+ in length * v(a).
+    std::pair<double, double> factors(double a, double length) const {
+      const double sine = std::sin(psi);
+      if (sine < 1e-8) return {length / (2.0 * first), length / (2.0 * second)};
+      return {length * std::sin((1.0 - a) * psi) / sine / first, length * std::sin(a * psi) / sine / second};
+    }
+  };
+
+  double search(const std::vector<GroupGradients>& groups, const Arc& arc, const StepGradients& step) const {
+    TORCH_CHECK(step.loss_at,
+                "steppe: XSAM searches its direction by losses, which ascend() and descend() cannot compute; use "
+                "step(closure), or descent().fixed(a)");
+    double best = 0.0, highest = -std::numeric_limits<double>::infinity();
+    for (int i = 0; i <= 20; ++i) {
+      const double a = i / 10.0;
+      std::vector<std::vector<at::Tensor>> v(groups.size());
+      for (size_t k = 0; k < groups.size(); ++k) {
+        const auto [on_first, on_second] = arc.factors(a, 1.0);
+        kernels::combine(on_second, groups[k].final, on_first, groups[k].first, v[k]);
+      }
+      const double loss = step.loss_at(v, rho_max_);
+      if (!(loss > highest)) continue;
+      highest = loss;
+      best = a;
+    }
+    return best;
+  }
+
+  double a_ = 1.0;
+  bool is_fixed_ = false;
+  int64_t age_ = -1;  ///< the step of the last search
+  std::pair<double, int64_t> next_{1.0, -1};
+};
+
+}  // namespace descent
+STEPPE_NAMESPACE_END

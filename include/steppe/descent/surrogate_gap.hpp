@@ -1,0 +1,67 @@
+// The surrogate gap made smaller beside the perturbed loss.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+#include <cmath>
+#include <vector>
+
+#include <steppe/descent/step_gradients.hpp>
+#include <steppe/kernels/combination.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace descent {
+
+namespace detail {
+
+/// x / y, and 0 where y is 0.
+inline at::Tensor ratio(const at::Tensor& x, const at::Tensor& y) { return at::where(y > 0, x / y, at::zeros_like(x)); }
+
+}  // namespace detail
+
+/// final = g+ - alpha (g - (<g, g+> / |g+|^2) g+), over all parameter groups (GSAM, arXiv 2203.08065): what is taken
+/// away is the part of g across g+, along which L(w + e) - L(w) falls while L(w + e) stays.
+///
+/// The paper's radius follows the learning rate: Options().rho_schedule(schedule::proportional_to_lr(...)). Two
+/// gradients a step; memory: the first gradients during pass 2, and the perturbed weights.
+///
+///     steppe::GSAM<torch::optim::SGD> gsam(*model, torch::optim::SGDOptions(0.1));
+///     gsam.descent().alpha(0.2);
+class SurrogateGap {
+ public:
+  static constexpr bool needs_first_gradient = true;
+
+  TORCH_ARG(double, alpha) = 0.4;
+
+ public:
+  static void descend(const std::vector<SurrogateGap*>& of_groups, std::vector<GroupGradients>& groups,
+                      const StepGradients& step) {
+    if (!step.perturbed) return;
+    const auto first = detail::joined(groups, &GroupGradients::first);
+    const kernels::Products seen = kernels::products(first, detail::joined(groups, &GroupGradients::final));
+    const at::Tensor along = detail::ratio(seen.xy, seen.yy);
+    for (size_t k = 0; k < groups.size(); ++k) {
+      const double alpha = of_groups[k]->alpha_;
+      kernels::combine(along * alpha + 1.0, groups[k].final, at::full_like(along, -alpha), groups[k].first,
+                       groups[k].final);
+    }
+  }
+
+  void validate() const { TORCH_CHECK(std::isfinite(alpha_), "steppe: GSAM's alpha must be finite, got ", alpha_); }
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field("alpha", alpha_);
+  }
+};
+
+}  // namespace descent
+STEPPE_NAMESPACE_END
