@@ -408,7 +408,8 @@ double combine_run(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int
   const Factors<T> factors{all<T>(a), all<T>(b)};
   Sums<T> squares_of;
   int64_t i = 0;
-  if (sizeof(T) == sizeof(float) && past_cache && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
+  const bool streams = kStreamsWithSums && sizeof(T) == sizeof(float) && past_cache;
+  if (streams && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
     for (; i + kLanes <= n; i += kLanes) {
       const auto at = combined<T, kBoth>(load(x + i), load(y + i), factors);
       stream(out + i, at);

@@ -38,6 +38,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::avx2 {
 
 constexpr int kLanes = 16;
+constexpr bool kStreamsWithSums = true;
 
 struct Floats {
   __m256 a, b;

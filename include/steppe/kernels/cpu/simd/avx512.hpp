@@ -17,6 +17,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::avx512 {
 
 constexpr int kLanes = 16;
+constexpr bool kStreamsWithSums = true;
 
 struct Floats {
   __m512 v;

@@ -23,6 +23,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::portable {
 
 constexpr int kLanes = 16;
+/// A pass that adds up what it writes may stream it.
+constexpr bool kStreamsWithSums = true;
 
 /// All bits of a lane are set where it is chosen.
 struct Mask {
