@@ -20,7 +20,7 @@
 #include <steppe/descent/surrogate_gap.hpp>
 #include <steppe/descent/weighted.hpp>
 #include <steppe/policy/adaptive.hpp>
-#include <steppe/policy/always.hpp>
+#include <steppe/policy/every_step.hpp>
 #include <steppe/policy/tail.hpp>
 #include <steppe/sharpness_aware.hpp>
 #include <steppe/tensorized/deviation_aware_scaling.hpp>

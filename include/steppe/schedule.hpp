@@ -189,7 +189,7 @@ class Steps {
   Steps& last(double share, int64_t total) {
     TORCH_CHECK(share >= 0.0 && share <= 1.0, "steppe: last(share, total) needs a share in [0, 1], got ", share);
     TORCH_CHECK(total >= 1, "steppe: last(share, total) needs the number of steps of the training, got ", total);
-    return from_step(total - static_cast<int64_t>(std::llround(share * static_cast<double>(total))));
+    return from_step(std::llround((1.0 - share) * static_cast<double>(total)));
   }
 
   bool perturbs(int64_t step) const { return step >= from_ && step % every_ == 0; }

@@ -24,7 +24,7 @@
 #include <steppe/direction.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/options.hpp>
-#include <steppe/policy/always.hpp>
+#include <steppe/policy/every_step.hpp>
 #include <steppe/step/base_optimizer.hpp>
 #include <steppe/step/group_settings.hpp>
 #include <steppe/step/model.hpp>
@@ -58,7 +58,7 @@ using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
 /// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
 /// checked before a step changes anything. A group that is added later inherits what the constructor was given.
 template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient,
-          class Policy = policy::Always>
+          class Policy = policy::EveryStep>
 class SharpnessAware : public Base {
   static_assert(
       std::is_base_of_v<torch::optim::Optimizer, Base>,
@@ -546,7 +546,7 @@ class SharpnessAware : public Base {
   void check_capture() {
     TORCH_CHECK(!detail::counts_on_the_host<Base>, "steppe: a step of ", c10::demangle(typeid(Base).name()),
                 " depends on the number of steps, which a CUDA graph would not count; capture one of SGD or RMSprop");
-    if constexpr (!std::is_same_v<Policy, policy::Always>)
+    if constexpr (!std::is_same_v<Policy, policy::EveryStep>)
       TORCH_CHECK(false, "steppe: a step is captured into a CUDA graph, but the policy ",
                   c10::demangle(typeid(Policy).name()), " chooses step by step; capture a method without one");
     TORCH_CHECK(

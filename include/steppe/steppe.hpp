@@ -26,4 +26,5 @@
 #include <steppe/tensorized/tensorized_conv2d.hpp>
 #include <steppe/tensorized/tensorized_linear.hpp>
 #include <steppe/tensorized/tucker.hpp>
+#include <steppe/training/learning_rate.hpp>
 #include <steppe/version.hpp>

@@ -1,4 +1,4 @@
-// One face for every SharpnessAware<Base, Ascent, Descent>, so that one suite tests them all.
+// One face for every SharpnessAware<Base, Ascent, Descent, Policy>, so that one suite tests them all.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -42,12 +42,16 @@ class AnyOptimizer {
 
 using Groups = std::vector<torch::optim::OptimizerParamGroup>;
 
-template <class Base, class Ascent, class Descent>
+template <class Base, class Ascent, class Descent, class Policy>
 class Handle : public AnyOptimizer {
  public:
   template <class BaseOptions>
-  Handle(const Groups& groups, const BaseOptions& base_options, steppe::Options options, Ascent ascent, Descent descent)
-      : optimizer_(groups, base_options, std::move(options), std::move(ascent), std::move(descent)) {}
+  Handle(const Groups& groups, const BaseOptions& base_options, steppe::Options options, Ascent ascent, Descent descent,
+         Policy policy)
+      : optimizer_(groups, base_options, std::move(options), std::move(ascent), std::move(descent)) {
+    optimizer_.policy() = std::move(policy);
+    optimizer_.every(1);  // every step in two passes, whatever the method's own interval
+  }
 
   torch::optim::Optimizer& base() override { return optimizer_; }
   steppe::Options& options(size_t group) override { return optimizer_.options(group); }
@@ -72,13 +76,14 @@ class Handle : public AnyOptimizer {
   int64_t non_finite_steps() const override { return optimizer_.non_finite_steps(); }
 
  private:
-  steppe::SharpnessAware<Base, Ascent, Descent> optimizer_;
+  steppe::SharpnessAware<Base, Ascent, Descent, Policy> optimizer_;
 };
 
 /// A method over a base, ready to be made.
 struct Method {
   std::string name;
   bool changes_descent = false;  ///< the final gradient is not g+ itself
+  bool is_ahead = false;         ///< the only pass of a step is made at w + e
   std::function<std::unique_ptr<AnyOptimizer>(const Groups&)> make;
 };
 

@@ -34,13 +34,14 @@ struct Case {
 
 void PrintTo(const Case& value, std::ostream* out) { *out << value.name(); }
 
-std::vector<Case> all_cases() {
+/// Those of methods whose only pass is made at w + e, or of all others.
+std::vector<Case> all_cases(bool ahead) {
   std::vector<Case> cases;
   for (const BaseUnderTest& base : all_bases())
     for (const Method& method : base.methods)
       for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16}) {
         const bool reduced = dtype == at::kHalf || dtype == at::kBFloat16;
-        if (!reduced || base.reduced_dtypes) cases.push_back({base, method, dtype});
+        if (method.is_ahead == ahead && (!reduced || base.reduced_dtypes)) cases.push_back({base, method, dtype});
       }
   return cases;
 }
@@ -345,9 +346,11 @@ TEST_P(Contract, HooksSeeEveryGradientAndMayReplaceIt) {
   for (const at::Tensor& param : training.net->parameters()) EXPECT_TRUE(param.grad().eq(1).all().item<bool>());
 }
 
+// In the middle of an interval, too: what the plain steps use again is in the file.
 TEST_P(Contract, ACheckpointResumesBitIdentically) {
   Training first(test());
   first.optimizer->rho_schedule(steppe::schedule::linear(0.01, 0.1, 8));
+  first.optimizer->every(2);
   first.steps(3);
   first.optimizer->base().param_groups()[0].options().set_lr(0.004);
   std::stringstream file;
@@ -724,7 +727,155 @@ TEST_P(Contract, WithoutReplayTheSecondPassDrawsItsOwnMasks) {
   EXPECT_TRUE(same_bits(without_closure.net->values(), training.net->values()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, Contract, testing::ValuesIn(all_cases()),
+/// Methods whose only pass is made at w + e. The first steps are at w: there is no momentum and no last gradient yet.
+class AheadContract : public Contract {};
+
+TEST_P(AheadContract, RhoZeroEqualsTheBaseBitForBit) {
+  Training ours(test(), 0.0), by_hand(test(), 0.0);
+  ours.steps(4);
+  const at::Tensor ours_next = next_random_numbers();
+  PlainTraining plain(test());
+  plain.steps(4);
+  EXPECT_TRUE(same_bits(ours.net->values(), plain.net->values()));
+  EXPECT_TRUE(same_bits(ours.net->buffer_values(), plain.net->buffer_values()));
+  EXPECT_TRUE(same_bits(ours_next, next_random_numbers()));
+}
+
+TEST_P(AheadContract, WeightsMoveInTheOnlyPassAndComeBackBitForBit) {
+  Training training(test());
+  std::vector<at::Tensor> before;
+  int passes = 0;
+  training.optimizer->before_descent(
+      [&](std::vector<at::Tensor>&) { EXPECT_TRUE(same_bits(training.net->values(), before)); });
+  for (int step = 0; step < 3; ++step) {
+    before = training.net->values();
+    const at::Tensor loss = training.optimizer->step([&] {
+      ++passes;
+      EXPECT_EQ(same_bits(training.net->values(), before), step == 0);
+      return training.net->closure()();
+    });
+    const steppe::Report& report = training.optimizer->report();
+    EXPECT_EQ(report.perturbed, step > 0);
+    EXPECT_TRUE(same_bits(step > 0 ? report.perturbed_loss : report.loss, loss.detach()));
+    EXPECT_EQ(report.loss.defined(), step == 0);
+  }
+  EXPECT_EQ(passes, 3);
+}
+
+TEST_P(AheadContract, AnExceptionPutsEverythingBackAndIsForgotten) {
+  for (const bool in_hook : {false, true}) {
+    Training training(test()), twin(test());
+    for (Training* each : {&training, &twin}) {
+      torch::manual_seed(11);
+      each->steps(2);
+    }
+    const auto weights = training.net->values();
+    const auto buffers = training.net->buffer_values();
+    bool fails = true;
+    training.optimizer->before_descent([&](std::vector<at::Tensor>&) {
+      if (fails && in_hook) throw ThrownOnPurpose();
+    });
+    EXPECT_THROW(training.optimizer->step([&] {
+      const at::Tensor loss = training.net->closure()();
+      if (!in_hook) throw ThrownOnPurpose();
+      return loss;
+    }),
+                 ThrownOnPurpose);
+    fails = false;
+    EXPECT_TRUE(same_bits(training.net->values(), weights));
+    EXPECT_TRUE(same_bits(training.net->buffer_values(), buffers));
+    EXPECT_EQ(training.optimizer->steps(), 2);
+    for (Training* each : {&training, &twin}) {
+      torch::manual_seed(5);
+      each->steps(2);
+    }
+    EXPECT_TRUE(same_bits(training.net->values(), twin.net->values()));
+  }
+}
+
+TEST_P(AheadContract, ACheckpointResumesBitIdentically) {
+  Training first(test()), second(test());
+  first.optimizer->rho_schedule(steppe::schedule::linear(0.01, 0.1, 8));
+  first.steps(3);
+  std::stringstream file;
+  torch::save(first.optimizer->base(), file);
+  for (size_t i = 0; i < first.net->parameters().size(); ++i) {
+    const torch::NoGradGuard no_grad;
+    second.net->parameters()[i].copy_(first.net->parameters()[i]);
+  }
+  for (size_t i = 0; i < first.net->buffers().size(); ++i) second.net->buffers()[i].copy_(first.net->buffers()[i]);
+  torch::load(second.optimizer->base(), file);
+  for (Training* each : {&first, &second}) {
+    torch::manual_seed(21);
+    each->steps(3);
+  }
+  EXPECT_EQ(second.optimizer->steps(), 6);
+  EXPECT_TRUE(same_bits(first.net->values(), second.net->values()));
+}
+
+TEST_P(AheadContract, APassBetweenAscendAndDescendEqualsTheClosure) {
+  Training with_closure(test()), by_hand(test());
+  with_closure.steps(3);
+  torch::manual_seed(11);
+  for (int i = 0; i < 3; ++i) {
+    if (i == 1) {  // given up, then made
+      const auto weights = by_hand.net->values();
+      EXPECT_TRUE(by_hand.optimizer->ascend());
+      EXPECT_FALSE(same_bits(by_hand.net->values(), weights));
+      by_hand.optimizer->cancel();
+      EXPECT_TRUE(same_bits(by_hand.net->values(), weights));
+    }
+    EXPECT_TRUE(by_hand.optimizer->ascend());
+    by_hand.optimizer->zero_grad();
+    by_hand.net->closure()();
+    by_hand.optimizer->descend();
+  }
+  EXPECT_TRUE(same_bits(with_closure.net->values(), by_hand.net->values()));
+  EXPECT_TRUE(same_bits(with_closure.net->buffer_values(), by_hand.net->buffer_values()));
+}
+
+TEST_P(AheadContract, WithoutAClosureIsAnErrorThatSaysWhatToDo) {
+  Training training(test());
+  const auto weights = training.net->values();
+  training.net->closure()();
+  EXPECT_NE(message_of([&] { training.optimizer->step(); }).find("use step(closure), or call ascend() before the forward"),
+            std::string::npos);
+  EXPECT_TRUE(same_bits(training.net->values(), weights));
+  EXPECT_EQ(training.optimizer->steps(), 0);
+}
+
+TEST_P(AheadContract, ANonFiniteGradientDoesNotPoisonTheSteps) {
+  Training training(test());
+  training.steps(1);
+  const auto before = training.net->values();
+  training.optimizer->before_descent([](std::vector<at::Tensor>& gradients) {
+    for (at::Tensor& gradient : gradients) gradient.nan_to_num_(0, 0, 0);
+  });
+  training.optimizer->step([&] {
+    at::Tensor loss = training.net->loss() * std::numeric_limits<double>::infinity();
+    loss.backward();
+    return loss;
+  });
+  training.steps(2);
+  for (const at::Tensor& value : training.net->values()) EXPECT_TRUE(value.isfinite().all().item<bool>());
+}
+
+TEST_P(AheadContract, StepsThatAreLeftOutAreMadeAtTheWeights) {
+  Training training(test());
+  training.optimizer->every(2);
+  for (int step = 0; step < 4; ++step) {
+    const auto before = training.net->values();
+    training.optimizer->step([&] {
+      EXPECT_EQ(same_bits(training.net->values(), before), step != 2);
+      return training.net->closure()();
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, AheadContract, testing::ValuesIn(all_cases(/*ahead=*/true)),
+                         [](const testing::TestParamInfo<Case>& each) { return each.param.name(); });
+
+INSTANTIATE_TEST_SUITE_P(Every, Contract, testing::ValuesIn(all_cases(/*ahead=*/false)),
                          [](const testing::TestParamInfo<Case>& each) { return each.param.name(); });
 
 }  // namespace

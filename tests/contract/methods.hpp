@@ -24,14 +24,17 @@ class MethodList {
  public:
   explicit MethodList(BaseOptions base_options) : base_options_(std::move(base_options)) {}
 
-  template <class Ascent, class Descent = steppe::descent::PerturbedGradient>
-  MethodList& add(std::string name, Ascent ascent, Descent descent = {}, steppe::Options options = {}) {
+  template <class Ascent, class Descent = steppe::descent::PerturbedGradient, class Policy = steppe::policy::EveryStep>
+  MethodList& add(std::string name, Ascent ascent, Descent descent = {}, steppe::Options options = {},
+                  Policy policy = {}) {
     const BaseOptions base_options = base_options_;
     Method method;
     method.name = std::move(name);
     method.changes_descent = !std::is_same_v<Descent, steppe::descent::PerturbedGradient>;
+    method.is_ahead = steppe::detail::is_ahead_of_pass_one<Ascent>;
     method.make = [=](const Groups& groups) -> std::unique_ptr<AnyOptimizer> {
-      return std::make_unique<Handle<Base, Ascent, Descent>>(groups, base_options, options, ascent, descent);
+      return std::make_unique<Handle<Base, Ascent, Descent, Policy>>(groups, base_options, options, ascent, descent,
+                                                                     policy);
     };
     methods_.push_back(std::move(method));
     return *this;
@@ -43,6 +46,27 @@ class MethodList {
   BaseOptions base_options_;
   std::vector<Method> methods_;
 };
+
+template <class List>
+void add_with_memory(List& list) {
+  namespace ascent = steppe::ascent;
+  namespace descent = steppe::descent;
+  const auto nearly_always = steppe::policy::Adaptive().total(20).c_first(-1e6).c_last(-1e6);
+  list.add("AESAM", ascent::Gradient(), {}, {}, nearly_always);
+  list.add("LookSAM", ascent::Gradient(), descent::Reuse());
+  list.add("LookSAM_ZSharp", ascent::ZScoreFilter(), descent::Reuse().per_tensor(true).measured(true));
+  list.add("AELookSAM", ascent::Gradient(), descent::Reuse(), {}, nearly_always);
+  list.add("FriendlySAM", ascent::Friendly());
+  list.add("Friendly_Centralize", ascent::Chain(ascent::Friendly(), ascent::Centralize()));
+  list.add("VaSSO", ascent::VarianceSuppressed());
+  list.add("SSAM", ascent::FisherMask().interval(2));
+  list.add("WSAM", ascent::Gradient(), descent::Weighted().gamma(0.6));
+  list.add("WSAM_coupled", ascent::Gradient(), descent::Weighted().gamma(0.6).decoupled(false));
+  list.add("XSAM", ascent::Gradient(), descent::Extrapolated().fixed(0.7));
+  list.add("MSAM", ascent::Momentum());
+  list.add("MSAM_ZSharp", ascent::Chain(ascent::Momentum(), ascent::ZScoreFilter()));
+  list.add("S2SAM", ascent::LastGradient());
+}
 
 template <class Base, class BaseOptions>
 std::vector<Method> all_methods(const BaseOptions& base_options) {
@@ -69,6 +93,14 @@ std::vector<Method> all_methods(const BaseOptions& base_options) {
            ascent::Chain(ascent::Centralize(), ascent::ZScoreFilter().percentile(0.75), ascent::AdaptiveScale()));
   list.add("CustomLink", CustomLink());
   list.add("CustomLink_Filter", ascent::Chain(CustomLink(), ascent::ZScoreFilter()));
+  list.add("ZSharp_empty_tail", ascent::ZScoreFilter().empty_tail(steppe::EmptyTail::Whole));
+  list.add("SAM_unified", ascent::Gradient(), {}, Options().radius(steppe::schedule::unified(0.5)));
+  list.add("Tail", ascent::Gradient(), {}, {}, steppe::policy::Tail().total(100).share(1.0).ramp(3));
+  list.add("GSAM", ascent::Gradient(), descent::SurrogateGap());
+  list.add("GSAM_ASAM", ascent::AdaptiveScale(), descent::SurrogateGap());
+  list.add("StableSAM", ascent::Gradient(), descent::Rescaled());
+  // What remembers something from step to step needs one evaluation a step.
+  if constexpr (steppe::detail::StepsWithoutClosure<Base>::value) add_with_memory(list);
   return list.take();
 }
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/descent/surrogate_gap.hpp>
 #include <steppe/kernels/combination.hpp>
 #include <steppe/version.hpp>
 

@@ -15,7 +15,6 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/descent/surrogate_gap.hpp>
 #include <steppe/kernels/combination.hpp>
 #include <steppe/per_parameter.hpp>
 #include <steppe/version.hpp>

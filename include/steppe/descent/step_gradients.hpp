@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cstdint>
 #include <functional>
@@ -36,6 +39,9 @@ struct StepGradients {
 };
 
 namespace detail {
+
+/// x / y, and 0 where y is 0.
+inline at::Tensor ratio(const at::Tensor& x, const at::Tensor& y) { return at::where(y > 0, x / y, at::zeros_like(x)); }
 
 /// One list of all groups' gradients.
 inline std::vector<at::Tensor> joined(const std::vector<GroupGradients>& groups,

@@ -5,8 +5,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
@@ -19,13 +17,6 @@
 
 STEPPE_NAMESPACE_BEGIN
 namespace descent {
-
-namespace detail {
-
-/// x / y, and 0 where y is 0.
-inline at::Tensor ratio(const at::Tensor& x, const at::Tensor& y) { return at::where(y > 0, x / y, at::zeros_like(x)); }
-
-}  // namespace detail
 
 /// final = g+ - alpha (g - (<g, g+> / |g+|^2) g+), over all parameter groups (GSAM, arXiv 2203.08065): what is taken
 /// away is the part of g across g+, along which L(w + e) - L(w) falls while L(w + e) stays.

@@ -21,8 +21,7 @@ namespace policy {
 ///
 /// c moves linearly from c_first to c_last over `total` steps and stays there: with 1 and -1 few of the first and most
 /// of the last steps are perturbed. mu starts at 0, var at e^-10 or at the first s. Cost: 1 + share gradients a step,
-/// one read of the gradients, and the wait for their norm. A norm that is not finite makes a plain step and is not
-/// averaged.
+/// one read of the gradients, and the wait for their norm.
 class Adaptive {
  public:
   /// The number of steps of the training.
@@ -36,7 +35,6 @@ class Adaptive {
 
  public:
   bool decides(int64_t step, double squared_norm) {
-    if (!std::isfinite(squared_norm)) return false;
     Seen next = seen_;
     if (!next.any) next.variance = start_at_first_ ? squared_norm : std::exp(-10.0);
     next.any = true;

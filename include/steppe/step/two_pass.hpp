@@ -8,6 +8,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -469,12 +470,16 @@ class TwoPass {
   }
 
   /// Takes |g|^2 where somebody wants it.
-  static bool is_decided(const StepPlan& plan, at::Tensor& first_squares) {
+  bool is_decided(const StepPlan& plan, at::Tensor& first_squares) {
     if (!plan.decides && !plan.needs_first_squares) return true;
     std::vector<at::Tensor> gradients;
     plan.for_each_param([&](const at::Tensor& param) { gradients.push_back(param.grad()); });
     first_squares = kernels::squares(gradients);
-    return !plan.decides || !plan.any_gradient() || plan.decides(first_squares.item<double>());
+    if (!plan.decides || !plan.any_gradient()) return true;
+    const auto squared_norm = first_squares.item<double>();
+    if (std::isfinite(squared_norm)) return plan.decides(squared_norm);
+    non_finite_steps_.add(first_squares.isfinite().logical_not());
+    return false;
   }
 
   /// The loss at w + radius * v / |v|, for what asks for it between the passes and the base's step. Leaves gradients,

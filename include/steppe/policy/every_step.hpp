@@ -16,13 +16,14 @@ namespace policy {
 ///
 /// - `bool perturbs(int64_t step) const`: asked before pass 1;
 /// - `double radius(int64_t step) const`: what rho is multiplied by;
-/// - `bool decides(int64_t step, double squared_norm)`: asked after pass 1, with |g|^2 over all groups;
+/// - `bool decides(int64_t step, double squared_norm)`: asked after pass 1, with |g|^2 over all groups; where that is
+///   not finite the step is plain, and it is not asked;
 /// - `begin()` and `commit()`: a step begins; it has been made, and what decides() has learned counts from now on;
 /// - `bool varies(int64_t step) const`: steps from this one on may differ;
 /// - `validate()`, `fields()`: as a link's.
 ///
 /// every(k), from_step(n) and last(share, total) of the optimizer hold beside it.
-class Always {};
+class EveryStep {};
 
 }  // namespace policy
 

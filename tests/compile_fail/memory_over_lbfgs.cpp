@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+// expect: steppe: this method remembers something from step to step
+#include <steppe/optimizers.hpp>
+#include <torch/optim/lbfgs.h>
+#include <torch/optim/sgd.h>
+
+#ifdef MISUSE
+using Misused = steppe::LookSAM<torch::optim::LBFGS>;
+#else
+using Misused = steppe::LookSAM<torch::optim::SGD>;
+#endif
+const auto size = sizeof(Misused);
