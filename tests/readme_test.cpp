@@ -46,6 +46,15 @@ TEST_F(Readme, CompositionsStep) {
   EXPECT_EQ(passes, 4);
 }
 
+TEST_F(Readme, MethodsNearTheBasesCostMakeOnePass) {
+#include "readme/near_the_base.inc"
+  EXPECT_EQ(passes, 3);
+  EXPECT_EQ(msam.steps(), 2);
+  EXPECT_TRUE(msam.report().perturbed);
+  EXPECT_NEAR(tail.param_groups()[0].options().get_lr(), 0.1 * 2 / 50, 1e-15);
+  EXPECT_EQ(tail.policy().first_step(), 700);
+}
+
 TEST_F(Readme, OptionsReachTheirGroups) {
   const std::vector<at::Tensor> parameters = model->parameters();
   const std::vector<at::Tensor> weights(parameters.begin(), parameters.begin() + 2), others(parameters.begin() + 2, parameters.end());
