@@ -1,4 +1,5 @@
-// Whole training steps: how much of one is neither the model's passes nor the base optimizer's step.
+// Whole training steps: how much of one is neither the model's passes nor the base optimizer's step, and what a step of
+// each method costs over the base's.
 // SPDX-License-Identifier: MIT
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/randint.h>
@@ -6,6 +7,7 @@
 #include <torch/optim/sgd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -67,6 +69,23 @@ class Trainee {
         optimizer_(make(model_)) {}
 
   static SGDOptions options() { return SGDOptions(0.01).momentum(0.9); }
+
+  /// Seconds of a whole step of the base.
+  double base_step() {
+    const double before = seconds_now();
+    pass();
+    base_.step();
+    return seconds_now() - before;
+  }
+
+  /// Mean seconds of the optimizer's steps over one cycle of its plain and perturbed ones.
+  double mean_of_cycle(int64_t steps) {
+    const double before = seconds_now();
+    for (int64_t i = 0; i < steps; ++i) optimizer_->step([&] { return pass(); });
+    return (seconds_now() - before) / static_cast<double>(steps);
+  }
+
+  torch::optim::Optimizer& optimizer() { return *optimizer_; }
 
   Step step() {
     Step step{};
@@ -202,7 +221,69 @@ void run(const std::string& model, int64_t batch, const RoundLimits& limits) {
   print(model, all);
 }
 
-void run(const Settings& settings, const std::vector<std::string>& models, int64_t batch) {
+/// A method near the base's cost, or with two passes: the ratio of its step to the base's.
+struct Member {
+  std::string name;
+  double target;      ///< of the ratio; 0: none is set
+  int64_t cycle = 1;  ///< steps after which plain and perturbed ones begin again
+  Trainee::MakeOptimizer make;
+  std::function<void(torch::optim::Optimizer&)> before_cycle = [](torch::optim::Optimizer&) {};
+};
+
+/// The tail as the last three of the next ten steps.
+void begin_tail(torch::optim::Optimizer& optimizer) {
+  auto& tail = static_cast<steppe::Tail<SGD>&>(optimizer);
+  const int64_t total = tail.steps() + 10;
+  tail.policy().total(total).share(3.0 / static_cast<double>(total));
+}
+
+std::vector<Member> family() {
+  const auto every_10 = [](cifar::ResNet& model) {
+    auto sam = std::make_unique<steppe::SAM<SGD>>(*model, Trainee::options());
+    sam->every(10);
+    return sam;
+  };
+  return {{"msam", 1.02, 1, over_sgd<steppe::MSAM<SGD>>},
+          {"s2sam", 0.0, 1, over_sgd<steppe::S2SAM<SGD>>},
+          {"sam_every_10", 0.0, 10, every_10},
+          {"looksam_5", 1.25, 5, over_sgd<steppe::LookSAM<SGD>>},
+          {"tail_0.3", 1.32, 10, over_sgd<steppe::Tail<SGD>>, begin_tail},
+          {"sam", 0.0, 1, over_sgd<steppe::SAM<SGD>>},
+          {"friendly", 0.0, 1, over_sgd<steppe::FriendlySAM<SGD>>},
+          {"vasso", 0.0, 1, over_sgd<steppe::VaSSO<SGD>>},
+          {"gsam", 0.0, 1, over_sgd<steppe::GSAM<SGD>>},
+          {"wsam", 0.0, 1, over_sgd<steppe::WSAM<SGD>>},
+          {"stablesam", 0.0, 1, over_sgd<steppe::StableSAM<SGD>>}};
+}
+
+/// Each round times a step of the base just before the method's cycle, over the same model and batch.
+void compare_family(const std::string& model, int64_t batch_size, const RoundLimits& limits) {
+  const Batch batch = random_batch(batch_size);
+  std::fprintf(stderr, "%s: batches of %d images\n", model.c_str(), static_cast<int>(batch_size));
+  for (const Member& member : family()) {
+    Trainee trainee(model, batch, member.make);
+    const auto cycle = [&] {
+      member.before_cycle(trainee.optimizer());
+      return trainee.mean_of_cycle(member.cycle);
+    };
+    trainee.base_step();
+    cycle();  // memory is made, momentum begins
+    std::vector<double> ratios;
+    for_rounds(1, limits, [&](size_t) {
+      const double base = trainee.base_step();
+      ratios.push_back(cycle() / base);
+    });
+    const Interval ratio = interval_of(ratios);
+    if (model == "resnet18" && member.target > 0.0)
+      std::printf("  %s: %.3f of the base's step, target <= %.2f, %s\n", member.name.c_str(), ratio.median, member.target,
+                  ratio.median <= member.target ? "met" : "missed");
+    std::printf("ratio %s/sgd@%s %.4f %.4f %.4f\n", member.name.c_str(), model.c_str(), ratio.median, ratio.low,
+                ratio.high);
+    std::fflush(stdout);
+  }
+}
+
+void run(const Settings& settings, const std::vector<std::string>& models, int64_t batch, bool of_family) {
   constexpr int kQuickRounds = 3;
   constexpr double kQuickSeconds = 8.0;
   if (settings.quick) std::printf("note             batches of %d: shares are too large\n", static_cast<int>(batch));
@@ -210,7 +291,7 @@ void run(const Settings& settings, const std::vector<std::string>& models, int64
     RoundLimits limits;
     limits.rounds = settings.quick ? std::min(settings.rounds, kQuickRounds) : settings.rounds;
     if (settings.quick) limits.deadline = seconds_now() + kQuickSeconds;
-    run(model, batch, limits);
+    of_family ? compare_family(model, batch, limits) : run(model, batch, limits);
   }
 }
 
@@ -229,11 +310,13 @@ int main(int argc, char** argv) {
   app.add_option("--model", models, "resnet20, resnet18, resnet20-tr, resnet18-tr (default: the first two)")
       ->type_name("NAME ...")
       ->check(CLI::IsMember({"resnet20", "resnet18", "resnet20-tr", "resnet18-tr"}).description(""));
+  bool of_family = false;
+  app.add_flag("--family", of_family, "Instead, what a step of every method costs over the base's");
   CLI11_PARSE(app, argc, argv);
   try {
     if (!prepare(settings)) return 1;
     if (settings.quick && app.count("--batch") == 0) batch = kQuickBatch;
-    run(settings, models, batch);
+    run(settings, models, batch, of_family);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "steppe-benchmark-step: %s\n", error.what());
     return 1;
