@@ -151,7 +151,7 @@ class SharpnessAware : public Base {
   }
   /// Guards these buffers as well.
   void attach(std::vector<at::Tensor> buffers) {
-    two_pass_.attach(std::move(buffers));
+    two_pass_.attach(buffers);
     recorder_.learn(all_params(), two_pass_.buffers());
   }
   /// Those of a torch::jit::Module, or of whatever else has buffers().
@@ -226,14 +226,14 @@ class SharpnessAware : public Base {
   /// Parameters that are neither perturbed nor counted in the norm: sam.exclude(steppe::biases_and_norms(*model)).
   SharpnessAware& exclude(const std::vector<at::Tensor>& params) {
     check_members(params);
-    two_pass_.exclude(params);
+    two_pass_.participation().exclude(params);
     return *this;
   }
   /// Perturbs these parameters only, whatever was excluded before: sam.only(steppe::norms(*model)) is SAM-ON (arXiv
   /// 2306.04226). Parameters that are added later are not perturbed.
   SharpnessAware& only(const std::vector<at::Tensor>& params) {
     check_members(params);
-    two_pass_.only(params);
+    two_pass_.participation().only(params);
     return *this;
   }
 
@@ -281,9 +281,9 @@ class SharpnessAware : public Base {
   /// Steps taken so far; a CUDA graph that repeats a captured one does not count.
   int64_t steps() const { return step_; }
   /// Steps whose gradient norm was not finite, so that nothing was perturbed. Reading it waits for the device.
-  int64_t non_finite_steps() const { return two_pass_.non_finite_steps(); }
+  int64_t non_finite_steps() const { return two_pass_.notes().non_finite_steps().value(); }
   /// Steps that clip_grad_norm() left unclipped because the norm was not finite. Reading it waits for the device.
-  int64_t non_finite_clips() const { return two_pass_.non_finite_clips(); }
+  int64_t non_finite_clips() const { return two_pass_.notes().non_finite_clips().value(); }
   /// Bytes of the buffers that are kept between steps, beside the base optimizer's state.
   int64_t memory_bytes() const {
     int64_t sum = two_pass_.memory_bytes();
@@ -578,7 +578,7 @@ class SharpnessAware : public Base {
     if constexpr (detail::HasCommit<Policy>::value) policy_.commit();
     ++step_;
     if (report().perturbed) ++perturbed_steps_;
-    two_pass_.note_perturbed_share(static_cast<double>(perturbed_steps_) / static_cast<double>(step_));
+    two_pass_.notes().perturbed_share(static_cast<double>(perturbed_steps_) / static_cast<double>(step_));
     if constexpr (detail::HasFirstStep<Policy>::value) tail_watch_.see(step_, policy_.first_step());
   }
 
@@ -586,8 +586,8 @@ class SharpnessAware : public Base {
     OwnCheckpoint own;
     own.base = checkpoint::name_of<Base>();
     own.step = step_;
-    own.non_finite_steps = two_pass_.non_finite_steps();
-    own.non_finite_clips = two_pass_.non_finite_clips();
+    own.non_finite_steps = two_pass_.notes().non_finite_steps().value();
+    own.non_finite_clips = two_pass_.notes().non_finite_clips().value();
     own.clipping = two_pass_.clipping();
     own.steps = steps_;
     own.perturbed_steps = perturbed_steps_;
@@ -597,7 +597,7 @@ class SharpnessAware : public Base {
     for (const auto& group : this->param_groups()) {
       at::Tensor flags = at::empty({static_cast<int64_t>(group.params().size())}, at::TensorOptions().dtype(at::kBool));
       for (size_t i = 0; i < group.params().size(); ++i)
-        flags.data_ptr<bool>()[i] = two_pass_.takes_part(group.params()[i]);
+        flags.data_ptr<bool>()[i] = two_pass_.participation().includes(group.params()[i]);
       own.takes_part.push_back(std::move(flags));
     }
     return own;
@@ -614,10 +614,10 @@ class SharpnessAware : public Base {
     perturbed_steps_ = own.perturbed_steps;
     ascents_ = own.ascents;
     policy_ = own.policy;
-    two_pass_.non_finite_steps(own.non_finite_steps);
-    two_pass_.non_finite_clips(own.non_finite_clips);
+    two_pass_.notes().non_finite_steps().set(own.non_finite_steps);
+    two_pass_.notes().non_finite_clips().set(own.non_finite_clips);
     two_pass_.clipping() = own.clipping;
-    two_pass_.exclude_exactly(left_out);
+    two_pass_.participation().exclude_exactly(left_out);
   }
 
   TwoPass two_pass_;

@@ -21,15 +21,17 @@
 
 namespace fuzz {
 
-/// An optimizer that has made a step, in two groups.
+/// An optimizer that has made a step, in two groups, and keeps whatever a method may keep.
 struct Trained {
+  using Ascent = steppe::ascent::Chain<steppe::ascent::Friendly, steppe::ascent::ZScoreFilter>;
   at::Tensor a = torch::ones({2, 3}, torch::requires_grad()), b = torch::ones({4}, torch::requires_grad());
-  steppe::ZSharp<torch::optim::SGD> optimizer;
+  steppe::SharpnessAware<torch::optim::SGD, Ascent, steppe::descent::Reuse, steppe::policy::Adaptive> optimizer;
 
   Trained()
       : optimizer({torch::optim::OptimizerParamGroup({a}), torch::optim::OptimizerParamGroup({b})},
                   torch::optim::SGDOptions(0.1).momentum(0.9), steppe::Options().rho_schedule(steppe::schedule::linear(0.1, 0.2, 5))) {
     optimizer.clip_grad_norm(2.0).exclude({b}).every(2);
+    optimizer.policy().total(10);
     step();
   }
 

@@ -9,7 +9,7 @@ set(floors
   "steppe/tensorized/deviation_aware_scaling.hpp"
   "steppe/two_pass.hpp"
   "steppe/step/optimizer_checkpoint.hpp"
-  "steppe/step/two_pass.hpp"
+  "steppe/step/(two_pass|step_report).hpp"
   "steppe/shift/.*"
   "steppe/sharpness/.*"
   "steppe/perturbation.hpp"

@@ -30,7 +30,9 @@ class LastGradient {
   /// What the only pass has given.
   void learn(const std::vector<at::Tensor>& params, const std::vector<at::Tensor>& gradients) {
     for (size_t i = 0; i < params.size(); ++i)
-      if (gradients[i].defined()) last_.set(params[i], gradients[i].detach().clone());
+      if (gradients[i].defined())
+        last_.set(params[i],
+                  gradients[i].is_sparse() ? gradients[i].detach().to_dense() : gradients[i].detach().clone());
   }
   static constexpr bool points_against = false;
 

@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,24 +12,21 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
 #include <steppe/kernels/combination.hpp>
-#include <steppe/parameter_roles.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/report.hpp>
+#include <steppe/step/attached.hpp>
 #include <steppe/step/buffers_guard.hpp>
-#include <steppe/step/deferred_count.hpp>
 #include <steppe/step/gradient_clipping.hpp>
-#include <steppe/step/operator_observer.hpp>
 #include <steppe/step/participant.hpp>
 #include <steppe/step/programs_gradients.hpp>
 #include <steppe/step/random_numbers.hpp>
-#include <steppe/step/statistics_guard.hpp>
 #include <steppe/step/step_plan.hpp>
+#include <steppe/step/step_report.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -53,39 +49,15 @@ class TwoPass {
   };
 
   /// The model's buffers are guarded in pass 2, the gradients of its other parameters are those of pass 1, and its
-  /// normalization gains are known to AdaptiveScale. Adds to what was attached before.
-  void attach(const torch::nn::Module& model) {
-    attach(model.buffers());
-    add(model_params_, model.parameters());
-    const ImplSet gains = impls(steppe::norm_gains(model));
-    norm_gains_.insert(gains.begin(), gains.end());
-  }
-  /// These are guarded as well, of a TorchScript module or of no module at all.
-  void attach(const std::vector<at::Tensor>& buffers) {
-    add(buffers_, buffers);
+  /// normalization gains are known to AdaptiveScale; or buffers alone. Adds to what was attached before.
+  template <class ModelOrBuffers>
+  void attach(const ModelOrBuffers& what) {
+    attached_.add(what);
     kept_buffers_.release();
-    attached_ = true;
-    others_statistics_.reset();
   }
-
-  /// Parameters that are neither perturbed nor counted in the norm, beside those excluded before.
-  void exclude(const std::vector<at::Tensor>& params) {
-    for (const at::Tensor& param : params) excluded_.insert(param.unsafeGetTensorImpl());
-  }
-  /// Nothing but these is perturbed, whatever was excluded before; parameters added later are not.
-  void only(const std::vector<at::Tensor>& params) {
-    excluded_.clear();
-    only_ = impls(params);
-  }
-  /// Excludes these and no others, whatever was said before.
-  void exclude_exactly(const std::vector<at::Tensor>& params) {
-    only_.reset();
-    excluded_ = impls(params);
-  }
-  bool takes_part(const at::Tensor& param) const {
-    return excluded_.count(param.unsafeGetTensorImpl()) == 0 &&
-           (!only_ || only_->count(param.unsafeGetTensorImpl()) != 0);
-  }
+  /// Which parameters are perturbed.
+  step::Participation& participation() { return participation_; }
+  const step::Participation& participation() const { return participation_; }
 
   void replay_rng(bool on) {
     replay_rng_ = on;
@@ -94,19 +66,15 @@ class TwoPass {
   bool replays_rng() const { return replay_rng_; }
   void after_pass_one(GradientHook hook) { after_pass_one_ = std::move(hook); }
   void before_descent(GradientHook hook) { before_descent_ = std::move(hook); }
-  const Report& report() const { return report_; }
-  /// Of the steps so far, as whoever counts them knows.
-  void note_perturbed_share(double share) { report_.perturbed_share = share; }
-  /// Steps whose norm was not finite, so that nothing was perturbed; reading it synchronizes with the device.
-  int64_t non_finite_steps() const { return non_finite_steps_.value(); }
-  void non_finite_steps(int64_t count) { non_finite_steps_.set(count); }
-  /// Steps whose final gradients were to be clipped by their norm, and were not, because it was not finite.
-  int64_t non_finite_clips() const { return non_finite_clips_.value(); }
-  void non_finite_clips(int64_t count) { non_finite_clips_.set(count); }
+  const Report& report() const { return report_.seen(); }
+  /// What was noted of the last step, and counts of those whose norms were not finite: before the ascent, so that
+  /// nothing was perturbed, or of final gradients that were to be clipped, and were not.
+  step::StepReport& notes() { return report_; }
+  const step::StepReport& notes() const { return report_; }
   step::GradientClipping& clipping() { return clipping_; }
   const step::GradientClipping& clipping() const { return clipping_; }
   /// All that are guarded.
-  const std::vector<at::Tensor>& buffers() const { return buffers_; }
+  const std::vector<at::Tensor>& buffers() const { return attached_.buffers(); }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
   /// Bytes of it, and of copies of large buffers.
@@ -233,8 +201,8 @@ class TwoPass {
     programs_.find(plan.params());
     const bool ahead = plan.is_ahead();
     if (!ahead) plan.run(after_pass_one_, programs_);
-    begin_report();
-    if (!ahead) note_loss(loss);
+    report_.begin();
+    if (!ahead) report_.loss(loss);
     pending->gradients = plan.gradients(programs_);
     pending->first = pending->gradients;
     pending->ahead = ahead;
@@ -242,11 +210,11 @@ class TwoPass {
     const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
     if (plan.perturb && moves(groups)) {
       if (!ahead) pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers(), kept_by(plan));
-      if (!ahead) pending->others = std::make_unique<step::OthersGradients>(others_than(plan));
+      if (!ahead) pending->others = std::make_unique<step::OthersGradients>(attached_.params_beside(plan.params()));
       pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
-      note_ascent(pending->perturbation->result(), groups);
+      report_.ascent(pending->perturbation->result(), groups);
       if (!ahead) pending->numbers = std::move(remembered);
-      if (!ahead) pending->statistics.emplace(*this);
+      if (!ahead) pending->statistics.emplace(attached_);
       if (pending->numbers) pending->numbers->begin_second();
     }
     plan.for_each_param([&](const at::Tensor& param) {
@@ -259,7 +227,7 @@ class TwoPass {
     plan.for_each_param([&](const at::Tensor& param) { pending->cleared.push_back(step::GradientNote::of(param)); });
     pending->plan = std::move(plan);
     pending_ = std::move(pending);
-    return ahead || report_.perturbed;
+    return ahead || report_.seen().perturbed;
   }
 
   bool ascended() const { return pending_ != nullptr; }
@@ -277,14 +245,14 @@ class TwoPass {
                 "use step(closure)");
     bool same = params_now.size() == pending_->plan.groups.size();
     for (size_t k = 0; same && k < params_now.size(); ++k)
-      same = impls(params_now[k]) == impls(pending_->plan.groups[k].params);
+      same = step::impls(params_now[k]) == step::impls(pending_->plan.groups[k].params);
     TORCH_CHECK(same,
                 "steppe: the optimizer's parameters changed between ascend() and descend(); "
                 "call cancel() and start the step again");
-    TORCH_CHECK(!(report_.perturbed || pending_->ahead) || has_new_gradients(*pending_),
+    TORCH_CHECK(!(report_.seen().perturbed || pending_->ahead) || has_new_gradients(*pending_),
                 "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
                 "ascend(), or call cancel()");
-    if (report_.perturbed) note_perturbed_loss(perturbed_loss);
+    if (report_.seen().perturbed) report_.perturbed_loss(perturbed_loss);
     const std::unique_ptr<Pending> pending = std::move(pending_);
     if (pending->perturbation) pending->perturbation->restore();
     if (pending->ahead) return finish_ahead(pending->plan);
@@ -292,7 +260,8 @@ class TwoPass {
     if (pending->numbers) pending->numbers->end_second();
     pending->statistics.reset();
     // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
-    if (!report_.perturbed && !has_new_gradients(*pending)) pending->plan.put_back(pending->gradients, programs_);
+    if (!report_.seen().perturbed && !has_new_gradients(*pending))
+      pending->plan.put_back(pending->gradients, programs_);
     pending->others.reset();
     descent::StepGradients seen = seen_of(pending->plan);
     seen.first_squares = pending->first_squares;
@@ -308,29 +277,7 @@ class TwoPass {
   }
 
  private:
-  using ImplSet = std::unordered_set<const c10::TensorImpl*>;
-
-  /// While it lives, running statistics of layers that were not attached are kept from the pass. Of those of an
-  /// attached model it is asked once whether there are others: observing costs 0.2 us an operator.
-  class OthersStatistics {
-   public:
-    explicit OthersStatistics(TwoPass& two_pass) : two_pass_(two_pass) {
-      if (!two_pass.others_statistics_.value_or(true)) return;
-      guard_ = std::make_shared<step::StatisticsGuard>(two_pass.buffers_);
-      observation_.emplace(guard_);
-    }
-    ~OthersStatistics() {
-      if (guard_ && two_pass_.attached_)
-        two_pass_.others_statistics_ = two_pass_.others_statistics_.value_or(false) || guard_->saw_any();
-    }
-    OthersStatistics(const OthersStatistics&) = delete;
-    OthersStatistics& operator=(const OthersStatistics&) = delete;
-
-   private:
-    TwoPass& two_pass_;
-    std::shared_ptr<step::StatisticsGuard> guard_;
-    std::optional<step::Observation> observation_;
-  };
+  using OthersStatistics = step::Attached::OthersStatistics;
 
   /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
   struct Pending {
@@ -364,25 +311,13 @@ class TwoPass {
     TORCH_CHECK(!draws_again,
                 "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
                 "before the capture. Dropout then drops other units in pass 2");
-    TORCH_CHECK(!perturbs(plan) || non_finite_steps_.is_on_device(),
+    TORCH_CHECK(!perturbs(plan) || report_.non_finite_steps().is_on_device(),
                 "steppe: a step is captured into a CUDA graph before one has run; run one over the same tensors first");
   }
   void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
 
   /// A CUDA graph copies whenever it is replayed: the host does not see its changes.
   step::KeptBuffers* kept_by(const StepPlan& plan) { return is_captured(plan) ? nullptr : &kept_buffers_; }
-
-  static ImplSet impls(const std::vector<at::Tensor>& params) {
-    ImplSet set;
-    for (const at::Tensor& param : params) set.insert(param.unsafeGetTensorImpl());
-    return set;
-  }
-
-  static void add(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& more) {
-    ImplSet known = impls(all);
-    for (const at::Tensor& tensor : more)
-      if (tensor.defined() && known.insert(tensor.unsafeGetTensorImpl()).second) all.push_back(tensor);
-  }
 
   static at::Tensor with_grad(const Closure& closure) {
     const c10::AutoGradMode enabled(true);
@@ -395,23 +330,23 @@ class TwoPass {
     step::BuffersGuard roll_back(buffers(), kept_by(plan));
     programs_.begin(plan.params());
     programs_.find(plan.params());
-    begin_report();
+    report_.begin();
     at::Tensor loss;
     {
       const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
       std::optional<Perturbation> perturbation;
       if (plan.perturb && moves(groups)) {
         perturbation.emplace(groups, memory_);
-        note_ascent(perturbation->result(), groups);
+        report_.ascent(perturbation->result(), groups);
       }
       plan.clear_gradients(programs_);
       loss = with_grad(closure);
       if (perturbation) perturbation->restore();
     }
-    if (report_.perturbed)
-      note_perturbed_loss(loss);
+    if (report_.seen().perturbed)
+      report_.perturbed_loss(loss);
     else
-      note_loss(loss);
+      report_.loss(loss);
     finish_ahead(plan);
     roll_back.dismiss();
     return loss;
@@ -429,8 +364,8 @@ class TwoPass {
   void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass, LossAgain&& loss_again) {
     programs_.find(plan.params());
     plan.run(after_pass_one_, programs_);
-    begin_report();
-    note_loss(loss);
+    report_.begin();
+    report_.loss(loss);
     at::Tensor first_squares;
     const bool perturb = plan.perturb && is_decided(plan, first_squares);
     std::vector<AscentGroup> groups;
@@ -438,17 +373,17 @@ class TwoPass {
     const std::vector<std::vector<at::Tensor>> first = plan.first_gradients(programs_);
     if (moves(groups)) {
       const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
-      const step::OthersGradients others(others_than(plan));
+      const step::OthersGradients others(attached_.params_beside(plan.params()));
       std::vector<std::unique_ptr<Perturbation>> ascents;  // each from where the one before has led
       for (int64_t k = 1; k <= plan.ascents; ++k) {
         ascents.push_back(std::make_unique<Perturbation>(groups, memory_of_ascent(k)));
-        if (k == 1) note_ascent(ascents.back()->result(), groups);
+        if (k == 1) report_.ascent(ascents.back()->result(), groups);
         groups.clear();
         plan.clear_gradients(programs_);
-        const OthersStatistics statistics(*this);
+        const OthersStatistics statistics(attached_);
         const at::Tensor perturbed_loss = second_pass();
         if (k == plan.ascents)
-          note_perturbed_loss(perturbed_loss);
+          report_.perturbed_loss(perturbed_loss);
         else
           groups = ascent_groups(plan, /*keeps_gradients=*/false);
       }
@@ -464,7 +399,7 @@ class TwoPass {
 
   descent::StepGradients seen_of(const StepPlan& plan) const {
     descent::StepGradients seen;
-    seen.perturbed = report_.perturbed;
+    seen.perturbed = report_.seen().perturbed;
     seen.step = plan.step;
     return seen;
   }
@@ -478,7 +413,7 @@ class TwoPass {
     if (!plan.decides || !plan.any_gradient()) return true;
     const auto squared_norm = first_squares.item<double>();
     if (std::isfinite(squared_norm)) return plan.decides(squared_norm);
-    non_finite_steps_.add(first_squares.isfinite().logical_not());
+    report_.non_finite_steps().add(first_squares.isfinite().logical_not());
     return false;
   }
 
@@ -488,7 +423,7 @@ class TwoPass {
   double loss_at(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& v, double radius,
                  LossAgain&& loss_again) {
     const step::BuffersGuard as_they_are(buffers(), kept_by(plan));
-    const step::OthersGradients others(others_than(plan));
+    const step::OthersGradients others(attached_.params_beside(plan.params()));
     std::vector<AscentGroup> groups;
     for (size_t k = 0; k < plan.groups.size(); ++k) {
       AscentGroup& group = groups.emplace_back();
@@ -501,7 +436,7 @@ class TwoPass {
     }
     const step::GradientsAside own(plan.params());
     const Perturbation there(groups, memory_);
-    const OthersStatistics statistics(*this);
+    const OthersStatistics statistics(attached_);
     return loss_again().template item<double>();
   }
 
@@ -511,12 +446,6 @@ class TwoPass {
     while (static_cast<int64_t>(more_memory_.size()) < k - 1)
       more_memory_.push_back(std::make_shared<PerturbationMemory>());
     return more_memory_[static_cast<size_t>(k) - 2];
-  }
-
-  void begin_report() {
-    Report next;
-    next.perturbed_share = report_.perturbed_share;
-    report_ = std::move(next);
   }
 
   std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const {
@@ -530,7 +459,7 @@ class TwoPass {
       out.fused = group.fused;
       out.placement = group.placement;
       for (const at::Tensor& param : group.params) {
-        if (!takes_part(param)) continue;
+        if (!participation_.includes(param)) continue;
         if (group.direction.source) {
           append_known(out, param, group.direction.source(param));
           continue;
@@ -540,7 +469,7 @@ class TwoPass {
         out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
         out.params.push_back(param);
         out.gradients.push_back(param.grad());
-        out.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
+        out.norm_gains.push_back(attached_.is_norm_gain(param));
       }
     }
     return groups;
@@ -552,17 +481,7 @@ class TwoPass {
     group.spare.push_back(false);
     group.params.push_back(param);
     group.gradients.push_back(direction);
-    group.norm_gains.push_back(norm_gains_.count(param.unsafeGetTensorImpl()) != 0);
-  }
-
-  /// The attached model's parameters that are not the plan's.
-  std::vector<at::Tensor> others_than(const StepPlan& plan) const {
-    std::vector<at::Tensor> others;
-    if (model_params_.empty()) return others;
-    const ImplSet own = impls(plan.params());
-    for (const at::Tensor& param : model_params_)
-      if (own.count(param.unsafeGetTensorImpl()) == 0) others.push_back(param);
-    return others;
+    group.norm_gains.push_back(attached_.is_norm_gain(param));
   }
 
   /// Since ascend(): the program's own stand there in any case, and are written to or not.
@@ -586,46 +505,16 @@ class TwoPass {
     plan.descend(first, seen, programs_);
     plan.run(before_descent_, programs_);
     if (clipping_.on())
-      plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm = clipping_.clip(gradients); },
+      plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm(clipping_.clip(gradients)); },
                programs_);
     programs_.end(plan.params());
-    if (report_.unclipped_norm.defined()) non_finite_clips_.add(report_.unclipped_norm.isfinite().logical_not());
   }
 
-  void note_loss(const at::Tensor& loss) {
-    if (loss.defined() && loss.numel() == 1) report_.loss = loss.detach();
-  }
-
-  void note_perturbed_loss(const at::Tensor& loss) {
-    if (!loss.defined() || loss.numel() != 1) return;
-    const c10::NoGradGuard no_grad;
-    report_.perturbed_loss = loss.detach();
-    if (report_.loss.defined()) report_.sharpness = report_.perturbed_loss - report_.loss;
-  }
-
-  void note_ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
-    report_.perturbed = true;
-    report_.gradient_norm = seen.gradient_norm;
-    report_.perturbation_norm = seen.perturbation_norm;
-    report_.kept_share = seen.kept_share;
-    report_.layer_gradient_norm = seen.layer_gradient_norm;
-    report_.layer_perturbation_norm = seen.layer_perturbation_norm;
-    report_.layer_kept_share = seen.layer_kept_share;
-    for (const AscentGroup& group : groups)
-      if (group.rho > 0.0 || group.in_norm)
-        report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
-    non_finite_steps_.add(seen.finite.logical_not());
-  }
-
-  std::vector<at::Tensor> buffers_, model_params_;
+  step::Attached attached_;
+  step::Participation participation_;
   step::KeptBuffers kept_buffers_;
   step::ProgramsGradients programs_;
-  ImplSet norm_gains_, excluded_;
-  std::optional<ImplSet> only_;
   bool evaluating_ = false;
-  bool attached_ = false;
-  std::optional<bool>
-      others_statistics_;  ///< passes move statistics of layers that were not attached, if that is known
   bool replay_rng_ = true;
   std::optional<bool> draws_;  ///< a closure of a step has drawn random numbers, if there was a step
   GradientHook after_pass_one_, before_descent_;
@@ -633,9 +522,8 @@ class TwoPass {
   std::vector<std::shared_ptr<PerturbationMemory>> more_memory_;
   std::unique_ptr<step::RandomNumbers> remembered_;
   std::unique_ptr<Pending> pending_;
-  Report report_;
+  step::StepReport report_;
   step::GradientClipping clipping_;
-  step::DeferredCount non_finite_steps_, non_finite_clips_;
 };
 
 STEPPE_NAMESPACE_END

@@ -100,6 +100,30 @@ TEST(CifarArguments, RatesAndDecayFollowTheBase) {
   EXPECT_DOUBLE_EQ(parse({"--optimizer", "adamw", "--weight-decay", "0"}).arguments.run("adamw", 0).weight_decay, 0.0);
 }
 
+TEST(CifarArguments, TheCheaperTheMethodTheLargerItsRadius) {
+  const Arguments sample = parse({"--compare", "sgd,sam,msam,s2sam,every,looksam,aesam,friendly,adam+msam"}).arguments;
+  EXPECT_DOUBLE_EQ(sample.run("msam", 0).rho, 1.5);
+  EXPECT_DOUBLE_EQ(sample.run("adam+msam", 0).rho, 1.5);
+  EXPECT_DOUBLE_EQ(sample.run("every", 0).rho, 0.8);
+  EXPECT_DOUBLE_EQ(sample.run("s2sam", 0).rho, 0.2 * 1.5);
+  for (const char* name : {"looksam", "aesam", "friendly"}) EXPECT_DOUBLE_EQ(sample.run(name, 0).rho, 0.2) << name;
+  const Arguments full =
+      parse({"--data", "somewhere", "--compare", "sam,msam,looksam", "--rho", "looksam=0.3"}).arguments;
+  EXPECT_DOUBLE_EQ(full.run("msam", 0).rho, 0.75);
+  EXPECT_DOUBLE_EQ(full.run("looksam", 0).rho, 0.3);
+}
+
+TEST(CifarArguments, IntervalAndTailShareAreForTheMethodsThatHaveThem) {
+  const RunSettings own = parse({"--optimizer", "looksam"}).arguments.run("looksam", 0);
+  EXPECT_EQ(own.interval, 0);
+  EXPECT_DOUBLE_EQ(own.tail_share, 0.3);
+  EXPECT_DOUBLE_EQ(own.planned_gradients(), 1.2);
+  const Arguments given = parse({"--compare", "looksam,tail,every", "--interval", "4", "--tail-share", "1"}).arguments;
+  EXPECT_EQ(given.run("every", 0).interval, 4);
+  EXPECT_DOUBLE_EQ(given.run("every", 0).planned_gradients(), 1.25);
+  EXPECT_DOUBLE_EQ(given.run("tail", 0).planned_gradients(), 2.0);
+}
+
 TEST(CifarArguments, APlainLoopIsAskedFor) {
   EXPECT_FALSE(parse({}).arguments.run("sam", 0).plain_loop);
   const Arguments arguments = parse({"--plain-loop", "--compare"}).arguments;
@@ -162,6 +186,15 @@ TEST(CifarArguments, EveryMistakeIsAMessageAndACodeOtherThanZero) {
       {{"--checkpoint", "a", "--resume", "b"}, "excludes"},
       {{"--plain-loop", "--optimizer", "lbfgs"}, "--plain-loop: 'lbfgs' evaluates the loss several times a step"},
       {{"--plain-loop", "--compare", "sgd,lbfgs+sam"}, "--plain-loop: 'lbfgs+sam' evaluates"},
+      {{"--plain-loop", "--optimizer", "msam"},
+       "--plain-loop: 'msam' moves the weights before its only pass and needs"},
+      {{"--plain-loop", "--compare", "sgd,adam+s2sam"}, "--plain-loop: 'adam+s2sam' moves the weights"},
+      {{"--interval", "-1"}, "--interval: must be a whole number from 0 on, not -1"},
+      {{"--interval", "1.5"}, "--interval = 1.5"},
+      {{"--tail-share", "1.1"}, "--tail-share: must be from 0 to 1, not 1.1"},
+      {{"--tail-share", "nan"}, "--tail-share: must be from 0 to 1, not nan"},
+      {{"--compare", "sgd,rmsprop+friendly"}, "friendly goes with sgd, adam, adamw"},
+      {{"--compare", "sgd,lbfgs+msam"}, "msam needs a base that evaluates its closure once a step"},
       {{"--optimizer", "foo"}, "there is no optimizer 'foo'"},
       {{"--compare", "sgd,sgd"}, "--compare: 'sgd' is listed twice"},
       {{"--resume", "no-such-file"}, "--resume no-such-file: there is no such file"},

@@ -6,6 +6,10 @@
 #include <steppe/optimizers.hpp>
 #include <torch/optim/sgd.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "../../errors.hpp"
 #include "optimizers.hpp"
 
@@ -100,30 +104,71 @@ TEST(CifarOptimizerName, AnythingElseIsAnErrorThatListsTheNames) {
   }
 }
 
-TEST(CifarOptimizers, EveryBaseWithEveryMethodTakesAStep) {
+TEST(CifarOptimizerName, AMethodThatItsBaseDoesNotHaveIsAnErrorThatSaysWhy) {
+  const auto error = [](const std::string& text) { return message_of([&] { OptimizerName::parse(text); }); };
+  EXPECT_EQ(error("rmsprop+friendly"), "'rmsprop+friendly' is not built in: friendly goes with sgd, adam, adamw");
+  EXPECT_EQ(error("lbfgs+gsam"), "'lbfgs+gsam' is not built in: gsam goes with sgd, adam, adamw");
+  for (const std::string method :
+       {"das", "msam", "looksam", "s2sam", "aesam", "aelooksam", "friendly", "vasso", "ssam", "wsam", "xsam"})
+    EXPECT_EQ(error("lbfgs+" + method),
+              method + " needs a base that evaluates its closure once a step, which lbfgs does not");
+  for (const char* text : {"lbfgs+tail", "lbfgs+every", "rmsprop+looksam", "adagrad+msam", "adamw+xsam"})
+    EXPECT_EQ(error(text), "") << text;
+  EXPECT_NE(error("adam+nosam").find("aelooksam, friendly"), std::string::npos) << "the list has the new names";
+}
+
+TEST(CifarOptimizerName, PlansTheGradientsOfAStep) {
+  const auto gradients = [](const std::string& text, int64_t interval = 0, double tail_share = 0.3) {
+    return OptimizerName::parse(text).gradients(interval, tail_share);
+  };
+  for (const char* name : {"sgd", "adam", "das", "msam", "adamw+s2sam"}) EXPECT_DOUBLE_EQ(gradients(name), 1.0) << name;
+  for (const char* name :
+       {"sam", "asam", "zsharp", "gcsam", "gczsharp", "friendly", "vasso", "ssam", "gsam", "wsam", "stablesam", "xsam"})
+    EXPECT_DOUBLE_EQ(gradients(name), 2.0) << name;
+  EXPECT_DOUBLE_EQ(gradients("sam", 4), 2.0);
+  EXPECT_DOUBLE_EQ(gradients("looksam"), 1.2);
+  EXPECT_DOUBLE_EQ(gradients("every"), 1.1);
+  EXPECT_DOUBLE_EQ(gradients("adam+looksam", 4), 1.25);
+  EXPECT_DOUBLE_EQ(gradients("every", 2), 1.5);
+  EXPECT_DOUBLE_EQ(gradients("tail"), 1.3);
+  EXPECT_DOUBLE_EQ(gradients("tail", 0, 0.75), 1.75);
+  EXPECT_DOUBLE_EQ(gradients("aesam"), 1.5);
+  EXPECT_DOUBLE_EQ(gradients("aelooksam"), 1.5);
+}
+
+TEST(CifarOptimizers, EveryMethodTakesTwoStepsOverEachOfItsBases) {
   const at::Tensor images = at::randn({4, 3, 32, 32}), labels = at::tensor({0, 3, 5, 9}, at::kLong);
   std::vector<std::string> methods = method_names();
   methods.insert(methods.begin(), "");
   for (const std::string& base : base_names())
     for (const std::string& method : methods) {
       SCOPED_TRACE(base + "+" + method);
-      if (base == "lbfgs" && method == "das") continue;
+      const std::vector<std::string>& bases = method.empty() ? base_names() : bases_of(method);
+      if (std::find(bases.begin(), bases.end(), base) == bases.end()) continue;
       ResNet model = method == "das" ? make_model("small", 10, 0, "tt", 3.0) : make_model("small", 10, 0);
       OptimizerSettings settings;
       settings.learning_rate = 0.01;
+      settings.steps = settings.epoch_steps = 2;
       AnyOptimizer any = make_optimizer({base, method}, *model, settings);
       const at::Tensor before = model->parameters().front().detach().clone();
-      any.optimizer->step([&] {
-        any.optimizer->zero_grad();
-        at::Tensor loss = at::cross_entropy_loss(model(images), labels);
-        loss.backward();
-        return loss;
-      });
+      for (int step = 0; step < 2; ++step)
+        any.optimizer->step([&] {
+          any.optimizer->zero_grad();
+          at::Tensor loss = at::cross_entropy_loss(model(images), labels);
+          loss.backward();
+          return loss;
+        });
       const at::Tensor after = model->parameters().front().detach();
       EXPECT_FALSE(at::equal(before, after));
       EXPECT_TRUE(after.isfinite().all().item<bool>());
       EXPECT_EQ(static_cast<bool>(any.sharpness), !method.empty() && method != "das");
-      if (any.sharpness) {
+      EXPECT_EQ(static_cast<bool>(any.perturbed), !method.empty() && method != "das");
+      EXPECT_EQ(static_cast<bool>(any.step_with_loss), method == "xsam");
+      if (!any.sharpness) continue;
+      // Every other step is plain, and one of a single pass does not know the loss at the weights themselves.
+      const bool both_losses = method != "msam" && method != "s2sam" && any.perturbed();
+      EXPECT_EQ(any.sharpness().defined(), both_losses);
+      if (both_losses) {
         EXPECT_TRUE(any.sharpness().isfinite().item<bool>());
       }
     }
@@ -147,6 +192,42 @@ TEST(CifarOptimizers, TheHyperParametersReachTheMethod) {
   EXPECT_NE(sharpness("zsharp", 0.05, 0.95), sharpness("zsharp", 0.05, 0.5));
   EXPECT_NE(sharpness("gczsharp", 0.05, 0.95), sharpness("gczsharp", 0.05, 0.5));
   EXPECT_NE(sharpness("gcsam", 0.05, 0.95), sharpness("sam", 0.05, 0.95));
+}
+
+/// Which of `steps` steps are perturbed: "+" and "-".
+std::string pattern(const std::string& method, const OptimizerSettings& settings, int steps) {
+  at::manual_seed(0);
+  const at::Tensor images = at::randn({4, 3, 32, 32}), labels = at::arange(0, 4, at::kLong);
+  ResNet model = make_model("small", 10, 0);
+  AnyOptimizer any = make_optimizer({"sgd", method}, *model, settings);
+  std::string seen;
+  for (int step = 0; step < steps; ++step) {
+    any.optimizer->step([&] {
+      any.optimizer->zero_grad();
+      at::Tensor loss = at::cross_entropy_loss(model(images), labels);
+      loss.backward();
+      return loss;
+    });
+    seen += any.perturbed() ? "+" : "-";
+  }
+  return seen;
+}
+
+TEST(CifarOptimizers, TheIntervalAndTheShareReachTheMethod) {
+  OptimizerSettings settings;
+  settings.learning_rate = 0.01;
+  EXPECT_EQ(pattern("looksam", settings, 6), "+----+");
+  EXPECT_EQ(pattern("every", settings, 11), "+---------+");
+  settings.interval = 2;
+  EXPECT_EQ(pattern("looksam", settings, 4), "+-+-");
+  EXPECT_EQ(pattern("every", settings, 4), "+-+-");
+  EXPECT_EQ(pattern("sam", settings, 4), "++++");
+  settings.steps = 10;
+  EXPECT_EQ(pattern("tail", settings, 10), "-------+++");
+  settings.tail_share = 0.5;
+  EXPECT_EQ(pattern("tail", settings, 10), "-----+++++");
+  EXPECT_EQ(pattern("msam", settings, 3), "-++");  // the first step has no momentum to move along
+  EXPECT_EQ(pattern("s2sam", settings, 3), "-++");
 }
 
 TEST(CifarOptimizers, TheLossUphillIsTakenAtRhoAndTheWeightsComeBack) {

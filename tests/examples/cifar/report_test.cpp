@@ -28,6 +28,7 @@ RunResult result(const std::string& optimizer, uint64_t seed, double test_accura
     epoch.train_loss = 2.0 - i;
     epoch.train_accuracy = 0.2 + 0.3 * i;
     epoch.seconds = seconds * (i + 1) / 2.0;
+    epoch.gradients = optimizer == "sgd" ? 1.0 : 1.5 + 0.5 * i;
   }
   run.history[1].test_loss = 1.5;
   run.history[1].test_accuracy = test_accuracy;
@@ -74,6 +75,8 @@ TEST(CifarStatistics, ARunThatWasStoppedHasNoEnd) {
   EXPECT_DOUBLE_EQ(test_accuracy(result("sgd", 0, 0.3)), 0.3);
   EXPECT_TRUE(std::isnan(test_accuracy(stopped(result("sgd", 0, 0.3)))));
   EXPECT_TRUE(std::isnan(training_seconds(stopped(result("sgd", 0, 0.3)))));
+  EXPECT_DOUBLE_EQ(gradients_per_step(result("sam", 0, 0.3)), 2.0);
+  EXPECT_TRUE(std::isnan(gradients_per_step(stopped(result("sam", 0, 0.3)))));
   EXPECT_TRUE(std::isnan(test_accuracy(RunResult())));
 }
 
@@ -84,7 +87,10 @@ TEST(CifarReport, TheTableHasARowPerOptimizerInAlignedColumns) {
   EXPECT_TRUE(contains(lines[1], "rho 0.05"));
   EXPECT_TRUE(contains(lines[2], "31.0 ± 1.0")) << lines[2];
   EXPECT_TRUE(contains(lines[3], "36.2 ± 1.0")) << lines[3];
-  EXPECT_TRUE(contains(lines[3], "20.0 ± 0.0        2.00")) << lines[3];
+  EXPECT_TRUE(contains(lines[0], "seconds  times base  gradients")) << lines[0];
+  EXPECT_TRUE(contains(lines[1], "per step")) << lines[1];
+  EXPECT_TRUE(contains(lines[2], "10.0 ± 0.0        1.00       1.00")) << lines[2];
+  EXPECT_TRUE(contains(lines[3], "20.0 ± 0.0        2.00       2.00")) << lines[3];
   EXPECT_TRUE(contains(lines[4], "75.0 ± 0.0")) << lines[4];
   const auto characters = [](const std::string& line) {
     return std::count_if(line.begin(), line.end(), [](char c) { return (c & 0xC0) != 0x80; });
@@ -98,6 +104,7 @@ TEST(CifarReport, OneSeedHasNoSpreadAndAStoppedRunNoNumbers) {
   EXPECT_FALSE(contains(text_of(table(results)), "±"));
   EXPECT_TRUE(contains(lines[2], "30.0"));
   EXPECT_FALSE(contains(lines[3], "90")) << lines[3];
+  EXPECT_FALSE(contains(lines[3], "1.50")) << "gradients of a run that has no end: " << lines[3];
   EXPECT_FALSE(contains(text_of(table(results)), "nan"));
   EXPECT_EQ(conclusions(results), "");
 }
@@ -120,9 +127,10 @@ TEST(CifarReport, TheCsvHasALinePerEpochAndLeavesTheUnknownEmpty) {
   const std::vector<std::string> lines = lines_of(csv_of(csv({result("sgd", 4, 0.3)})));
   ASSERT_EQ(lines.size(), 3U);
   EXPECT_EQ(lines[0].rfind("optimizer,seed,epoch,", 0), 0U);
-  EXPECT_EQ(lines[1], "sgd,4,1,0.1,2,0.2,,,,5,,,");
-  EXPECT_EQ(lines[2], "sgd,4,2,0.1,1,0.5,,1.5,0.3,10,0.25,0.75,0.125");
-  for (const std::string& line : lines) EXPECT_EQ(std::count(line.begin(), line.end(), ','), 12);
+  EXPECT_NE(lines[0].find(",seconds,gradients,"), std::string::npos) << lines[0];
+  EXPECT_EQ(lines[1], "sgd,4,1,0.1,2,0.2,,,,5,1,,,");
+  EXPECT_EQ(lines[2], "sgd,4,2,0.1,1,0.5,,1.5,0.3,10,1,0.25,0.75,0.125");
+  for (const std::string& line : lines) EXPECT_EQ(std::count(line.begin(), line.end(), ','), 13);
 }
 
 TEST(CifarChart, IsWellFormedAndNamesItsAxesAndCurves) {

@@ -1,0 +1,75 @@
+// The report of a step as it comes about, and the steps that were not finite.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <steppe/perturbation.hpp>
+#include <steppe/report.hpp>
+#include <steppe/step/deferred_count.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace step {
+
+/// Tensors stay on the device; only reading a count waits for it.
+class StepReport {
+ public:
+  const Report& seen() const { return report_; }
+  DeferredCount& non_finite_steps() { return non_finite_steps_; }
+  const DeferredCount& non_finite_steps() const { return non_finite_steps_; }
+  DeferredCount& non_finite_clips() { return non_finite_clips_; }
+  const DeferredCount& non_finite_clips() const { return non_finite_clips_; }
+
+  void begin() {
+    Report next;
+    next.perturbed_share = report_.perturbed_share;
+    report_ = std::move(next);
+  }
+
+  void loss(const at::Tensor& loss) {
+    if (loss.defined() && loss.numel() == 1) report_.loss = loss.detach();
+  }
+
+  void perturbed_loss(const at::Tensor& loss) {
+    if (!loss.defined() || loss.numel() != 1) return;
+    const c10::NoGradGuard no_grad;
+    report_.perturbed_loss = loss.detach();
+    if (report_.loss.defined()) report_.sharpness = report_.perturbed_loss - report_.loss;
+  }
+
+  void ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
+    report_.perturbed = true;
+    report_.gradient_norm = seen.gradient_norm;
+    report_.perturbation_norm = seen.perturbation_norm;
+    report_.kept_share = seen.kept_share;
+    report_.layer_gradient_norm = seen.layer_gradient_norm;
+    report_.layer_perturbation_norm = seen.layer_perturbation_norm;
+    report_.layer_kept_share = seen.layer_kept_share;
+    for (const AscentGroup& group : groups)
+      if (group.rho > 0.0 || group.in_norm)
+        report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
+    non_finite_steps_.add(seen.finite.logical_not());
+  }
+
+  /// Before clipping.
+  void unclipped_norm(const at::Tensor& norm) {
+    report_.unclipped_norm = norm;
+    if (norm.defined()) non_finite_clips_.add(norm.isfinite().logical_not());
+  }
+
+  void perturbed_share(double share) { report_.perturbed_share = share; }
+
+ private:
+  Report report_;
+  DeferredCount non_finite_steps_, non_finite_clips_;
+};
+
+}  // namespace step
+STEPPE_NAMESPACE_END
