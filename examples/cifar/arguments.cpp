@@ -15,16 +15,29 @@ namespace cifar {
 namespace {
 
 constexpr char kDescription[] =
-    "Trains CIFAR classifiers with the sharpness-aware optimizers of steppe, one or several against each other.\n"
-    "Without --data it uses a sample of CIFAR-10 that comes with the program, and settings that fit its size.\n";
+    "Trains CIFAR classifiers with the sharpness-aware optimizers of steppe, "
+    "one or several against each other.\n"
+    "Without --data it uses a sample of CIFAR-10 that comes with the program, "
+    "and settings that fit its size.\n";
 constexpr char kFooter[] =
-    "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method over sgd (sam, asam, zsharp, gcsam,\n"
-    "gczsharp; das, with --tensorize), or both, as in adam+zsharp.\n\n"
+    "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method "
+    "over sgd, or both, as in adam+zsharp.\n"
+    "Methods of two gradients a step: sam, asam, zsharp, gcsam, gczsharp, "
+    "friendly, vasso, ssam, gsam, wsam,\n"
+    "stablesam, xsam; of fewer: tail, every, looksam, aesam, aelooksam; of "
+    "one: msam, s2sam, and das, with\n"
+    "--tensorize. Over rmsprop and adagrad there are sam, asam, zsharp, gcsam, "
+    "gczsharp, tail, every, looksam, msam\n"
+    "and das, over lbfgs the first seven of them.\n\n"
     "Examples:\n"
     "  steppe-cifar --compare sgd,sam,zsharp,gcsam --seeds 3\n"
-    "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer zsharp --epochs 200 --device cuda\n"
+    "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer "
+    "zsharp --epochs 200 --device cuda\n"
     "  steppe-cifar --compare sgd,sam,das --tensorize tr --compression 5\n"
-    "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 --out adam-results\n";
+    "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 "
+    "--out adam-results\n"
+    "  steppe-cifar --compare sgd,sam,looksam,msam --budget gradients --epochs "
+    "40\n";
 
 /// What fits a data set, as far as the user leaves it open.
 struct Fitting {
@@ -59,10 +72,14 @@ using presentation::share;
 void add_data_options(CommandLine& app, Given& given) {
   const char* group = "Data";
   app.add("--data", given.data,
-          "Folder that is or contains cifar-10-batches-bin or cifar-100-binary (default: the sample)", "DIR", group);
+          "Folder that is or contains cifar-10-batches-bin or cifar-100-binary "
+          "(default: the sample)",
+          "DIR", group);
   app.add("--train-size", given.train_size, "Only the first N training images", "N", group)->check(count());
   app.add("--test-size", given.test_size, "Only the first N test images", "N", group)->check(count());
-  app.add("--label-noise", given.label_noise, "Share of the training labels made wrong (default: sample 0.4, else 0)",
+  app.add("--label-noise", given.label_noise,
+          "Share of the training labels made wrong (default: sample 0.4, else "
+          "0)",
           "SHARE", group)
       ->check(share());
   app.add_flag("--augment", given.augment, "Random crops and flips (default with --data)")->group(group);
@@ -109,19 +126,30 @@ void add_optimizer_options(CommandLine& app, Given& given, Arguments& arguments)
   RunSettings& run = arguments.settings;
   CLI::Option* one = app.add("--optimizer", given.optimizer, "The one to train with (default: sgd)", "NAME", group);
   app.add("--compare", given.compare,
-          "Several, each from the same weights and data order (default list: sgd,sam,zsharp,gcsam)", "NAME,NAME...",
-          group)
+          "Several, each from the same weights and data order (default list: "
+          "sgd,sam,zsharp,gcsam)",
+          "NAME,NAME...", group)
       ->delimiter(',')
       ->expected(0, -1)
       ->excludes(one);
-  app.add("--lr", given.learning_rates, "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)",
+  app.add("--lr", given.learning_rates,
+          "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, "
+          "adam 0.001)",
           "X", group);
   app.add("--momentum", run.momentum, "Of sgd and rmsprop", "X", group)->check(share())->capture_default_str();
   app.add("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none", "X", group)
       ->check(not_negative());
-  app.add("--rho", given.rhos, "Radius of the perturbation, for all or as NAME=X (default: by method and data)", "X",
-          group);
+  app.add("--rho", given.rhos,
+          "Radius of the perturbation, for all or as NAME=X (default: by "
+          "method and data)",
+          "X", group);
   app.add("--alpha", run.alpha, "Strength of das", "X", group)->check(not_negative())->capture_default_str();
+  app.add("--interval", run.interval, "Perturbs every K-th step (0: the method's own, looksam 5, every 10)", "K", group)
+      ->check(number(0.0, 1e9, "a whole number from 0 on"))
+      ->capture_default_str();
+  app.add("--tail-share", run.tail_share, "Share of the steps, the last ones, that tail perturbs", "F", group)
+      ->check(number(0.0, 1.0, "from 0 to 1"))
+      ->capture_default_str();
   app.add("--percentile", run.percentile, "Quantile above which zsharp keeps components", "Q", group)
       ->check(share())
       ->capture_default_str();
@@ -141,9 +169,10 @@ void add_running_options(CommandLine& app, Given& given, Arguments& arguments) {
           "X", group)
       ->check(not_negative())
       ->capture_default_str();
-  CLI::Option* checkpoint = app.add(
-      "--checkpoint", given.checkpoint,
-      "File (with --compare folder) written after every epoch and on Ctrl-C (default: in --out)", "PATH", group);
+  CLI::Option* checkpoint = app.add("--checkpoint", given.checkpoint,
+                                    "File (with --compare folder) written after every epoch and on "
+                                    "Ctrl-C (default: in --out)",
+                                    "PATH", group);
   app.add("--resume", given.resume, "Continue bit for bit from such a checkpoint, with the same options", "PATH", group)
       ->excludes(checkpoint);
 }
@@ -199,11 +228,16 @@ void resolve_training(const Given& given, Arguments& arguments) {
 }
 
 void check_plain_loop(const Arguments& arguments) {
-  for (const std::string& optimizer : arguments.optimizers)
-    if (arguments.settings.plain_loop && OptimizerName::parse(optimizer).base == "lbfgs")
-      throw CLI::ValidationError("--plain-loop", "'" + optimizer +
-                                                     "' evaluates the loss several times a step and needs a closure: "
-                                                     "leave out one of them");
+  if (!arguments.settings.plain_loop) return;
+  for (const std::string& optimizer : arguments.optimizers) {
+    const OptimizerName name = OptimizerName::parse(optimizer);
+    const char* reason = nullptr;
+    if (name.base == "lbfgs") reason = "evaluates the loss several times a step";
+    if (name.perturbs_before_its_pass()) reason = "moves the weights before its only pass";
+    if (reason != nullptr)
+      throw CLI::ValidationError("--plain-loop",
+                                 "'" + optimizer + "' " + reason + " and needs a closure: leave out one of them");
+  }
 }
 
 void resolve_checkpoint(const Given& given, Arguments& arguments) {
@@ -213,7 +247,8 @@ void resolve_checkpoint(const Given& given, Arguments& arguments) {
   for (const std::string& optimizer : arguments.optimizers)
     if (asked_for && OptimizerName::parse(optimizer).base == "lbfgs")
       throw std::runtime_error(
-          "LibTorch cannot save its lbfgs optimizer at every time: leave out --checkpoint and --resume");
+          "LibTorch cannot save its lbfgs optimizer at every time: leave out "
+          "--checkpoint and --resume");
   arguments.checkpoint = arguments.out / (arguments.compare ? "checkpoints" : "checkpoint.pt");
   if (!given.checkpoint.empty()) arguments.checkpoint = given.checkpoint;
   if (arguments.resume) arguments.checkpoint = given.resume;
@@ -244,8 +279,13 @@ double default_learning_rate(const std::string& base) {
 /// The sample's wrong labels call for larger ones than usual.
 double default_rho(const std::string& method, bool sample) {
   if (method == "asam") return 0.5;
-  if (!sample) return 0.1;
-  return method == "zsharp" || method == "gczsharp" ? 0.35 : 0.2;
+  // From a pilot on the sample: the fewer gradients a method takes, the larger
+  // the radius that it wants.
+  const double of_sam = sample ? 0.2 : 0.1;
+  if (method == "msam") return 7.5 * of_sam;
+  if (method == "every") return 4.0 * of_sam;
+  if (method == "s2sam") return 1.5 * of_sam;
+  return sample && (method == "zsharp" || method == "gczsharp") ? 0.35 : of_sam;
 }
 
 }  // namespace

@@ -16,12 +16,13 @@ namespace fs = std::filesystem;
 using torch::serialize::InputArchive;
 using torch::serialize::OutputArchive;
 
-constexpr char kFormat[] = "steppe-cifar 2";
+constexpr char kFormat[] = "steppe-cifar 3";
+constexpr char kWithoutGradients[] = "steppe-cifar 2";  // read as well; how many there were is unknown
 
 constexpr double EpochRecord::*kColumns[] = {&EpochRecord::learning_rate,  &EpochRecord::train_loss,
                                              &EpochRecord::train_accuracy, &EpochRecord::seen_sharpness,
                                              &EpochRecord::test_loss,      &EpochRecord::test_accuracy,
-                                             &EpochRecord::seconds};
+                                             &EpochRecord::seconds,        &EpochRecord::gradients};
 constexpr auto kColumnCount = static_cast<int64_t>(std::size(kColumns));
 
 at::Tensor table_of(const std::vector<EpochRecord>& history) {
@@ -33,11 +34,14 @@ at::Tensor table_of(const std::vector<EpochRecord>& history) {
 }
 
 std::vector<EpochRecord> history_of(const at::Tensor& table) {
+  const int64_t columns = table.size(1);  // the last one is younger than the others
+  if (columns != kColumnCount && columns != kColumnCount - 1)
+    throw std::runtime_error("its history has " + std::to_string(columns) + " columns");
   std::vector<EpochRecord> history(static_cast<size_t>(table.size(0)));
   auto cell = table.data_ptr<double>();
   for (size_t i = 0; i < history.size(); ++i) {
     history[i].epoch = static_cast<int64_t>(i) + 1;
-    for (const auto column : kColumns) history[i].*column = *cell++;
+    for (int64_t k = 0; k < columns; ++k) history[i].*kColumns[k] = *cell++;
   }
   return history;
 }
@@ -71,7 +75,8 @@ RunSettings opened(InputArchive& archive, const fs::path& file, at::Device devic
   if (!fs::is_regular_file(file)) throw std::runtime_error("there is no checkpoint " + file.string());
   try {
     archive.load_from(file.string(), device);
-    if (text_at(archive, "format") != kFormat) throw std::runtime_error("it has another format");
+    const std::optional<std::string> format = text_at(archive, "format");
+    if (format != kFormat && format != kWithoutGradients) throw std::runtime_error("it has another format");
     return RunSettings::read([&](const std::string& name) { return text_at(archive, "settings/" + name); });
   } catch (const std::exception& error) {
     throw std::runtime_error(file.string() +
@@ -94,6 +99,7 @@ void Run::save(const fs::path& file) const {
   archive.write("position", at::tensor({epoch_, batch_}, at::kLong));
   archive.write("sums", sums_);
   archive.write("seconds", at::tensor({seconds_}, at::kDouble));
+  archive.write("gradients", at::tensor({gradients_}, at::kDouble));
   archive.write("history", table_of(history_));
 
   // Written beside and renamed: the old checkpoint is good until the new one is.
@@ -132,6 +138,8 @@ void Run::load(const fs::path& file) {
     batch_ = position[1].item<int64_t>();
     sums_ = tensor_at(archive, "sums");
     seconds_ = tensor_at(archive, "seconds").item<double>();
+    const bool is_older = text_at(archive, "format") == kWithoutGradients;
+    gradients_ = is_older ? kUnknown : tensor_at(archive, "gradients").item<double>();
     history_ = history_of(tensor_at(archive, "history").cpu());
   } catch (const std::exception& error) {
     throw std::runtime_error("the checkpoint " + file.string() + " is damaged: " + reason(error));

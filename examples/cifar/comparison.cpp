@@ -24,10 +24,10 @@ using presentation::make_writable;
 using presentation::Progress;
 using presentation::seconds_now;
 
-/// Passes over the training images that an epoch makes.
-double passes_of(const RunSettings& run) { return OptimizerName::parse(run.optimizer).passes(); }
-
-double work_of(const RunSettings& run) { return passes_of(run) * static_cast<double>(run.epochs * run.train_size); }
+/// Gradients of single images.
+double work_of(const RunSettings& run) {
+  return run.planned_gradients() * static_cast<double>(run.epochs * run.train_size);
+}
 
 std::string label_of(const RunSettings& run) { return run.optimizer + ", seed " + std::to_string(run.seed); }
 
@@ -52,7 +52,7 @@ class Watched {
 
   bool train() {
     first_image_ = images_before(run_.moment(), run_.settings());
-    progress_.skip(passes_of(run_.settings()) * first_image_);
+    progress_.skip(run_.settings().planned_gradients() * first_image_);
     start_ = seconds_now();
     const bool finished =
         run_.train([this] { return go_on(); }, [this](const EpochRecord& epoch) { after_epoch(epoch); });
@@ -70,7 +70,7 @@ class Watched {
       const double images = images_before(now, settings);
       progress_.show({formatted("%s  epoch %lld/%lld", label_of(settings).c_str(), static_cast<long long>(now.epoch),
                                 static_cast<long long>(now.epochs)),
-                      images / work_of(settings) * passes_of(settings),
+                      images / work_of(settings) * settings.planned_gradients(),
                       formatted("loss %.3f  acc %.1f %%  %.0f img/s", now.loss, 100.0 * now.accuracy,
                                 (images - first_image_) / (seconds_now() - start_)),
                       progress_.seconds_left()});

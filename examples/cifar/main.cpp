@@ -69,11 +69,15 @@ void introduce(const Arguments& arguments, int64_t classes) {
   for (const std::string& optimizer : arguments.optimizers) {
     const RunSettings run = arguments.run(optimizer, 0);
     std::printf("  %-10s lr %g", optimizer.c_str(), run.learning_rate);
-    const std::string method = cifar::OptimizerName::parse(optimizer).method;
+    const cifar::OptimizerName name = cifar::OptimizerName::parse(optimizer);
+    const std::string& method = name.method;
     if (method == "das")
       std::printf(", alpha %g", run.alpha);
     else if (!method.empty())
       std::printf(", rho %g", run.rho);
+    if (method == "tail") std::printf(", the last %g %% of the steps", 100.0 * run.tail_share);
+    if (method == "looksam" || method == "every")
+      std::printf(", every %lld steps", static_cast<long long>(name.interval(run.interval)));
     std::printf("\n");
   }
   std::printf("\n");

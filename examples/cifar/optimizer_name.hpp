@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,14 +13,22 @@ struct OptimizerName {
   std::string base;
   std::string method;  ///< empty for the base alone
 
-  /// Gradients per step.
-  double passes() const { return method.empty() || method == "das" ? 1.0 : 2.0; }
+  /// Steps from one perturbed step to the next: `asked`, or the method's own where that is 0; 1 for those without one.
+  int64_t interval(int64_t asked) const;
+  /// Gradient evaluations per step, as planned: aesam and aelooksam decide as they go, and count as half of the steps.
+  double gradients(int64_t asked_interval, double tail_share) const;
+  /// The only pass of a step is made at perturbed weights, which a loop without a closure cannot do.
+  bool perturbs_before_its_pass() const { return method == "msam" || method == "s2sam"; }
+  /// Errors: a method that this base does not have.
+  void check() const;
 
-  /// Errors list the names that exist.
+  /// Errors list the names that exist, or the bases of the method.
   static OptimizerName parse(const std::string& text);
 };
 
 const std::vector<std::string>& base_names();
 const std::vector<std::string>& method_names();
+/// The bases that have a method.
+const std::vector<std::string>& bases_of(const std::string& method);
 
 }  // namespace cifar

@@ -1,10 +1,11 @@
-// Every base optimizer times every method, by name.
+// Base optimizers times methods, by name.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -19,15 +20,24 @@ struct OptimizerSettings {
   double rho = 0.05;
   double percentile = 0.95;  ///< of the methods that filter
   double alpha = 0.01;       ///< of das
+  int64_t interval = 0;      ///< of looksam and every; 0: the method's own
+  double tail_share = 0.3;   ///< of tail
+  int64_t steps = 0;         ///< of the whole training, for tail, aesam and aelooksam
+  int64_t epoch_steps = 0;   ///< of an epoch, for xsam
 };
 
 /// An optimizer of any kind with what it tells about its last step.
 struct AnyOptimizer {
+  using Closure = torch::optim::Optimizer::LossClosure;
+
   std::unique_ptr<torch::optim::Optimizer> optimizer;
-  std::function<at::Tensor()> sharpness;  ///< L(w + e) - L(w), undefined where not known; empty for a plain base
+  std::function<at::Tensor()> sharpness = {};  ///< L(w + e) - L(w), undefined where not known; empty for a plain base
+  std::function<bool()> perturbed = {};        ///< whether it was made at perturbed weights; empty for a plain base
+  /// A step for methods that look at losses elsewhere: (pass, the loss of its batch alone). Empty for others.
+  std::function<at::Tensor(const Closure& pass, const Closure& loss)> step_with_loss = {};
 };
 
-/// Errors: a name that does not exist; das for a model without tensorized layers, or over lbfgs.
+/// Errors: a name that does not exist, a method that its base does not have; das for a model without tensorized layers.
 AnyOptimizer make_optimizer(const OptimizerName& name, const torch::nn::Module& model,
                             const OptimizerSettings& settings);
 

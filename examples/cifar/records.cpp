@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "records.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
+
+#include "optimizer_name.hpp"
 
 namespace cifar {
 namespace {
@@ -50,12 +54,21 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("compression", run.compression);
   visit("alpha", run.alpha);
   visit("plain-loop", run.plain_loop);
+  visit("interval", run.interval);
+  visit("tail-share", run.tail_share);
 }
 
 /// Checkpoints from before it was there are read as well.
-bool may_be_absent(const std::string& name) { return name == "plain-loop"; }
+bool may_be_absent(const std::string& name) {
+  const char* const younger[] = {"plain-loop", "interval", "tail-share"};
+  return std::find(std::begin(younger), std::end(younger), name) != std::end(younger);
+}
 
 }  // namespace
+
+double RunSettings::planned_gradients() const {
+  return OptimizerName::parse(optimizer).gradients(interval, tail_share);
+}
 
 RunSettings RunSettings::read(const std::function<std::optional<std::string>(const std::string&)>& text_of) {
   RunSettings run;

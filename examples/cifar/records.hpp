@@ -26,6 +26,8 @@ struct RunSettings {
   int64_t epochs = 1, batch_size = 64;
   double warm_up = 0.0;  ///< epochs
   double learning_rate = 0.1, momentum = 0.9, weight_decay = 5e-4, rho = 0.05, percentile = 0.95, alpha = 0.01;
+  int64_t interval = 0;     ///< steps between perturbed ones; 0: the method's own
+  double tail_share = 0.3;  ///< of the steps, perturbed by tail
   uint64_t seed = 0;
   int64_t evaluate_every = 1;   ///< epochs; the last one is always evaluated
   double sharpness_rho = 0.05;  ///< of the measurement at the end
@@ -33,6 +35,8 @@ struct RunSettings {
 
   /// Of one epoch, a short last one included.
   int64_t batches() const { return (train_size + batch_size - 1) / batch_size; }
+  /// Gradient evaluations per step, as planned.
+  double planned_gradients() const;
   /// (name, value) of every field, as in the command line.
   std::vector<std::pair<std::string, std::string>> fields() const;
   /// The inverse of fields(): asks for the value of every name. One that is younger than what is read has its default
@@ -46,7 +50,8 @@ struct EpochRecord {
   double learning_rate = kUnknown, train_loss = kUnknown, train_accuracy = kUnknown;
   double seen_sharpness = kUnknown;  ///< mean of L(w + e) - L(w) over the steps of a sharpness-aware optimizer
   double test_loss = kUnknown, test_accuracy = kUnknown;
-  double seconds = kUnknown;  ///< of training, since the start of the run
+  double seconds = kUnknown;    ///< of training, since the start of the run
+  double gradients = kUnknown;  ///< evaluations per step, since the start of the run
 };
 
 /// The state at the end of a run, on a fixed part of the training images in evaluation mode.

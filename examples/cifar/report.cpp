@@ -25,6 +25,11 @@ std::string relative_seconds(const std::vector<RunResult>& results, const std::s
   return std::isfinite(times) ? formatted("%.2f", times) : "-";
 }
 
+std::string mean_gradients(const std::vector<RunResult>& results, const std::string& optimizer) {
+  const double mean = spread_of(values_of(results, optimizer, gradients_per_step)).mean;
+  return std::isfinite(mean) ? formatted("%.2f", mean) : "-";
+}
+
 std::string conclusion(const std::vector<RunResult>& results, const std::string& optimizer) {
   const std::string base = base_among(results, optimizer);
   const auto points = [](const RunResult& run) { return 100.0 * test_accuracy(run); };
@@ -52,14 +57,15 @@ presentation::Table table(const std::vector<RunResult>& results) {
   presentation::Table table;
   table.heads = 2;
   auto& rows = table.rows;
-  rows = {{"", "test accuracy", "train accuracy", "train loss", "sharpness", "seconds", "times base"},
-          {"", "%", "%", "", formatted("rho %g", first.sharpness_rho), "", ""}};
+  rows = {{"", "test accuracy", "train accuracy", "train loss", "sharpness", "seconds", "times base", "gradients"},
+          {"", "%", "%", "", formatted("rho %g", first.sharpness_rho), "", "", "per step"}};
   for (const std::string& name : optimizers_of(results))
     rows.push_back({name, per_run(name, "%.1f", [](const RunResult& run) { return 100.0 * test_accuracy(run); }),
                     per_run(name, "%.1f", [](const RunResult& run) { return 100.0 * run.measured.accuracy; }),
                     per_run(name, "%.3f", [](const RunResult& run) { return run.measured.loss; }),
                     per_run(name, "%.3f", [](const RunResult& run) { return run.measured.sharpness; }),
-                    per_run(name, "%.1f", training_seconds), relative_seconds(results, name)});
+                    per_run(name, "%.1f", training_seconds), relative_seconds(results, name),
+                    mean_gradients(results, name)});
   return table;
 }
 
@@ -73,7 +79,8 @@ std::string conclusions(const std::vector<RunResult>& results) {
 presentation::Table csv(const std::vector<RunResult>& results) {
   presentation::Table table;
   table.rows = {{"optimizer", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy", "seen_sharpness",
-                 "test_loss", "test_accuracy", "seconds", "measured_loss", "measured_accuracy", "measured_sharpness"}};
+                 "test_loss", "test_accuracy", "seconds", "gradients", "measured_loss", "measured_accuracy",
+                 "measured_sharpness"}};
   for (const RunResult& run : results)
     for (const EpochRecord& epoch : run.history) {
       const bool last = epoch.epoch == run.settings.epochs;
@@ -82,7 +89,7 @@ presentation::Table csv(const std::vector<RunResult>& results) {
       row = {run.settings.optimizer, std::to_string(run.settings.seed), std::to_string(epoch.epoch)};
       for (const double value :
            {epoch.learning_rate, epoch.train_loss, epoch.train_accuracy, epoch.seen_sharpness, epoch.test_loss,
-            epoch.test_accuracy, epoch.seconds, measured.loss, measured.accuracy, measured.sharpness})
+            epoch.test_accuracy, epoch.seconds, epoch.gradients, measured.loss, measured.accuracy, measured.sharpness})
         row.push_back(cell(value));
     }
   return table;

@@ -55,4 +55,6 @@ double test_accuracy(const RunResult& run) { return finished(run) ? run.history.
 
 double training_seconds(const RunResult& run) { return finished(run) ? run.history.back().seconds : kUnknown; }
 
+double gradients_per_step(const RunResult& run) { return finished(run) ? run.history.back().gradients : kUnknown; }
+
 }  // namespace cifar

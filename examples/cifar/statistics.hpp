@@ -33,5 +33,6 @@ std::vector<double> differences_to_base(const std::vector<RunResult>& results, c
 /// At the end of a run; unknown for one that was stopped before.
 double test_accuracy(const RunResult& run);
 double training_seconds(const RunResult& run);
+double gradients_per_step(const RunResult& run);
 
 }  // namespace cifar

@@ -23,7 +23,8 @@ enum Sum : int64_t { Loss, Hits, Images, Sharpness, SharpnessSteps, kSums };
 at::Tensor hits(const at::Tensor& logits, const at::Tensor& labels) { return (logits.argmax(1) == labels).sum(); }
 
 OptimizerSettings optimizer_settings(const RunSettings& run) {
-  return {run.learning_rate, run.momentum, run.weight_decay, run.rho, run.percentile, run.alpha};
+  return {run.learning_rate, run.momentum,   run.weight_decay,           run.rho,      run.percentile, run.alpha,
+          run.interval,      run.tail_share, run.epochs * run.batches(), run.batches()};
 }
 
 }  // namespace
@@ -46,10 +47,12 @@ Run::Run(const Dataset& data, const RunSettings& settings)
   labels_ = with_label_noise(data.train.labels.cpu(), settings.label_noise, data.classes, settings.seed ^ kNoiseStream)
                 .to(device);
   model_->to(device);
-  // Convolutions are faster with the channels innermost.
+  // Convolutions are faster with the channels innermost; LibTorch's LBFGS stops at such parameters.
+  const OptimizerName name = OptimizerName::parse(settings.optimizer);
   for (const at::Tensor& parameter : model_->parameters())
-    if (parameter.dim() == 4) parameter.set_data(parameter.data().contiguous(at::MemoryFormat::ChannelsLast));
-  optimizer_ = make_optimizer(OptimizerName::parse(settings.optimizer), *model_, optimizer_settings(settings));
+    if (parameter.dim() == 4 && name.base != "lbfgs")
+      parameter.set_data(parameter.data().contiguous(at::MemoryFormat::ChannelsLast));
+  optimizer_ = make_optimizer(name, *model_, optimizer_settings(settings));
   order_ = at::empty({0}, at::kLong);
   sums_ = at::zeros({kSums}, at::TensorOptions(at::kDouble).device(device));
 }
@@ -82,8 +85,9 @@ void Run::train_batch() {
   if (settings_.augment) images = crop_and_flip(images, random_);
   const at::Tensor input = inputs(images), labels = labels_.index({chosen});
 
-  at::Tensor first_logits;  // those at w: the closure may run several times
+  at::Tensor first_logits;  // those at w, as a rule: the closure may run several times
   const auto pass = [&] {
+    gradients_ += 1.0;
     optimizer.zero_grad();
     const at::Tensor logits = model_(input);
     if (!first_logits.defined()) first_logits = logits.detach();
@@ -91,10 +95,17 @@ void Run::train_batch() {
     mean_loss.backward();
     return mean_loss;
   };
+  const auto loss_alone = [&] {
+    const c10::NoGradGuard no_grad;
+    return at::cross_entropy_loss(model_(input), labels);
+  };
   at::Tensor loss;
   if (settings_.plain_loop) {
     loss = pass();
     optimizer.step();
+    if (optimizer_.perturbed && optimizer_.perturbed()) gradients_ += 1.0;  // the step's own pass
+  } else if (optimizer_.step_with_loss) {
+    loss = optimizer_.step_with_loss(pass, loss_alone);
   } else {
     loss = optimizer.step(pass);
   }
@@ -122,6 +133,7 @@ void Run::finish_epoch() {
     throw std::runtime_error(settings_.optimizer + " diverged: the loss of epoch " + std::to_string(record.epoch) +
                              " is not finite; lower --lr or --rho");
   ++epoch_;
+  record.gradients = gradients_ / static_cast<double>(epoch_ * settings_.batches());
   batch_ = 0;
   sums_.zero_();
 }

@@ -86,6 +86,7 @@ class Run {
   int64_t epoch_ = 0, batch_ = 0;  ///< finished ones
   at::Tensor sums_;                ///< of this epoch: loss, hits, images, sharpness, steps that know it
   double seconds_ = 0.0;           ///< of training alone
+  double gradients_ = 0.0;         ///< evaluations so far; unknown where a checkpoint did not tell
   std::vector<EpochRecord> history_;
 };
 
