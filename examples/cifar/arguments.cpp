@@ -15,29 +15,22 @@ namespace cifar {
 namespace {
 
 constexpr char kDescription[] =
-    "Trains CIFAR classifiers with the sharpness-aware optimizers of steppe, "
-    "one or several against each other.\n"
-    "Without --data it uses a sample of CIFAR-10 that comes with the program, "
-    "and settings that fit its size.\n";
+    "Trains CIFAR classifiers with the sharpness-aware optimizers of steppe, one or several against each other.\n"
+    "Without --data it uses a sample of CIFAR-10 that comes with the program, and settings that fit its size.\n";
 constexpr char kFooter[] =
-    "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method "
-    "over sgd, or both, as in adam+zsharp.\n"
-    "Methods of two gradients a step: sam, asam, zsharp, gcsam, gczsharp, "
-    "friendly, vasso, ssam, gsam, wsam,\n"
-    "stablesam, xsam; of fewer: tail, every, looksam, aesam, aelooksam; of "
-    "one: msam, s2sam, and das, with\n"
-    "--tensorize. Over rmsprop and adagrad there are sam, asam, zsharp, gcsam, "
-    "gczsharp, tail, every, looksam, msam\n"
-    "and das, over lbfgs the first seven of them.\n\n"
+    "\nNAME is a base (sgd, adam, adamw, rmsprop, adagrad, lbfgs), a method over sgd, or both, as in adam+zsharp.\n"
+    "Methods of two gradients a step: sam, asam, zsharp, gcsam, gczsharp, friendly, vasso, ssam, gsam, wsam,\n"
+    "stablesam, xsam; of fewer: tail, every, looksam, aesam, aelooksam; of one: msam, s2sam, and das, with\n"
+    "--tensorize. Over rmsprop and adagrad there are sam, asam, zsharp, gcsam, gczsharp, tail, every, looksam, msam\n"
+    "and das, over lbfgs the first seven of them.\n"
+    "With --budget gradients a method of two gradients a step trains for half of --epochs, one of 1.2 for 1/1.2 of\n"
+    "them (aesam and aelooksam count as 1.5); its learning rate falls to the end of its own epochs.\n\n"
     "Examples:\n"
     "  steppe-cifar --compare sgd,sam,zsharp,gcsam --seeds 3\n"
-    "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer "
-    "zsharp --epochs 200 --device cuda\n"
+    "  steppe-cifar --data cifar-10-batches-bin --model resnet18 --optimizer zsharp --epochs 200 --device cuda\n"
     "  steppe-cifar --compare sgd,sam,das --tensorize tr --compression 5\n"
-    "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 "
-    "--out adam-results\n"
-    "  steppe-cifar --compare sgd,sam,looksam,msam --budget gradients --epochs "
-    "40\n";
+    "  steppe-cifar --compare adam,adam+sam --lr 0.002 --rho adam+sam=0.1 --out adam-results\n"
+    "  steppe-cifar --compare sgd,sam,looksam,msam --budget gradients --epochs 40\n";
 
 /// What fits a data set, as far as the user leaves it open.
 struct Fitting {
@@ -72,14 +65,10 @@ using presentation::share;
 void add_data_options(CommandLine& app, Given& given) {
   const char* group = "Data";
   app.add("--data", given.data,
-          "Folder that is or contains cifar-10-batches-bin or cifar-100-binary "
-          "(default: the sample)",
-          "DIR", group);
+          "Folder that is or contains cifar-10-batches-bin or cifar-100-binary (default: the sample)", "DIR", group);
   app.add("--train-size", given.train_size, "Only the first N training images", "N", group)->check(count());
   app.add("--test-size", given.test_size, "Only the first N test images", "N", group)->check(count());
-  app.add("--label-noise", given.label_noise,
-          "Share of the training labels made wrong (default: sample 0.4, else "
-          "0)",
+  app.add("--label-noise", given.label_noise, "Share of the training labels made wrong (default: sample 0.4, else 0)",
           "SHARE", group)
       ->check(share());
   app.add_flag("--augment", given.augment, "Random crops and flips (default with --data)")->group(group);
@@ -102,6 +91,10 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
       ->capture_default_str();
   app.add("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)", "N", group)
       ->check(count());
+  app.add("--budget", arguments.budget, "What --epochs gives to all: as many steps, or as many gradients", "KIND",
+          group)
+      ->check(one_of({"steps", "gradients"}))
+      ->capture_default_str();
   app.add("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)", "N", group)
       ->check(count());
   app.add("--schedule", arguments.settings.schedule, "Of the learning rate: cosine, step or constant", "KIND", group)
@@ -126,23 +119,18 @@ void add_optimizer_options(CommandLine& app, Given& given, Arguments& arguments)
   RunSettings& run = arguments.settings;
   CLI::Option* one = app.add("--optimizer", given.optimizer, "The one to train with (default: sgd)", "NAME", group);
   app.add("--compare", given.compare,
-          "Several, each from the same weights and data order (default list: "
-          "sgd,sam,zsharp,gcsam)",
-          "NAME,NAME...", group)
+          "Several, each from the same weights and data order (default list: sgd,sam,zsharp,gcsam)", "NAME,NAME...",
+          group)
       ->delimiter(',')
       ->expected(0, -1)
       ->excludes(one);
-  app.add("--lr", given.learning_rates,
-          "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, "
-          "adam 0.001)",
+  app.add("--lr", given.learning_rates, "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)",
           "X", group);
   app.add("--momentum", run.momentum, "Of sgd and rmsprop", "X", group)->check(share())->capture_default_str();
   app.add("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none", "X", group)
       ->check(not_negative());
-  app.add("--rho", given.rhos,
-          "Radius of the perturbation, for all or as NAME=X (default: by "
-          "method and data)",
-          "X", group);
+  app.add("--rho", given.rhos, "Radius of the perturbation, for all or as NAME=X (default: by method and data)", "X",
+          group);
   app.add("--alpha", run.alpha, "Strength of das", "X", group)->check(not_negative())->capture_default_str();
   app.add("--interval", run.interval, "Perturbs every K-th step (0: the method's own, looksam 5, every 10)", "K", group)
       ->check(number(0.0, 1e9, "a whole number from 0 on"))
@@ -169,10 +157,9 @@ void add_running_options(CommandLine& app, Given& given, Arguments& arguments) {
           "X", group)
       ->check(not_negative())
       ->capture_default_str();
-  CLI::Option* checkpoint = app.add("--checkpoint", given.checkpoint,
-                                    "File (with --compare folder) written after every epoch and on "
-                                    "Ctrl-C (default: in --out)",
-                                    "PATH", group);
+  CLI::Option* checkpoint = app.add(
+      "--checkpoint", given.checkpoint,
+      "File (with --compare folder) written after every epoch and on Ctrl-C (default: in --out)", "PATH", group);
   app.add("--resume", given.resume, "Continue bit for bit from such a checkpoint, with the same options", "PATH", group)
       ->excludes(checkpoint);
 }
@@ -223,8 +210,15 @@ void resolve_training(const Given& given, Arguments& arguments) {
   run.batch_size = given.batch_size.value_or(fitting.batch_size);
   run.warm_up = given.warm_up.value_or(given.quick ? 0.0 : fitting.warm_up);
   run.evaluate_every = given.evaluate_every.value_or(given.quick ? 1 : fitting.evaluate_every);
-  if (run.warm_up > static_cast<double>(run.epochs))
-    throw CLI::ValidationError("--warm-up", "is longer than the training of " + std::to_string(run.epochs) + " epochs");
+}
+
+void check_warm_up(const Arguments& arguments) {
+  for (const std::string& optimizer : arguments.optimizers) {
+    const RunSettings run = arguments.run(optimizer, 0);
+    if (run.warm_up > static_cast<double>(run.epochs))
+      throw CLI::ValidationError("--warm-up", "is longer than the training of " + std::to_string(run.epochs) +
+                                                  " epochs that " + optimizer + " has");
+  }
 }
 
 void check_plain_loop(const Arguments& arguments) {
@@ -247,8 +241,7 @@ void resolve_checkpoint(const Given& given, Arguments& arguments) {
   for (const std::string& optimizer : arguments.optimizers)
     if (asked_for && OptimizerName::parse(optimizer).base == "lbfgs")
       throw std::runtime_error(
-          "LibTorch cannot save its lbfgs optimizer at every time: leave out "
-          "--checkpoint and --resume");
+          "LibTorch cannot save its lbfgs optimizer at every time: leave out --checkpoint and --resume");
   arguments.checkpoint = arguments.out / (arguments.compare ? "checkpoints" : "checkpoint.pt");
   if (!given.checkpoint.empty()) arguments.checkpoint = given.checkpoint;
   if (arguments.resume) arguments.checkpoint = given.resume;
@@ -267,6 +260,7 @@ void resolve(const Given& given, bool compare, Arguments& arguments) {
   for (int i = 0; i < given.seeds; ++i) arguments.seeds.push_back(given.seed + static_cast<uint64_t>(i));
   if (!compare && given.seeds > 1) throw CLI::ValidationError("--seeds", "goes with --compare");
   resolve_training(given, arguments);
+  check_warm_up(arguments);
   check_plain_loop(arguments);
   resolve_checkpoint(given, arguments);
 }
@@ -279,13 +273,19 @@ double default_learning_rate(const std::string& base) {
 /// The sample's wrong labels call for larger ones than usual.
 double default_rho(const std::string& method, bool sample) {
   if (method == "asam") return 0.5;
-  // From a pilot on the sample: the fewer gradients a method takes, the larger
-  // the radius that it wants.
+  // From a pilot on the sample: the fewer gradients a method takes, the larger the radius that it wants.
   const double of_sam = sample ? 0.2 : 0.1;
   if (method == "msam") return 7.5 * of_sam;
   if (method == "every") return 4.0 * of_sam;
   if (method == "s2sam") return 1.5 * of_sam;
   return sample && (method == "zsharp" || method == "gczsharp") ? 0.35 : of_sam;
+}
+
+/// Whole epochs of `gradients` evaluations per step that fit into `epochs` of one; at least one.
+int64_t epochs_within(int64_t epochs, double gradients) {
+  // 33 / 1.1 is a little under 30 in floating point.
+  const double whole = std::floor(static_cast<double>(epochs) / gradients + 1e-9);
+  return std::max<int64_t>(1, static_cast<int64_t>(whole));
 }
 
 }  // namespace
@@ -316,6 +316,7 @@ RunSettings Arguments::run(const std::string& optimizer, uint64_t seed) const {
   run.learning_rate = of(learning_rates, default_learning_rate(name.base));
   run.rho = of(rhos, default_rho(name.method, sample));
   run.weight_decay = weight_decay.value_or(name.base == "adamw" ? 0.01 : 5e-4);
+  if (budget == "gradients") run.epochs = epochs_within(settings.epochs, run.planned_gradients());
   return run;
 }
 

@@ -29,6 +29,8 @@ struct Arguments {
   bool resume = false;
 
   RunSettings settings;  ///< of every run, but for what its optimizer and seed decide
+  /// "gradients": a run has as many epochs as its gradient evaluations fill that the base makes in settings.epochs.
+  std::string budget = "steps";
   std::optional<double> weight_decay;
   std::map<std::string, double> learning_rates, rhos;  ///< by optimizer; "" stands for all others
 

@@ -17,11 +17,17 @@ using presentation::Panel;
 using presentation::Series;
 using Value = std::function<double(const EpochRecord&)>;
 
+int64_t longest(const std::vector<RunResult>& results) {
+  int64_t epochs = 0;
+  for (const RunResult& run : results) epochs = std::max(epochs, run.settings.epochs);
+  return epochs;
+}
+
 /// The values of one optimizer's runs at every epoch that has some: their mean, in their range.
 Series curve(const std::vector<RunResult>& results, const std::string& optimizer, const Value& value) {
   Series series;
   series.name = optimizer;
-  for (int64_t epoch = 1; epoch <= results.front().settings.epochs; ++epoch) {
+  for (int64_t epoch = 1; epoch <= longest(results); ++epoch) {
     std::vector<double> values;
     for (const RunResult& run : results)
       for (const EpochRecord& record : run.history)
@@ -37,9 +43,35 @@ Series curve(const std::vector<RunResult>& results, const std::string& optimizer
   return series;
 }
 
+/// Test accuracy over the time that was trained, both means over the seeds, of those that were tested then.
+Series over_time(const std::vector<RunResult>& results, const std::string& optimizer) {
+  Series series;
+  series.name = optimizer;
+  for (int64_t epoch = 1; epoch <= longest(results); ++epoch) {
+    std::vector<double> seconds, points;
+    for (const RunResult& run : results)
+      for (const EpochRecord& record : run.history)
+        if (run.settings.optimizer == optimizer && record.epoch == epoch && std::isfinite(record.test_accuracy) &&
+            std::isfinite(record.seconds)) {
+          seconds.push_back(record.seconds);
+          points.push_back(100.0 * record.test_accuracy);
+        }
+    if (seconds.empty()) continue;
+    series.x.push_back(spread_of(seconds).mean);
+    series.y.push_back(spread_of(points).mean);
+  }
+  return series;
+}
+
 Panel curves(const std::vector<RunResult>& results, const std::string& title, const Value& value) {
   Panel panel{title, {"epoch", false, {}, /*whole=*/true}, {}, {}};
   for (const std::string& optimizer : optimizers_of(results)) panel.series.push_back(curve(results, optimizer, value));
+  return panel;
+}
+
+Panel curves_over_time(const std::vector<RunResult>& results) {
+  Panel panel{"Test accuracy (%) over the time of training", {"seconds"}, {}, {}};
+  for (const std::string& optimizer : optimizers_of(results)) panel.series.push_back(over_time(results, optimizer));
   return panel;
 }
 
@@ -81,6 +113,7 @@ presentation::Figure chart(const std::vector<RunResult>& results) {
   figure.add(curves(results, "Accuracy on the training labels (%)",
                     [](const EpochRecord& epoch) { return 100.0 * epoch.train_accuracy; }));
   figure.add(endings(results));
+  figure.add(curves_over_time(results));
   return figure;
 }
 

@@ -9,8 +9,8 @@
 
 namespace cifar {
 
-/// Test accuracy and training accuracy over the epochs (mean over the seeds in their range), and the test accuracy at
-/// the end of every seed.
+/// Test accuracy and training accuracy over the epochs (mean over the seeds in their range), the test accuracy at the
+/// end of every seed, and over the seconds of training (mean over the seeds).
 presentation::Figure chart(const std::vector<RunResult>& results);
 
 }  // namespace cifar

@@ -56,9 +56,11 @@ void introduce(const Arguments& arguments, int64_t classes) {
               settings.dataset.c_str(), arguments.sample ? " (bundled sample)" : "",
               static_cast<long long>(settings.train_size), static_cast<long long>(settings.test_size),
               100.0 * settings.label_noise, settings.augment ? "random crops and flips" : "no augmentation");
-  std::printf("model %s, batches of %lld, %lld epochs, %s schedule, %s, %d threads\n", settings.model.c_str(),
+  const bool by_gradients = arguments.budget == "gradients";
+  std::printf("model %s, batches of %lld, %lld epochs%s, %s schedule, %s, %d threads\n", settings.model.c_str(),
               static_cast<long long>(settings.batch_size), static_cast<long long>(settings.epochs),
-              settings.schedule.c_str(), arguments.device.c_str(), at::get_num_threads());
+              by_gradients ? " or as many gradients" : "", settings.schedule.c_str(), arguments.device.c_str(),
+              at::get_num_threads());
   if (settings.tensorize != "none") {
     const cifar::ResNet model = cifar::make_model(settings.model, classes, 0, settings.tensorize, settings.compression);
     std::printf("tensorized (%s): %lld parameters instead of %lld, %lld layers in cores\n", settings.tensorize.c_str(),
@@ -78,6 +80,7 @@ void introduce(const Arguments& arguments, int64_t classes) {
     if (method == "tail") std::printf(", the last %g %% of the steps", 100.0 * run.tail_share);
     if (method == "looksam" || method == "every")
       std::printf(", every %lld steps", static_cast<long long>(name.interval(run.interval)));
+    if (by_gradients) std::printf(", %lld epochs", static_cast<long long>(run.epochs));
     std::printf("\n");
   }
   std::printf("\n");

@@ -124,6 +124,28 @@ TEST(CifarArguments, IntervalAndTailShareAreForTheMethodsThatHaveThem) {
   EXPECT_DOUBLE_EQ(given.run("tail", 0).planned_gradients(), 2.0);
 }
 
+TEST(CifarArguments, ABudgetOfGradientsGivesEachMethodItsOwnEpochs) {
+  const std::string all = "sgd,sam,tail,looksam,every,aesam,aelooksam,msam,s2sam,adam,adam+friendly";
+  const auto epochs = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"--compare", all};
+    words.insert(words.end(), more.begin(), more.end());
+    const Arguments arguments = parse(words).arguments;
+    std::vector<int64_t> of_each;
+    for (const std::string& name : arguments.optimizers) of_each.push_back(arguments.run(name, 0).epochs);
+    return of_each;
+  };
+  using Epochs = std::vector<int64_t>;
+  EXPECT_EQ(epochs({}), Epochs(11, 20));
+  EXPECT_EQ(epochs({"--budget", "steps"}), Epochs(11, 20));
+  EXPECT_EQ(epochs({"--budget", "gradients"}), (Epochs{20, 10, 15, 16, 18, 13, 13, 20, 20, 20, 10}));
+  // 33 / 1.1 and 39 / 1.3 are whole, also in floating point.
+  EXPECT_EQ(epochs({"--budget", "gradients", "--epochs", "33"}), (Epochs{33, 16, 25, 27, 30, 22, 22, 33, 33, 33, 16}));
+  EXPECT_EQ(epochs({"--budget", "gradients", "--epochs", "39"})[2], 30);
+  EXPECT_EQ(epochs({"--budget", "gradients", "--interval", "4", "--tail-share", "0.6"}),
+            (Epochs{20, 10, 12, 16, 16, 13, 13, 20, 20, 20, 10}));
+  EXPECT_EQ(epochs({"--budget", "gradients", "--epochs", "1"}), Epochs(11, 1)) << "at least one";
+}
+
 TEST(CifarArguments, APlainLoopIsAskedFor) {
   EXPECT_FALSE(parse({}).arguments.run("sam", 0).plain_loop);
   const Arguments arguments = parse({"--plain-loop", "--compare"}).arguments;
@@ -147,8 +169,8 @@ TEST(CifarArguments, CheckpointsLieInTheFolderOfResults) {
 TEST(CifarArguments, HelpIsPrintedAndEndsWithZero) {
   const Parsed help = parse({"--help"});
   EXPECT_EQ(help.code, std::optional<int>(0));
-  for (const char* words :
-       {"--compare NAME,NAME", "--label-noise SHARE", "--resume PATH", "(default: cosine)", "Examples:"})
+  for (const char* words : {"--compare NAME,NAME", "--label-noise SHARE", "--budget KIND", "stablesam, xsam",
+                            "--resume PATH", "(default: cosine)", "Examples:"})
     EXPECT_NE(help.out.find(words), std::string::npos) << words << " in\n" << help.out;
   EXPECT_EQ(help.error, "");
   std::istringstream lines(help.out);
@@ -180,7 +202,10 @@ TEST(CifarArguments, EveryMistakeIsAMessageAndACodeOtherThanZero) {
       {{"--schedule", "linear"}, "--schedule: linear not in"},
       {{"--device", "tpu"}, "--device: tpu not in {cpu,cuda}"},
       {{"--seeds", "3"}, "--seeds: goes with --compare"},
-      {{"--warm-up", "3", "--epochs", "2"}, "--warm-up: is longer than the training of 2 epochs"},
+      {{"--warm-up", "3", "--epochs", "2"}, "--warm-up: is longer than the training of 2 epochs that sgd has"},
+      {{"--warm-up", "3", "--epochs", "4", "--budget", "gradients", "--compare", "sgd,sam"},
+       "--warm-up: is longer than the training of 2 epochs that sam has"},
+      {{"--budget", "seconds"}, "--budget: seconds not in {steps,gradients}"},
       {{"--augment", "--no-augment"}, "excludes"},
       {{"--compare", "sgd", "--optimizer", "sam"}, "--optimizer excludes --compare"},
       {{"--checkpoint", "a", "--resume", "b"}, "excludes"},

@@ -143,6 +143,46 @@ TEST(CifarChart, IsWellFormedAndNamesItsAxesAndCurves) {
   EXPECT_FALSE(contains(svg, "nan"));
 }
 
+size_t occurrences(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(CifarChart, ShowsTheTestAccuracyOverTheTimeOfTraining) {
+  const std::string svg = chart(three_seeds()).svg();
+  EXPECT_TRUE(contains(svg, "Test accuracy (%) over the time of training")) << svg;
+  EXPECT_TRUE(contains(svg, ">seconds<"));
+  // sgd has its one test after 10 seconds, sam and gcsam after 20: the axis reaches from the first to the last.
+  std::vector<RunResult> results = {result("sgd", 0, 0.30, 100.0), result("sgd", 1, 0.31, 300.0)};
+  for (RunResult& run : results) run.history[0].test_accuracy = 0.2;
+  const std::string times = chart(results).svg();  // means of 100 and 200 seconds, at 2 places
+  EXPECT_TRUE(contains(times, ">100<") && contains(times, ">200<")) << times;
+  EXPECT_FALSE(contains(times, ">300<")) << times;
+  for (RunResult& run : results)
+    for (EpochRecord& epoch : run.history) epoch.seconds = kUnknown;
+  EXPECT_FALSE(contains(chart(results).svg(), "nan"));
+}
+
+TEST(CifarChart, ReachesToTheEndOfTheLongestRun) {
+  RunResult sam = result("sam", 0, 0.35);
+  RunResult sgd = result("sgd", 0, 0.3);
+  sgd.settings.epochs = 4;
+  for (int64_t epoch : {3, 4}) {
+    sgd.history.push_back(sgd.history.back());
+    sgd.history.back().epoch = epoch;
+    sgd.history.back().seconds = 5.0 * static_cast<double>(epoch);
+  }
+  EXPECT_DOUBLE_EQ(test_accuracy(sgd), 0.3);
+  EXPECT_DOUBLE_EQ(test_accuracy(sam), 0.35);
+  for (const std::vector<RunResult>& results : {std::vector<RunResult>{sam, sgd}, std::vector<RunResult>{sgd, sam}}) {
+    const std::string svg = chart(results).svg();
+    EXPECT_EQ(presentation::flaw_of(svg), "");
+    EXPECT_EQ(occurrences(svg, ">4</text>"), 2U) << "the epoch axis of both curves\n" << svg;
+    EXPECT_EQ(lines_of(csv_of(csv(results))).size(), 7U);
+  }
+}
+
 TEST(CifarChart, EscapesWords) {
   std::vector<RunResult> results = {result("sgd", 0, 0.3)};
   results[0].settings.dataset = "A<B & C>";

@@ -415,6 +415,27 @@ TEST(CifarComparison, AForeignCheckpointIsAnErrorBeforeAnyTraining) {
   EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("is not a checkpoint"), std::string::npos);
 }
 
+TEST(CifarComparison, RunsMayHaveDifferentNumbersOfEpochs) {
+  const TemporaryFolder folder;
+  RunSettings sgd = settings_of("sgd"), sam = settings_of("sam"), tail = settings_of("tail");
+  sgd.epochs = 4;
+  sam.epochs = 2;
+  Comparison comparison{{sam, sgd, tail}, folder / "results", {"", "", ""}, false};
+  prepare(comparison, tiny_data());
+  testing::internal::CaptureStdout();
+  const Outcome outcome = carry_out(comparison, tiny_data());
+  const std::string said = testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(outcome.finished);
+  EXPECT_EQ(outcome.results[0].history.size(), 2U);
+  EXPECT_EQ(outcome.results[1].history.size(), 4U);
+  for (const char* words : {"sam, seed 0  epoch 2/2", "sgd, seed 0  epoch 4/4", "tail, seed 0  epoch 3/3"})
+    EXPECT_NE(said.find(words), std::string::npos) << said;
+  // The learning rate of each falls to the end of its own.
+  for (const RunResult& run : outcome.results)
+    EXPECT_LT(run.history.back().learning_rate, 0.3 * run.settings.learning_rate) << run.settings.optimizer;
+  EXPECT_DOUBLE_EQ(outcome.results[2].history.back().gradients, 12.0 / 9.0);
+}
+
 TEST(CifarComparison, CarriesOutEveryRunAndWritesTheResults) {
   const TemporaryFolder folder;
   Comparison comparison{{settings_of("sgd"), settings_of("sam")}, folder / "results", {"", folder / "sam.pt"}, false};
