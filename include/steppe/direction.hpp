@@ -97,6 +97,11 @@ template <class Part>
 struct HasCommit<Part, std::void_t<decltype(std::declval<Part&>().commit())>> : std::true_type {};
 
 template <class Part, class = void>
+struct HasForget : std::false_type {};
+template <class Part>
+struct HasForget<Part, std::void_t<decltype(std::declval<Part&>().forget())>> : std::true_type {};
+
+template <class Part, class = void>
 struct HasBytes : std::false_type {};
 template <class Part>
 struct HasBytes<Part, std::void_t<decltype(std::declval<const Part&>().bytes())>> : std::true_type {};

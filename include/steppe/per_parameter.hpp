@@ -2,7 +2,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <cstddef>
@@ -26,20 +30,14 @@ class PerParameter {
   /// loaded does not fit its parameter.
   void bind(const std::vector<at::Tensor>& params) {
     next_.clear();
-    bool same = params.size() == params_.size();
+    bool same = !loaded_ && params.size() == params_.size();
     for (size_t i = 0; same && i < params.size(); ++i) same = params[i].is_same(params_[i]);
     if (same) return;
-    TORCH_CHECK(kept_.size() <= params.size(), "steppe: the checkpoint keeps tensors of ", kept_.size(),
-                " parameters for a group of ", params.size(), "; it is damaged");
-    for (size_t i = 0; i < kept_.size(); ++i)
-      TORCH_CHECK(!kept_[i].defined() ||
-                      (!kept_[i].is_sparse() && (kept_[i].dim() == 0 || kept_[i].sizes() == params[i].sizes())),
-                  "steppe: the checkpoint keeps a tensor of shape ", kept_[i].sizes(), " for a parameter of shape ",
-                  params[i].sizes(), "; it is damaged, or of another model");
-    kept_.resize(params.size());
-    for (size_t i = 0; i < kept_.size(); ++i)
-      if (kept_[i].defined()) kept_[i] = kept_[i].to(params[i].device());
+    std::vector<at::Tensor> kept(params.size());
+    for (size_t i = 0; i < params.size(); ++i) kept[i] = loaded_ ? loaded_for(params, i) : of(params[i]);
+    kept_ = std::move(kept);
     params_ = params;
+    loaded_ = false;
     index_.clear();
     for (size_t i = 0; i < params_.size(); ++i) index_.emplace(params_[i].unsafeGetTensorImpl(), i);
   }
@@ -50,20 +48,32 @@ class PerParameter {
     return found == index_.end() ? at::Tensor() : kept_[found->second];
   }
 
-  void set(const at::Tensor& param, at::Tensor value) {
-    next_[param.unsafeGetTensorImpl()] = {param, std::move(value)};
+  /// `squares`: the sum of its squares, if that is known; where it is not finite, what was there stays.
+  void set(const at::Tensor& param, at::Tensor value, const at::Tensor& squares = {}) {
+    next_[param.unsafeGetTensorImpl()] = {param, std::move(value),
+                                          squares.defined() ? squares.isfinite() : at::Tensor()};
   }
 
   void commit() {
+    const c10::NoGradGuard no_grad;
     for (auto& [impl, set] : std::exchange(next_, {})) {
       const auto [place, is_new] = index_.emplace(impl, params_.size());
       if (is_new) {
-        params_.push_back(set.first);
+        params_.push_back(set.param);
         kept_.emplace_back();
       }
-      kept_[place->second] = std::move(set.second);
+      at::Tensor& kept = kept_[place->second];
+      if (!set.finite.defined()) {
+        kept = std::move(set.value);
+      } else if (set.finite.device().is_cpu()) {
+        if (set.finite.item<bool>()) kept = std::move(set.value);
+      } else {  // nothing waits for the device
+        kept = at::where(set.finite, set.value, kept.defined() ? kept : at::zeros_like(set.value));
+      }
     }
   }
+
+  void forget() { *this = PerParameter(); }
 
   int64_t bytes() const {
     int64_t sum = 0;
@@ -76,15 +86,30 @@ class PerParameter {
   void fields(Fields& field) {
     const std::vector<at::Tensor> before = kept_;
     field("kept", kept_);
-    if (kept_.size() != before.size()) return params_.clear();
-    for (size_t i = 0; i < kept_.size(); ++i)
-      if (!kept_[i].is_same(before[i])) return params_.clear();  // to be held against the parameters by bind()
+    loaded_ = loaded_ || kept_.size() != before.size();
+    for (size_t i = 0; !loaded_ && i < kept_.size(); ++i) loaded_ = !kept_[i].is_same(before[i]);
   }
 
  private:
+  struct Set {
+    at::Tensor param, value, finite;
+  };
+
+  /// A checkpoint lists them in the order of the group.
+  at::Tensor loaded_for(const std::vector<at::Tensor>& params, size_t i) const {
+    TORCH_CHECK(kept_.size() <= params.size(), "steppe: the checkpoint keeps tensors of ", kept_.size(),
+                " parameters for a group of ", params.size(), "; it is damaged, or of another model");
+    if (i >= kept_.size() || !kept_[i].defined()) return {};
+    TORCH_CHECK(!kept_[i].is_sparse() && (kept_[i].dim() == 0 || kept_[i].sizes() == params[i].sizes()),
+                "steppe: the checkpoint keeps a tensor of shape ", kept_[i].sizes(), " for a parameter of shape ",
+                params[i].sizes(), "; it is damaged, or of another model");
+    return kept_[i].to(params[i].device());
+  }
+
   std::vector<at::Tensor> params_, kept_;
   std::unordered_map<const c10::TensorImpl*, size_t> index_;
-  std::unordered_map<const c10::TensorImpl*, std::pair<at::Tensor, at::Tensor>> next_;
+  std::unordered_map<const c10::TensorImpl*, Set> next_;
+  bool loaded_ = false;  ///< kept_ is in the order of a group that has not been seen yet
 };
 
 STEPPE_NAMESPACE_END

@@ -19,7 +19,8 @@ struct Report {
   at::Tensor loss;               ///< L(w); undefined where the only pass was made at w + e
   at::Tensor perturbed_loss;     ///< L(w + e)
   at::Tensor sharpness;          ///< L(w + e) - L(w)
-  at::Tensor gradient_norm;      ///< |g| over all groups that count in the norm
+  at::Tensor gradient_norm;      ///< |g| over all groups that count in the norm; of what the ascent starts from, where
+                                 ///< that is an average or a momentum
   at::Tensor perturbation_norm;  ///< |e|
   at::Tensor unclipped_norm;     ///< of the final gradients before clip_grad_norm()
   at::Tensor kept_share;         ///< of the components that a filter looked at; 1 without a filter

@@ -170,6 +170,11 @@ inline Radius inverse_norm(Schedule sigma, double delta = 1e-12) {
   return {RadiusRule::Inverse, 1.0, std::move(sigma), delta};
 }
 
+/// Where the last share of a training of `total` steps begins: round((1 - share) total).
+inline int64_t first_of_tail(double share, int64_t total) {
+  return std::llround((1.0 - share) * static_cast<double>(total));
+}
+
 /// The steps that are perturbed; the others are plain steps of the base optimizer, with one pass.
 class Steps {
  public:
@@ -189,7 +194,7 @@ class Steps {
   Steps& last(double share, int64_t total) {
     TORCH_CHECK(share >= 0.0 && share <= 1.0, "steppe: last(share, total) needs a share in [0, 1], got ", share);
     TORCH_CHECK(total >= 1, "steppe: last(share, total) needs the number of steps of the training, got ", total);
-    return from_step(std::llround((1.0 - share) * static_cast<double>(total)));
+    return from_step(first_of_tail(share, total));
   }
 
   bool perturbs(int64_t step) const { return step >= from_ && step % every_ == 0; }

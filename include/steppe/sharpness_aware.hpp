@@ -71,7 +71,8 @@ class SharpnessAware : public Base {
                 "steppe: Descent must be callable as (std::vector<at::Tensor>& final, const std::vector<at::Tensor>& "
                 "first), such as steppe::descent::PerturbedGradient");
   static_assert(
-      !detail::is_ahead_of_pass_one<Ascent> || !Descent::needs_first_gradient,
+      !detail::is_ahead_of_pass_one<Ascent> ||
+          !(Descent::needs_first_gradient || detail::NeedsFirstSquares<Descent>::value),
       "steppe: this descent mixes the gradients of two passes, but the ascent's direction is known before pass "
       "1, so that there is only one");
   static_assert(
@@ -173,11 +174,12 @@ class SharpnessAware : public Base {
   }
   /// Adds a group with options of its own instead of the inherited ones.
   void add_param_group(const torch::optim::OptimizerParamGroup& group, Options options) {
-    if (!options.has_rho()) options.rho(default_rho_of(defaults_of_groups_.ascent));
-    options.validate();
+    Group group_settings = defaults_of_groups_;
+    group_settings.options = std::move(options);
+    group_settings.validate();
     sync_groups();
     add_param_group(group);
-    groups_.back().options = std::move(options);
+    groups_.back().options = std::move(group_settings.options);
   }
 
   /// Every group's rho as a function of the step, groups with rho 0 excepted.
@@ -205,20 +207,28 @@ class SharpnessAware : public Base {
   }
 
   /// K ascents of rho / K each, the gradient taken anew after each: e = e_1 + ... + e_K, 1 + K passes. With step() and
-  /// step(closure) only.
+  /// step(closure) only; not for directions that remember something. The report is about e_1.
   SharpnessAware& ascents(int64_t count) {
     TORCH_CHECK(count >= 1, "steppe: ascents(count) needs at least one, got ", count);
     TORCH_CHECK(!detail::is_ahead_of_pass_one<Ascent> || count == 1, "steppe: ascents(", count,
                 ") needs the gradient of the pass before each, but this method's only pass comes after its ascent");
+    TORCH_CHECK(!detail::keeps_state<Ascent> || count == 1, "steppe: ascents(", count,
+                ") would let this method's direction learn from each of them; it remembers one gradient a step");
     ascents_ = count;
     return *this;
   }
   /// From now on the perturbation of step(closure) comes from this closure's loss, that of another batch, which takes
-  /// the place of pass 1; the loss that step() returns is its. Null: from the step's own closure again.
+  /// the place of pass 1; the loss that step() returns is its. Null: from the step's own closure again. Errors: methods
+  /// that use the first gradient, which is not of the step's batch, for more than the perturbation.
   SharpnessAware& ascend_on(Closure closure) {
     TORCH_CHECK(
         !detail::is_ahead_of_pass_one<Ascent>,
         "steppe: ascend_on() gives another batch for pass 1, but this method's only pass comes after its ascent");
+    TORCH_CHECK(
+        !(Descent::needs_first_gradient || detail::NeedsFirstSquares<Descent>::value ||
+          detail::HasDecides<Policy>::value),
+        "steppe: ascend_on() gives another batch for pass 1, but this method uses that pass's gradient in the step or "
+        "in its decision as well; use it with methods that perturb along it alone, such as SAM");
     ascend_on_ = std::move(closure);
     return *this;
   }
@@ -295,17 +305,19 @@ class SharpnessAware : public Base {
   /// Where the perturbed values of a parameter were in the last step.
   Placement placement(const at::Tensor& param) const { return two_pass_.memory().placement(param); }
 
-  /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e. What it changes
+  /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e (once, at w or at
+  /// w + e, on plain steps and in methods of one pass). What it changes
   /// beside gradients and the attached model's buffers changes twice: a state that is carried over must be computed
   /// from the one before the step, and stored after it.
   ///
   /// Without a closure, after a forward pass and backward(): the operators of that pass, which were recorded as they
   /// ran, are called again at w + e. The result is that of step(closure) to the last bit.
   ///
-  /// Returns the loss at w (undefined if backward() was called on something else than single elements). Gradients are
-  /// cleared before each pass; whether the closure does so too does not matter. If the closure or a hook throws,
-  /// weights and buffers are as before the step and the exception passes through. Errors without a closure, with
-  /// nothing changed: passes that cannot be made again, each by name.
+  /// Returns the loss of the first of them: at w, but for methods whose only pass is at w + e (undefined if backward()
+  /// was called on something else than single elements). Gradients are cleared before each pass; whether the closure
+  /// does so too does not matter. If the closure or a hook throws, weights and buffers are as before the step and the
+  /// exception passes through. Errors without a closure, with nothing changed: passes that cannot be made again, each
+  /// by name.
   at::Tensor step(Closure closure = nullptr) override {
     if (!closure) return step_of_recording();
     return step(std::move(closure), nullptr);
@@ -324,6 +336,7 @@ class SharpnessAware : public Base {
 
   /// Optional first call of a two-phase step, before pass 1: lets pass 2 draw the same random numbers.
   void remember_rng() {
+    two_pass_.check_between_steps("remember_rng()");
     const StepPlan step_plan = plan();
     recorder_.stop("remember_rng()");
     two_pass_.remember_rng(step_plan);
@@ -341,6 +354,7 @@ class SharpnessAware : public Base {
     TORCH_CHECK(!ascend_on_,
                 "steppe: ascend_on() was called, which is for step(closure); between ascend() and descend() "
                 "make the passes with the batches that you want");
+    two_pass_.check_can_ascend();
     const StepPlan step_plan = plan();
     recorder_.stop("ascend()");
     return two_pass_.ascend(step_plan, loss);
@@ -350,6 +364,8 @@ class SharpnessAware : public Base {
   void descend(const at::Tensor& perturbed_loss = {}) {
     std::vector<std::vector<at::Tensor>> params;
     for (const auto& group : this->param_groups()) params.push_back(group.params());
+    // The optimizer may have been moved since ascend().
+    if (StepPlan* pending = two_pass_.pending_plan()) plan_parts_over_all_groups(*pending);
     two_pass_.descend(params, perturbed_loss);
     Base::step(nullptr);
     count_step();
@@ -372,7 +388,8 @@ class SharpnessAware : public Base {
   }
 
   /// Restores what save() wrote, learning rates included (LibTorch before 2.6 leaves them). A checkpoint of a plain
-  /// Base, or of another method over the same Base, gives the base's state and leaves the rest as constructed.
+  /// Base, or of another method over the same Base, gives the base's state and leaves the settings as they are; what
+  /// the method remembers of other steps is forgotten.
   ///
   /// Errors leave everything as it was: another base, another number of groups or parameters, damaged archives.
   void load(torch::serialize::InputArchive& archive) override {
@@ -384,7 +401,9 @@ class SharpnessAware : public Base {
     if (is_ours) read.read(own);
     for (size_t k = 0; k < read.groups.size(); ++k) read.groups[k].bind(this->param_groups()[k].params());
     step::load_base(*this, archive, [&] { Base::load(archive); });
-    if (is_ours) take(std::move(read));
+    if (is_ours) return take(std::move(read));
+    for (Group& group : groups_) group.forget();
+    if constexpr (detail::HasForget<Policy>::value) policy_.forget();
   }
 
  private:
@@ -503,6 +522,19 @@ class SharpnessAware : public Base {
       group_plan.direction = direction_of(group.ascent, step_);
       group_plan.direction.recipe.p = group.options.p();
       group_plan.direction.recipe.radius = group.options.radius().at(step_);
+      group_plan.direction.recipe.radius.sigma /= static_cast<double>(ascents_);  // as rho is
+      if constexpr (detail::NeedsRawAscent<Descent>::value)
+        TORCH_CHECK(
+            kernels::exact::are_equal(group.options.p(), 2.0),
+            "steppe: this method takes the gradient for the ascent's direction, which it is for p = 2 alone; got "
+            "p = ",
+            group.options.p());
+      if constexpr (detail::HasAgreesWith<Descent>::value)
+        TORCH_CHECK(group.descent.agrees_with(groups_.front().descent),
+                    "steppe: the descents of parameter groups 0 and ", k,
+                    " differ in settings that belong to the whole step; set descent(i) of every group alike");
+      if constexpr (detail::HasAfterStep<Descent>::value)
+        if (group.descent.needs_lr()) base_group.options().get_lr();  // a base that has none is an error here
       const bool follows_lr = group.options.rho_schedule().needs_lr() && group.options.rho() > 0.0;
       group_plan.rho = group.options.rho_at(step_, follows_lr ? base_group.options().get_lr() : 0.0);
       if (step_plan.perturb) group_plan.rho *= detail::radius(policy_, step_);
@@ -525,6 +557,7 @@ class SharpnessAware : public Base {
       step_plan.decides = [this](double squared_norm) { return policy_.decides(step_, squared_norm); };
     if constexpr (detail::IsTogether<Descent>::value) {
       step_plan.needs_first_squares = detail::NeedsFirstSquares<Descent>::value;
+      step_plan.sees_all_gradients = detail::SeesAllGradients<Descent>::value;
       step_plan.descent = [this](std::vector<descent::GroupGradients>& groups, const descent::StepGradients& seen) {
         std::vector<Descent*> of_groups;
         for (Group& group : groups_) of_groups.push_back(&group.descent);
@@ -572,14 +605,14 @@ class SharpnessAware : public Base {
   void count_step() {
     if constexpr (detail::HasAfterStep<Descent>::value)
       for (size_t k = 0; k < groups_.size(); ++k)
-        groups_[k].descent.after_step(this->param_groups()[k].options().get_lr());
+        if (groups_[k].descent.needs_lr()) groups_[k].descent.after_step(this->param_groups()[k].options().get_lr());
     if (captured_) return;
     for (Group& group : groups_) group.commit();
     if constexpr (detail::HasCommit<Policy>::value) policy_.commit();
     ++step_;
     if (report().perturbed) ++perturbed_steps_;
     two_pass_.notes().perturbed_share(static_cast<double>(perturbed_steps_) / static_cast<double>(step_));
-    if constexpr (detail::HasFirstStep<Policy>::value) tail_watch_.see(step_, policy_.first_step());
+    if constexpr (detail::HasFirstStep<Policy>::value) tail_watch_.see(step_, policy_.first_step(), policy_.total());
   }
 
   OwnCheckpoint own_checkpoint() const {
@@ -594,6 +627,7 @@ class SharpnessAware : public Base {
     own.ascents = ascents_;
     own.policy = policy_;
     own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
+    for (size_t k = 0; k < own.groups.size(); ++k) own.groups[k].bind(this->param_groups()[k].params());
     for (const auto& group : this->param_groups()) {
       at::Tensor flags = at::empty({static_cast<int64_t>(group.params().size())}, at::TensorOptions().dtype(at::kBool));
       for (size_t i = 0; i < group.params().size(); ++i)

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -199,6 +200,93 @@ TEST(WithMemory, WhatAnotherModelKeptIsRefusedAndNothingChanges) {
   torch::save(sam, file);
   EXPECT_NE(message_of([&] { torch::load(of_another, file); }).find("of shape"), std::string::npos);
   EXPECT_EQ(of_another.steps(), 1);
+}
+
+template <class Optimizer>
+void expect_to_recover(const std::string& name) {
+  const at::Tensor w = vector_of({3, 4});
+  Optimizer optimizer({w}, SGDOptions(0.01));
+  optimizer.before_descent([](std::vector<at::Tensor>& gradients) { gradients[0].nan_to_num_(0, 0, 0); });
+  for (int i = 0; i < 6; ++i) {
+    optimizer.step([&] {
+      at::Tensor loss = w.square().sum() * (i == 2 ? std::numeric_limits<double>::infinity() : 0.5 + 0.1 * i);
+      loss.backward();
+      return loss;
+    });
+  }
+  ASSERT_TRUE(optimizer.report().perturbed) << name;
+  EXPECT_GT(optimizer.report().perturbation_norm.template item<double>(), 0.0) << name;
+}
+
+TEST(WithMemory, AGradientThatIsNotFiniteIsNotRemembered) {
+  expect_to_recover<FriendlySAM<SGD>>("Friendly SAM");
+  expect_to_recover<VaSSO<SGD>>("VaSSO");
+  expect_to_recover<MSAM<SGD>>("MSAM");
+  expect_to_recover<S2SAM<SGD>>("S2-SAM");
+}
+
+TEST(WithMemory, BelongsToTheParameterWhereverItStandsInItsGroup) {
+  const at::Tensor w = vector_of({3, 4}), newcomer = vector_of({1, 2});
+  FriendlySAM<SGD> sam({w}, SGDOptions(0.0), Options().rho(1.0));
+  sam.step(bowl(w));
+  auto& params = sam.param_groups()[0].params();
+  params.insert(params.begin(), newcomer);
+  sam.step([&] {
+    at::Tensor loss = (w.square().sum() + newcomer.square().sum()) / 2;
+    loss.backward();
+    return loss;
+  });  // of w: d = g - m = 0
+  EXPECT_EQ(sam.report().layer_perturbation_norm[1].item<double>(), 0.0);
+  EXPECT_NEAR(sam.report().layer_perturbation_norm[0].item<double>(), 1.0, 1e-14);
+  params.erase(params.begin());
+  sam.step(bowl(w));
+  EXPECT_EQ(sam.report().perturbation_norm.item<double>(), 0.0);
+}
+
+TEST(WithMemory, ARefusedCallBetweenAscendAndDescendLosesNothing) {
+  const at::Tensor w = vector_of({3, 4});
+  FriendlySAM<SGD> sam({w}, SGDOptions(0.0), Options().rho(1.0));
+  bowl(w)();
+  ASSERT_TRUE(sam.ascend());
+  EXPECT_ANY_THROW(sam.ascend());
+  EXPECT_ANY_THROW(sam.remember_rng());
+  bowl(w)();
+  sam.descend();
+  sam.step(bowl(w));  // d = g - m = 0
+  EXPECT_EQ(sam.report().perturbation_norm.item<double>(), 0.0);
+}
+
+TEST(FisherMask, MasksMadeBeforeTheFirstStepFindTheirParameters) {
+  const at::Tensor frozen = vector_of({1, 2}), w = vector_of({3, 4});
+  SSAM<SGD> sam({frozen, w}, SGDOptions(0.0), Options().rho(5.0), ascent::FisherMask().interval(0));
+  sam.ascent().renew({frozen, w}, 1, [&](int64_t) { (w * vector_of({2, 1}, false)).sum().backward(); });
+  std::stringstream file;
+  torch::save(sam, file);
+  at::Tensor seen;
+  const auto pass = [&] {
+    seen = w.detach().clone();
+    return bowl(w)();
+  };
+  sam.step(pass);
+  expect_near(seen, {6, 4});
+  SSAM<SGD> again({frozen, w}, SGDOptions(0.0));
+  torch::load(again, file);
+  again.step(pass);
+  expect_near(seen, {6, 4});
+}
+
+TEST(FisherMask, SmallGradientsOf16BitsAreRankedToo) {
+  const at::Tensor w = torch::linspace(1, 2, 100, at::kFloat).mul(1e-4).to(at::kHalf).requires_grad_();
+  SSAM<SGD> sam({w}, SGDOptions(0.0), Options().rho(1.0));
+  const at::Tensor before = w.detach().clone();
+  int64_t moved = 0;
+  sam.step([&] {
+    moved = (w.detach() != before).sum().item<int64_t>();
+    at::Tensor loss = w.to(at::kFloat).square().sum() / 2;
+    loss.backward();
+    return loss;
+  });
+  EXPECT_NEAR(static_cast<double>(moved), 50.0, 5.0);
 }
 
 }  // namespace

@@ -8,8 +8,11 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <sstream>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <steppe/optimizers.hpp>
@@ -264,6 +267,192 @@ TEST(AscendOn, AnotherBatchGivesThePerturbation) {
   sam.ascend_on(nullptr);
   valley.step(sam);
   EXPECT_EQ(valley.passes, 3);
+}
+
+TEST(Ascents, AreTakenBackFromTheLastToTheFirstWhateverEndsTheStep) {
+  for (const int failing : {1, 2, 3, 4}) {
+    Valley valley;
+    SAM<SGD> sam(valley.groups(), SGDOptions(0.1), kRoot5);
+    sam.ascents(3);
+    EXPECT_ANY_THROW(sam.step([&] {
+      at::Tensor loss = valley.pass();
+      if (valley.passes == failing) throw std::runtime_error("on purpose");
+      return loss;
+    }));
+    EXPECT_EQ(valley.passes, failing);
+    EXPECT_TRUE(valley.x.equal(torch::ones({1}, at::kDouble)) && valley.y.equal(torch::ones({1}, at::kDouble)));
+  }
+}
+
+TEST(Ascents, ShareTheRadiusThatFollowsTheNorm) {
+  const at::Tensor w = torch::ones({1}, at::kDouble).requires_grad_();
+  SAM<SGD> sam({w}, SGDOptions(0.0), Options().rho(1.0).radius(schedule::inverse_norm(schedule::constant(1.0), 0.0)));
+  sam.ascents(4);
+  sam.step([&] {
+    at::Tensor loss = 5 * w.sum() + 0 * w.sum();
+    loss.backward();
+    return loss;
+  });
+  EXPECT_NEAR(4 * sam.report().perturbation_norm.item<double>(), 0.2, 1e-15);
+  FriendlySAM<SGD> friendly({w}, SGDOptions(0.0));
+  EXPECT_NE(message_of([&] { friendly.ascents(2); }).find("remembers one gradient a step"), std::string::npos);
+}
+
+TEST(AscendOn, IsRefusedWhereTheFirstGradientIsUsedForMore) {
+  Valley valley;
+  const auto other = [&] { return valley.pass(); };
+  GSAM<SGD> gsam(valley.groups(), SGDOptions(0.1));
+  StableSAM<SGD> stable(valley.groups(), SGDOptions(0.1));
+  AESAM<SGD> adaptive(valley.groups(), SGDOptions(0.1));
+  for (const std::string& message : {message_of([&] { gsam.ascend_on(other); }), message_of([&] { stable.ascend_on(other); }),
+                                     message_of([&] { adaptive.ascend_on(other); })})
+    EXPECT_NE(message.find("use it with methods that perturb along it alone"), std::string::npos);
+}
+
+TEST(AscendOn, ABatchThatLeadsNowhereMakesAPlainStepOverTheOwnOne) {
+  Valley valley;
+  SAM<SGD> sam(valley.groups(), SGDOptions(0.0), kRoot5);
+  sam.options(1).rho(0.0);
+  sam.ascend_on([&] {
+    at::Tensor loss = 100 * valley.y.sum();  // nothing of group 0
+    loss.backward();
+    return loss;
+  });
+  valley.step(sam);
+  EXPECT_FALSE(sam.report().perturbed);
+  valley.expect_gradient(1, 2);
+}
+
+// As without the method: the base sees the infinite component and the finite ones.
+template <class Optimizer>
+void expect_no_spreading(const std::string& name, int steps = 1) {
+  const at::Tensor x = torch::ones({1}, at::kDouble).requires_grad_(), y = torch::ones({1}, at::kDouble).requires_grad_();
+  Optimizer optimizer({x, y}, SGDOptions(0.0));
+  for (int i = 0; i < steps; ++i) {
+    const bool last = i + 1 == steps;
+    optimizer.before_descent([&](std::vector<at::Tensor>& gradients) {
+      if (!last) return;
+      EXPECT_TRUE(std::isinf(gradients[0].item<double>())) << name;
+      EXPECT_EQ(gradients[1].item<double>(), 1.0) << name;
+      gradients[0] = torch::zeros_like(gradients[0]);
+    });
+    optimizer.step([&] {
+      at::Tensor loss = x.sum() * (last ? std::numeric_limits<double>::infinity() : 1.0) + y.sum();
+      loss.backward();
+      return loss;
+    });
+  }
+}
+
+TEST(OverAllGroups, OneInfiniteComponentStaysWhereItIs) {
+  expect_no_spreading<SAM<SGD>>("SAM");
+  expect_no_spreading<GSAM<SGD>>("GSAM");
+  expect_no_spreading<StableSAM<SGD>>("StableSAM");
+  expect_no_spreading<XSAM<SGD>>("XSAM");
+  expect_no_spreading<LookSAM<SGD>>("LookSAM", 2);
+}
+
+TEST(Extrapolated, SettingsOfGroupsAreAskedOrRefused) {
+  Valley valley;
+  XSAM<SGD> sam({OptimizerParamGroup(std::vector<at::Tensor>{valley.x})}, SGDOptions(0.0));
+  EXPECT_EQ(sam.options(0).rho(), 0.15);
+  sam.add_param_group(OptimizerParamGroup(std::vector<at::Tensor>{valley.y}), Options());
+  EXPECT_EQ(sam.options(1).rho(), 0.15);
+  sam.descent(1).rho_max(30);
+  EXPECT_NE(message_of([&] { valley.step(sam); }).find("differ in settings that belong to the whole step"), std::string::npos);
+  sam.descent(1).rho_max(0.3);
+  sam.options(0).p(3);
+  sam.options(1).p(3);
+  EXPECT_NE(message_of([&] { valley.step(sam); }).find("for p = 2 alone; got p = 3"), std::string::npos);
+  for (size_t k : {0, 1}) sam.options(k).p(2);
+  EXPECT_NE(message_of([&] {
+              sam.step([&] {
+                valley.pass();
+                return at::Tensor();
+              });
+            }).find("let it return the loss"),
+            std::string::npos);
+}
+
+TEST(Extrapolated, WhatIsNotPerturbedDescendsAlongTheSecondGradient) {
+  Valley valley;
+  XSAM<SGD> sam(valley.groups(), SGDOptions(0.0), Options().rho(1.0));
+  sam.options(1).rho(0.0);
+  std::vector<double> at_y;
+  sam.step(
+      [&] {
+        at_y.push_back(valley.y.item<double>());
+        return valley.pass();
+      },
+      [&] {
+        at_y.push_back(valley.y.item<double>());
+        return valley.loss();
+      });
+  EXPECT_EQ(at_y, std::vector<double>(23, 1.0));
+  valley.expect_gradient(1 + 1 / std::sqrt(5.0), 2);  // of x: both gradients have one direction, and the length of g+
+}
+
+/// A base that knows no learning rate.
+struct NoRateOptions : public torch::optim::OptimizerCloneableOptions<NoRateOptions> {};
+class NoRate : public torch::optim::Optimizer {
+ public:
+  NoRate(std::vector<OptimizerParamGroup> groups, NoRateOptions options)
+      : Optimizer(std::move(groups), std::make_unique<NoRateOptions>(options)) {}
+  at::Tensor step(LossClosure closure = nullptr) override {
+    const at::AutoGradMode with_grad(true);
+    at::Tensor loss = closure ? closure() : at::Tensor();
+    const at::NoGradGuard no_grad;
+    for (auto& group : param_groups())
+      for (at::Tensor& param : group.params()) param.sub_(0.1 * param.grad());
+    return loss;
+  }
+};
+
+TEST(Weighted, ABaseWithoutALearningRateIsAnErrorBeforeTheStep) {
+  Valley valley;
+  WSAM<NoRate> decoupled(valley.groups(), NoRateOptions(), kRoot5);
+  EXPECT_ANY_THROW(valley.step(decoupled));
+  EXPECT_EQ(valley.passes, 0);
+  valley.expect_at(1, 1);
+  WSAM<NoRate> coupled(valley.groups(), NoRateOptions(), kRoot5, {}, descent::Weighted().gamma(0.75).decoupled(false));
+  valley.step(coupled);
+  valley.expect_at(1 - 0.4, 1 - 1.4);
+}
+
+TEST(Weighted, AGradientOfOnePassOnlyCountsAsZeroInTheOther) {
+  for (const bool decoupled : {false, true}) {
+    Valley valley;
+    WSAM<SGD> wsam(valley.groups(), SGDOptions(0.1), Options().rho(1.0), {},
+                   descent::Weighted().gamma(0.75).decoupled(decoupled));
+    wsam.step([&] {
+      at::Tensor loss = ++valley.passes == 1 ? valley.x.sum() : valley.y.sum();
+      loss.backward();
+      return loss;
+    });
+    valley.expect_at(1 - 0.1 * (1 + 3 * (0 - 1)), 1 - 0.1 * (0 + 3 * (1 - 0)));
+  }
+}
+
+TEST(OverAllGroups, AnOptimizerMayMoveBetweenAscendAndDescend) {
+  Valley valley;
+  GSAM<SGD> first(valley.groups(), SGDOptions(0.0), kRoot5);
+  valley.pass();
+  ASSERT_TRUE(first.ascend());
+  GSAM<SGD> second(std::move(first));
+  valley.pass();
+  second.descend();
+  valley.expect_gradient(2 - 0.4 * 0.3, 6 + 0.4 * 0.1);
+}
+
+TEST(Reuse, TheBasesOwnCheckpointBringsNoCorrectionOfOtherSteps) {
+  Valley valley;
+  LookSAM<SGD> sam(valley.groups(), SGDOptions(0.0), kRoot5);
+  valley.step(sam);
+  std::stringstream file;
+  torch::save(SGD(valley.groups(), SGDOptions(0.0)), file);
+  torch::load(sam, file);
+  valley.step(sam);
+  valley.expect_gradient(1, 2);
 }
 
 }  // namespace

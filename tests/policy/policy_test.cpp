@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <steppe/optimizers.hpp>
+#include <steppe/step/checkpoint.hpp>
 #include <steppe/training/learning_rate.hpp>
 
 #include "../errors.hpp"
@@ -184,6 +185,65 @@ TEST(Adaptive, NeedsTheNumberOfSteps) {
   Slope slope;
   AELookSAM<SGD> sam({slope.w}, SGDOptions(0.1));
   EXPECT_NE(message_of([&] { slope.step(sam); }).find("call policy().total(steps), got 0"), std::string::npos);
+}
+
+TEST(Tail, OneOfNoStepsIsNotMissed) {
+  testing::internal::CaptureStderr();
+  {
+    Slope slope;
+    steppe::Tail<SGD> sam({slope.w}, SGDOptions(0.1));
+    sam.policy().total(4).share(0.0);
+    for (int i = 0; i < 4; ++i) slope.step(sam);
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(Adaptive, ResumesWithWhatItHasSeen) {
+  const std::vector<double> slopes = {1.0, 0.2, 0.9, 0.5, 0.45, 0.8, 0.3, 0.31};
+  Slope whole, first, second;
+  AESAM<SGD> at_once({whole.w}, SGDOptions(0.1)), before({first.w}, SGDOptions(0.1)), after({second.w}, SGDOptions(0.1));
+  for (auto* each : {&at_once, &before}) each->policy().total(20).c_first(0.0).c_last(0.0);
+  std::vector<bool> expected, found;
+  for (const double slope : slopes) expected.push_back(whole.step(at_once, slope));
+  for (size_t i = 0; i < 4; ++i) found.push_back(first.step(before, slopes[i]));
+  std::stringstream file;
+  torch::save(before, file);
+  torch::load(after, file);
+  for (size_t i = 4; i < slopes.size(); ++i) found.push_back(second.step(after, slopes[i]));
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(after.policy().total(), 20);
+}
+
+/// What a damaged file may hold in a policy's place.
+struct DamagedTail {
+  int64_t total, ramp;
+  double share;
+  template <class Fields>
+  void fields(Fields& field) {
+    field("total", total);
+    field("share", share);
+    field("ramp", ramp);
+  }
+};
+
+TEST(Tail, ADamagedOneIsRefused) {
+  const auto read = [](const DamagedTail& written) {
+    std::stringstream file;
+    torch::serialize::OutputArchive out;
+    checkpoint::Writer write(out);
+    write("policy", written);
+    out.save_to(file);
+    torch::serialize::InputArchive in;
+    in.load_from(file);
+    checkpoint::Reader reader(in);
+    policy::Tail tail;
+    return message_of([&] { reader("policy", tail); });
+  };
+  EXPECT_EQ(read({10, 0, 0.5}), "");
+  EXPECT_EQ(read({0, 0, 0.5}), "");  // not set yet
+  EXPECT_NE(read({-5, 0, 0.5}).find("a training of -5 steps; it is damaged"), std::string::npos);
+  EXPECT_NE(read({10, 0, std::nan("")}).find("must be in [0, 1], got nan"), std::string::npos);
+  EXPECT_NE(read({10, -1, 0.5}).find("ramp() must be at least 0, got -1"), std::string::npos);
 }
 
 }  // namespace

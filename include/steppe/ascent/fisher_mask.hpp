@@ -47,9 +47,9 @@ class FisherMask {
   void operator()(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params) {
     next_age_ = age_ + 1;
     if (interval_ > 0 && age_ % interval_ == 0) {
-      std::vector<at::Tensor> fisher;
-      for (const at::Tensor& d : direction) fisher.push_back(d.abs().square());
-      keep_largest(params, fisher, fresh_);
+      std::vector<at::Tensor> sizes;  // in the order of their squares, which 16-bit numbers might not hold
+      for (const at::Tensor& d : direction) sizes.push_back(d.abs());
+      keep_largest(params, sizes, fresh_);
     }
     for (size_t i = 0; i < direction.size(); ++i) {
       at::Tensor mask;
@@ -71,7 +71,8 @@ class FisherMask {
       const c10::NoGradGuard no_grad;
       for (size_t i = 0; i < params.size(); ++i) {
         if (!params[i].grad().defined()) continue;
-        const at::Tensor squares = params[i].grad().abs().square();
+        const at::Tensor size = params[i].grad().abs();
+        const at::Tensor squares = (size.element_size() == 2 ? size.to(at::kFloat) : size).square();
         fisher[i] = fisher[i].defined() ? fisher[i] + squares : squares;
       }
     }
@@ -83,8 +84,10 @@ class FisherMask {
       seen_fisher.push_back(fisher[i]);
     }
     const c10::NoGradGuard no_grad;
-    keep_largest(seen_params, seen_fisher, fresh_);
-    commit();
+    Masks masks;
+    keep_largest(seen_params, seen_fisher, masks);
+    for (auto& [param, mask] : masks) masks_.set(param, mask);
+    masks_.commit();
   }
 
   void bind(const std::vector<at::Tensor>& params) {
@@ -96,6 +99,11 @@ class FisherMask {
     for (auto& [param, mask] : std::exchange(fresh_, {})) masks_.set(param, mask);
     masks_.commit();
     age_ = next_age_;
+  }
+  void forget() {
+    masks_.forget();
+    fresh_.clear();
+    age_ = next_age_ = 0;
   }
   int64_t bytes() const { return masks_.bytes(); }
 

@@ -23,7 +23,8 @@ namespace ascent {
 ///     m <- lambda m + (1 - lambda) g;   first step: d = g, m = g
 ///
 /// so that the ascent follows what is special to the batch, and not the direction of the full gradient. Two gradients a
-/// step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints.
+/// step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints; a gradient that is not
+/// finite does not enter it.
 ///
 ///     steppe::FriendlySAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 ///     sam.ascent().lambda(0.6);
@@ -44,19 +45,20 @@ class Friendly {
     for (size_t i = 0; i < direction.size(); ++i) {
       const at::Tensor mean = average_.of(params[i]);
       if (!mean.defined()) {
-        average_.set(params[i], direction[i].clone());
+        average_.set(params[i], direction[i].clone(), kernels::squares({direction[i]}));
         continue;
       }
       std::vector<at::Tensor> d = {direction[i]}, next(1);
-      kernels::combine(lambda_, {mean}, 1.0 - lambda_, d, next);
+      const at::Tensor squares = kernels::combine(lambda_, {mean}, 1.0 - lambda_, d, next);
       kernels::combine(1.0, d, -sigma_, {with_current_ ? next[0] : mean}, d);
       direction[i] = d[0];
-      average_.set(params[i], next[0]);
+      average_.set(params[i], next[0], squares);
     }
   }
 
   void bind(const std::vector<at::Tensor>& params) { average_.bind(params); }
   void commit() { average_.commit(); }
+  void forget() { average_.forget(); }
   int64_t bytes() const { return average_.bytes(); }
 
   void validate() const {

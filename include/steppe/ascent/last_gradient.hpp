@@ -38,6 +38,7 @@ class LastGradient {
 
   void bind(const std::vector<at::Tensor>& params) { last_.bind(params); }
   void commit() { last_.commit(); }
+  void forget() { last_.forget(); }
   int64_t bytes() const { return last_.bytes(); }
 
   template <class Fields>

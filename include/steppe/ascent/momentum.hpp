@@ -75,13 +75,14 @@ class Momentum {
     for (size_t i = 0; i < params.size(); ++i) {
       if (!gradients[i].defined()) continue;
       std::vector<at::Tensor> next(1);
-      kernels::combine(decay_, {average_.of(params[i])}, 1.0 - decay_, {gradients[i]}, next);
-      average_.set(params[i], next[0].is_sparse() ? next[0].to_dense() : next[0]);
+      const at::Tensor squares = kernels::combine(decay_, {average_.of(params[i])}, 1.0 - decay_, {gradients[i]}, next);
+      average_.set(params[i], next[0].is_sparse() ? next[0].to_dense() : next[0], squares);
     }
   }
 
   void bind(const std::vector<at::Tensor>& params) { average_.bind(params); }
   void commit() { average_.commit(); }
+  void forget() { average_.forget(); }
   int64_t bytes() const { return average_.bytes(); }
 
   void validate() const {

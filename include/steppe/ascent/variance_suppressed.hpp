@@ -18,7 +18,8 @@ namespace ascent {
 
 /// d <- (1 - theta) d + theta g, first d = g (VaSSO, arXiv 2309.15639): the direction varies less from batch to batch.
 ///
-/// Two gradients a step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints.
+/// Two gradients a step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints; a
+/// direction that is not finite is not kept.
 ///
 ///     steppe::VaSSO<torch::optim::SGD> vasso(*model, torch::optim::SGDOptions(0.1));
 ///     vasso.ascent().theta(0.4);
@@ -36,17 +37,17 @@ class VarianceSuppressed {
     for (size_t i = 0; i < direction.size(); ++i) {
       const at::Tensor before = average_.of(params[i]);
       std::vector<at::Tensor> next(1);
-      if (before.defined() || zero_start_)
-        kernels::combine(1.0 - theta_, {before}, theta_, {direction[i]}, next);
-      else
-        next[0] = direction[i].clone();
+      const bool begun = before.defined() || zero_start_;
+      const at::Tensor squares =
+          kernels::combine(begun ? 1.0 - theta_ : 0.0, {before}, begun ? theta_ : 1.0, {direction[i]}, next);
       direction[i].copy_(next[0]);
-      average_.set(params[i], next[0]);
+      average_.set(params[i], next[0], squares);
     }
   }
 
   void bind(const std::vector<at::Tensor>& params) { average_.bind(params); }
   void commit() { average_.commit(); }
+  void forget() { average_.forget(); }
   int64_t bytes() const { return average_.bytes(); }
 
   void validate() const {

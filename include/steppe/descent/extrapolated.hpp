@@ -28,10 +28,11 @@ namespace descent {
 ///     |g+| v(a),  v(a) = (sin((1 - a) psi) v0 + sin(a psi) v1) / sin psi,  v0 = g / |g|,  v1 = g+ / |g+|,
 ///     psi = arccos <v0, v1>
 ///
-/// over all parameter groups; where sin psi < 1e-8, along |g+| (v0 + v1) / 2. a is the one of {0, .1, ..., 2} with the
-/// highest loss of the batch at w + rho_max v(a), the smallest among equals: the step leads away from the worst point
-/// that is near. It is searched in the first perturbed step and then every `interval` steps (an epoch, in the paper),
-/// by 21 losses: hand step() a closure that computes the loss alone as its second argument, or each costs a whole pass.
+/// over all parameters that are perturbed (others descend along g+); where sin psi < 1e-8, along |g+| (v0 + v1) / 2. a
+/// is the one of {0, .1, ..., 2} with the highest loss of the batch at w + rho_max v(a), the smallest among equals: the
+/// step leads away from the worst point that is near. It is searched in the first perturbed step and then every
+/// `interval` steps (an epoch, in the paper), by 21 losses: hand step() a closure that computes the loss alone as its
+/// second argument, or each costs a whole pass.
 ///
 /// Two gradients a step; memory: the first gradients during pass 2, the perturbed weights, and one more copy of the
 /// weights while it searches. a belongs to checkpoints. v0 is the ascent's direction: e is made of the raw gradient.
@@ -66,8 +67,9 @@ class Extrapolated {
                       const StepGradients& step) {
     for (Extrapolated* own : of_groups) own->next_ = {own->a_, own->age_};
     if (!step.perturbed || of_groups.empty()) return;
-    const kernels::Products seen = kernels::products(detail::joined(groups, &GroupGradients::first),
-                                                     detail::joined(groups, &GroupGradients::final));
+    std::vector<GroupGradients> moved = perturbed_ones(groups);
+    const kernels::Products seen =
+        kernels::products(detail::joined(moved, &GroupGradients::first), detail::joined(moved, &GroupGradients::final));
     const double first = std::sqrt(seen.xx.item<double>()), second = std::sqrt(seen.yy.item<double>());
     if (!(first > 0.0 && second > 0.0) || !std::isfinite(first) || !std::isfinite(second)) return;
     const double cosine = (std::max)(-1.0, (std::min)(1.0, seen.xy.item<double>() / first / second));
@@ -75,13 +77,21 @@ class Extrapolated {
     Extrapolated& lead = *of_groups.front();
     double a = lead.a_;
     if (lead.is_due(step.step)) {
-      a = lead.search(groups, arc, step);
+      a = lead.search(moved, arc, step);
       for (Extrapolated* own : of_groups) own->next_ = {a, step.step};
     }
     for (size_t k = 0; k < groups.size(); ++k) {
       const auto [on_first, on_second] = arc.factors(of_groups[k]->is_fixed_ ? of_groups[k]->a_ : a, second);
-      kernels::combine(on_second, groups[k].final, on_first, groups[k].first, groups[k].final);
+      kernels::combine(on_second, moved[k].final, on_first, moved[k].first, moved[k].final);
+      for (size_t i = 0; i < moved[k].final.size(); ++i)
+        if (moved[k].final[i].defined()) groups[k].final[i] = moved[k].final[i];
     }
+  }
+
+  /// Searched once for all groups.
+  bool agrees_with(const Extrapolated& other) const {
+    return kernels::exact::are_equal(rho_max_, other.rho_max_) && interval_ == other.interval_ &&
+           is_fixed_ == other.is_fixed_;
   }
 
   /// The step will evaluate losses.
@@ -89,6 +99,10 @@ class Extrapolated {
 
   void bind(const std::vector<at::Tensor>&) { next_ = {a_, age_}; }
   void commit() { std::tie(a_, age_) = next_; }
+  void forget() {
+    if (!is_fixed_) a_ = 1.0;
+    age_ = -1;
+  }
 
   void validate() const {
     TORCH_CHECK(std::isfinite(rho_max_) && rho_max_ > 0.0, "steppe: XSAM's rho_max must be finite and over 0, got ",
@@ -118,6 +132,14 @@ class Extrapolated {
       return {length * std::sin((1.0 - a) * psi) / sine / first, length * std::sin(a * psi) / sine / second};
     }
   };
+
+  /// The others keep g+ and stay where they are in the search.
+  static std::vector<GroupGradients> perturbed_ones(std::vector<GroupGradients> groups) {
+    for (GroupGradients& group : groups)
+      for (size_t i = 0; i < group.params.size(); ++i)
+        if (!group.takes_part[i]) group.first[i] = group.final[i] = at::Tensor();
+    return groups;
+  }
 
   double search(const std::vector<GroupGradients>& groups, const Arc& arc, const StepGradients& step) const {
     TORCH_CHECK(step.loss_at,

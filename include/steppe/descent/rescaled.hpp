@@ -3,6 +3,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <vector>
@@ -15,7 +17,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace descent {
 
 /// final = (|g| / |g+|) g+, both over all parameter groups (Stable-SAM, arXiv 2401.07250): the step stays as long as
-/// that of the base optimizer. Two gradients a step; memory: none beyond SAM's.
+/// that of the base optimizer. Two gradients a step; memory: none beyond SAM's. Where a norm is not finite, final = g+.
 ///
 ///     steppe::StableSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 class Rescaled {
@@ -26,8 +28,10 @@ class Rescaled {
   static void descend(const std::vector<Rescaled*>&, std::vector<GroupGradients>& groups, const StepGradients& step) {
     if (!step.perturbed) return;
     const at::Tensor squares = kernels::squares(detail::joined(groups, &GroupGradients::final));
-    const at::Tensor factor = detail::ratio(step.first_squares.to(squares.device()), squares).sqrt();
-    const at::Tensor nothing = at::zeros_like(factor);
+    const at::Tensor first = step.first_squares.to(squares.device()), finite = (first + squares).isfinite();
+    if (detail::is_known_not_finite(first + squares)) return;  // g+ as it is
+    const at::Tensor factor = at::where(finite, detail::ratio(first, squares).sqrt(), at::ones_like(squares));
+    const at::Tensor nothing = at::zeros_like(squares);
     for (GroupGradients& group : groups)
       kernels::combine(factor, group.final, nothing, std::vector<at::Tensor>(group.final.size()), group.final);
   }

@@ -65,6 +65,10 @@ class Reuse {
     across_.commit();
     ratio_.commit();
   }
+  void forget() {
+    across_.forget();
+    ratio_.forget();
+  }
   int64_t bytes() const { return across_.bytes(); }
 
   void validate() const { TORCH_CHECK(std::isfinite(alpha_), "steppe: LookSAM's alpha must be finite, got ", alpha_); }
@@ -115,7 +119,9 @@ class Reuse {
         const kernels::Products seen = own.per_tensor_ ? kernels::products(final, across) : all;
         const at::Tensor alpha = own.measured_ ? own.ratio_.of(groups[k].params[i]).to(seen.xx.device())
                                                : at::full_like(seen.xx, own.alpha_);
-        kernels::combine(at::ones_like(seen.xx), final, alpha * detail::ratio(seen.xx, seen.yy).sqrt(), across, final);
+        const at::Tensor factor = alpha * detail::ratio(seen.xx, seen.yy).sqrt();
+        kernels::combine(at::ones_like(factor), final, factor.masked_fill(factor.isfinite().logical_not(), 0.0), across,
+                         final);
         groups[k].final[i] = final[0];
       }
   }

@@ -18,11 +18,13 @@
 STEPPE_NAMESPACE_BEGIN
 namespace descent {
 
-/// The gradients of one parameter group, beside its parameters; parameters without one are left out.
+/// The gradients of one parameter group, beside its parameters; those without a final gradient are left out, unless the
+/// descent has `sees_all_gradients`.
 struct GroupGradients {
   std::vector<at::Tensor> params;
   std::vector<at::Tensor> final;  ///< at w + e, or at w on a plain step; receives what the base optimizer consumes
   std::vector<at::Tensor> first;  ///< at w, where `needs_first_gradient` is true; else undefined tensors
+  std::vector<bool> takes_part;   ///< it is perturbed: not excluded, and rho is over 0
 };
 
 /// One step, as a descent sees it.
@@ -39,6 +41,11 @@ struct StepGradients {
 };
 
 namespace detail {
+
+/// Known without waiting for a device.
+inline bool is_known_not_finite(const at::Tensor& number) {
+  return number.device().is_cpu() && !number.isfinite().item<bool>();
+}
 
 /// x / y, and 0 where y is 0.
 inline at::Tensor ratio(const at::Tensor& x, const at::Tensor& y) { return at::where(y > 0, x / y, at::zeros_like(x)); }
@@ -76,13 +83,27 @@ struct NeedsRawAscent : std::false_type {};
 template <class Descent>
 struct NeedsRawAscent<Descent, std::enable_if_t<Descent::needs_raw_ascent>> : std::true_type {};
 
+/// Is also given gradients of pass 1 that pass 2 has not.
+template <class Descent, class = void>
+struct SeesAllGradients : std::false_type {};
+template <class Descent>
+struct SeesAllGradients<Descent, std::enable_if_t<Descent::sees_all_gradients>> : std::true_type {};
+
+/// agrees_with(other): settings that must be the same in all groups are.
+template <class Descent, class = void>
+struct HasAgreesWith : std::false_type {};
+template <class Descent>
+struct HasAgreesWith<Descent,
+                     std::void_t<decltype(std::declval<const Descent&>().agrees_with(std::declval<const Descent&>()))>>
+    : std::true_type {};
+
 /// Perturbs every so many steps, where nothing else is said.
 template <class Descent, class = void>
 struct HasDefaultInterval : std::false_type {};
 template <class Descent>
 struct HasDefaultInterval<Descent, std::enable_if_t<(Descent::default_interval > 0)>> : std::true_type {};
 
-/// after_step(lr): changes the weights once more behind the base's step.
+/// after_step(lr): changes the weights once more behind the base's step, where needs_lr() says so.
 template <class Descent, class = void>
 struct HasAfterStep : std::false_type {};
 template <class Descent>

@@ -5,6 +5,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
@@ -22,7 +24,8 @@ namespace descent {
 /// away is the part of g across g+, along which L(w + e) - L(w) falls while L(w + e) stays.
 ///
 /// The paper's radius follows the learning rate: Options().rho_schedule(schedule::proportional_to_lr(...)). Two
-/// gradients a step; memory: the first gradients during pass 2, and the perturbed weights.
+/// gradients a step; memory: the first gradients during pass 2, and the perturbed weights. Gradients that are not
+/// finite are not mixed: final = g+.
 ///
 ///     steppe::GSAM<torch::optim::SGD> gsam(*model, torch::optim::SGDOptions(0.1));
 ///     gsam.descent().alpha(0.2);
@@ -38,11 +41,13 @@ class SurrogateGap {
     if (!step.perturbed) return;
     const auto first = detail::joined(groups, &GroupGradients::first);
     const kernels::Products seen = kernels::products(first, detail::joined(groups, &GroupGradients::final));
-    const at::Tensor along = detail::ratio(seen.xy, seen.yy);
+    const at::Tensor sum = seen.xx + seen.yy;
+    if (detail::is_known_not_finite(sum)) return;  // g+ as it is
+    const at::Tensor along = detail::ratio(seen.xy, seen.yy), finite = sum.isfinite();
     for (size_t k = 0; k < groups.size(); ++k) {
-      const double alpha = of_groups[k]->alpha_;
-      kernels::combine(along * alpha + 1.0, groups[k].final, at::full_like(along, -alpha), groups[k].first,
-                       groups[k].final);
+      const at::Tensor alpha = at::full_like(along, of_groups[k]->alpha_).masked_fill(finite.logical_not(), 0.0);
+      kernels::combine(at::where(finite, along * alpha + 1.0, at::ones_like(along)), groups[k].final, -alpha,
+                       groups[k].first, groups[k].final);
     }
   }
 

@@ -22,8 +22,9 @@ namespace descent {
 ///     coupled:    final = g + a (g+ - g)
 ///     decoupled:  final = g; after the base's step  w <- w - lr a (g+ - g)
 ///
-/// gamma .5 is SAM, .9 means a = 9. Decoupled, the base optimizer's averages see g alone, and hooks and clipping as
-/// well. Two gradients a step; memory: the first gradients during pass 2, and the perturbed weights.
+/// A gradient that one of the passes does not give counts as zero. gamma .5 is SAM, .9 means a = 9. Decoupled, the base
+/// optimizer's averages see g alone, and hooks and clipping as well. Two gradients a step; memory: the first gradients
+/// during pass 2, and the perturbed weights.
 ///
 ///     steppe::WSAM<torch::optim::Adam> wsam(*model, torch::optim::AdamOptions(1e-3));
 ///     wsam.descent().gamma(0.8);
@@ -37,6 +38,7 @@ class Weighted {
 
  public:
   static constexpr bool keeps_state = true;
+  static constexpr bool sees_all_gradients = true;
 
   static void descend(const std::vector<Weighted*>& of_groups, std::vector<GroupGradients>& groups,
                       const StepGradients& step) {
@@ -53,11 +55,12 @@ class Weighted {
       kernels::combine(a, groups[k].final, -a, groups[k].first, sharpness);
       for (size_t i = 0; i < sharpness.size(); ++i) {
         own.after_.emplace_back(groups[k].params[i], sharpness[i]);
-        if (groups[k].first[i].defined()) groups[k].final[i] = groups[k].first[i];
+        groups[k].final[i] = groups[k].first[i];  // none where pass 1 gave none
       }
     }
   }
 
+  bool needs_lr() const { return decoupled_; }
   void after_step(double lr) {
     const c10::NoGradGuard no_grad;
     for (const auto& [param, sharpness] : std::exchange(after_, {})) param.detach().add_(sharpness, -lr);

@@ -21,7 +21,8 @@ namespace policy {
 ///
 /// c moves linearly from c_first to c_last over `total` steps and stays there: with 1 and -1 few of the first and most
 /// of the last steps are perturbed. mu starts at 0, var at e^-10 or at the first s. Cost: 1 + share gradients a step,
-/// one read of the gradients, and the wait for their norm.
+/// one read of the gradients, and the wait for their norm. With several processes, reduce the gradients in
+/// after_pass_one(): the decision falls behind it, and is then the same on each.
 class Adaptive {
  public:
   /// The number of steps of the training.
@@ -57,10 +58,9 @@ class Adaptive {
                 "steppe: AE-SAM moves its threshold over the training and needs the number of steps: call "
                 "policy().total(steps), got ",
                 total_);
-    TORCH_CHECK(decay_ >= 0.0 && decay_ < 1.0, "steppe: Adaptive().decay() must be in [0, 1), got ", decay_);
-    TORCH_CHECK(std::isfinite(c_first_) && std::isfinite(c_last_),
-                "steppe: Adaptive() needs finite c_first and c_last, got ", c_first_, " and ", c_last_);
+    check();
   }
+  void forget() { seen_ = Seen(); }
 
   template <class Fields>
   void fields(Fields& field) {
@@ -72,10 +72,19 @@ class Adaptive {
     field("seen", seen_.any);
     field("mean", seen_.mean);
     field("variance", seen_.variance);
-    TORCH_CHECK(seen_.variance >= 0.0, "steppe: the checkpoint has the variance ", seen_.variance, "; it is damaged");
+    TORCH_CHECK(total_ >= 0 && std::isfinite(seen_.mean) && std::isfinite(seen_.variance) && seen_.variance >= 0.0,
+                "steppe: the checkpoint has a training of ", total_, " steps, the mean ", seen_.mean,
+                " and the variance ", seen_.variance, "; it is damaged");
+    check();
   }
 
  private:
+  void check() const {
+    TORCH_CHECK(decay_ >= 0.0 && decay_ < 1.0, "steppe: Adaptive().decay() must be in [0, 1), got ", decay_);
+    TORCH_CHECK(std::isfinite(c_first_) && std::isfinite(c_last_),
+                "steppe: Adaptive() needs finite c_first and c_last, got ", c_first_, " and ", c_last_);
+  }
+
   struct Seen {
     bool any = false;
     double mean = 0.0, variance = 0.0;

@@ -19,7 +19,6 @@ namespace policy {
 /// - `bool decides(int64_t step, double squared_norm)`: asked after pass 1, with |g|^2 over all groups; where that is
 ///   not finite the step is plain, and it is not asked;
 /// - `begin()` and `commit()`: a step begins; it has been made, and what decides() has learned counts from now on;
-/// - `bool varies(int64_t step) const`: steps from this one on may differ;
 /// - `validate()`, `fields()`: as a link's.
 ///
 /// every(k), from_step(n) and last(share, total) of the optimizer hold beside it.

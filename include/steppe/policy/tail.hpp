@@ -6,9 +6,9 @@
 #include <torch/arg.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
+#include <steppe/schedule.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -35,20 +35,18 @@ class Tail {
 
  public:
   /// t0.
-  int64_t first_step() const { return std::llround((1.0 - share_) * static_cast<double>(total_)); }
+  int64_t first_step() const { return schedule::first_of_tail(share_, total_); }
 
   bool perturbs(int64_t step) const { return step >= first_step(); }
   double radius(int64_t step) const {
     if (ramp_ == 0) return 1.0;
     return (std::min)(1.0, static_cast<double>(step - first_step() + 1) / static_cast<double>(ramp_));
   }
-  bool varies(int64_t step) const { return !perturbs(step) || step - first_step() + 1 < ramp_; }
 
   void validate() const {
     TORCH_CHECK(total_ >= 1, "steppe: Tail needs the number of steps of the training: call policy().total(steps), got ",
                 total_);
-    TORCH_CHECK(share_ >= 0.0 && share_ <= 1.0, "steppe: Tail().share() must be in [0, 1], got ", share_);
-    TORCH_CHECK(ramp_ >= 0, "steppe: Tail().ramp() must be at least 0, got ", ramp_);
+    check();
   }
 
   template <class Fields>
@@ -56,6 +54,14 @@ class Tail {
     field("total", total_);
     field("share", share_);
     field("ramp", ramp_);
+    TORCH_CHECK(total_ >= 0, "steppe: the checkpoint has a training of ", total_, " steps; it is damaged");
+    check();
+  }
+
+ private:
+  void check() const {
+    TORCH_CHECK(share_ >= 0.0 && share_ <= 1.0, "steppe: Tail().share() must be in [0, 1], got ", share_);
+    TORCH_CHECK(ramp_ >= 0, "steppe: Tail().ramp() must be at least 0, got ", ramp_);
   }
 };
 

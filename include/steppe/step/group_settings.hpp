@@ -60,6 +60,12 @@ struct GroupSettings {
       if constexpr (detail::HasCommit<std::remove_reference_t<decltype(part)>>::value) part.commit();
     });
   }
+  /// What its parts keep of the steps so far.
+  void forget() {
+    for_each_part([](auto& part) {
+      if constexpr (detail::HasForget<std::remove_reference_t<decltype(part)>>::value) part.forget();
+    });
+  }
   /// Of what they keep.
   int64_t bytes() const {
     int64_t sum = 0;
@@ -77,8 +83,9 @@ struct GroupSettings {
     });
   }
 
-  /// A part that was written by another method stays as it is.
+  /// A part that was written by another method keeps its settings.
   void read(torch::serialize::InputArchive& archive, const std::string& prefix) {
+    forget();  // it was of other steps
     checkpoint::Reader read(archive);
     visit_fields(prefix, [&](const std::string& name, const std::string& type, auto& part) {
       c10::IValue written;

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/direction.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/schedule.hpp>
 #include <steppe/step/checkpoint.hpp>
@@ -91,6 +92,8 @@ struct OptimizerCheckpoint {
       if (archive.try_read("policy/type", written) && written.isString() &&
           written.toStringRef() == checkpoint::name_of<Policy>())
         read("policy", policy);
+      else if constexpr (detail::HasForget<Policy>::value)
+        policy.forget();
     }
     for (size_t k = 0; k < groups.size(); ++k) {
       groups[k].read(archive, prefix_of(k));

@@ -51,7 +51,8 @@ struct StepPlan {
   /// Makes the final gradients of all groups together, in the place of the groups' own descents.
   std::function<void(std::vector<descent::GroupGradients>&, const descent::StepGradients&)> descent;
   bool needs_first_squares = false;  ///< by that descent
-  /// Gradients of the only pass of a step whose direction was known before it, before hooks and clipping, by group.
+  bool sees_all_gradients = false;   ///< those that pass 2 did not give, too
+  /// Gradients of the only pass of a step whose direction was known before it, by group: as after_pass_one() left them.
   std::function<void(const std::vector<std::vector<at::Tensor>>&)> learns;
   int64_t ascents = 1;  ///< of rho / ascents each
 
@@ -134,10 +135,11 @@ struct StepPlan {
   }
 
   /// Makes the final gradients of those at w + e and the `first` ones.
+  template <class TakesPart>
   void descend(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
-               const step::ProgramsGradients& programs) const {
+               const step::ProgramsGradients& programs, const TakesPart& takes_part) const {
     const c10::NoGradGuard no_grad;
-    if (descent) return descend_together(first, seen, programs);
+    if (descent) return descend_together(first, seen, programs, takes_part);
     for (size_t k = 0; k < groups.size(); ++k) {
       const GroupPlan& group = groups[k];
       if (!group.descent) continue;
@@ -154,16 +156,18 @@ struct StepPlan {
   }
 
  private:
+  template <class TakesPart>
   void descend_together(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
-                        const step::ProgramsGradients& programs) const {
+                        const step::ProgramsGradients& programs, const TakesPart& takes_part) const {
     std::vector<descent::GroupGradients> all(groups.size());
     for (size_t k = 0; k < groups.size(); ++k)
       for (size_t i = 0; i < groups[k].params.size(); ++i) {
         const at::Tensor& param = groups[k].params[i];
-        if (!param.grad().defined()) continue;
+        if (!param.grad().defined() && !(sees_all_gradients && first[k][i].defined())) continue;
         all[k].params.push_back(param);
         all[k].final.push_back(param.grad());
         all[k].first.push_back(first[k][i]);
+        all[k].takes_part.push_back(groups[k].rho > 0.0 && takes_part(param));
       }
     descent(all, seen);
     for (const descent::GroupGradients& group : all)

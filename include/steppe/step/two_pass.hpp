@@ -132,7 +132,8 @@ class TwoPass {
     programs_.find(plan.params());
     plan.clear_gradients(programs_);
     if (numbers) numbers->begin_first();
-    const at::Tensor loss = with_grad(passes.ascent && perturbs(plan) ? passes.ascent : closure);
+    const bool from_another_batch = passes.ascent && perturbs(plan);
+    const at::Tensor loss = with_grad(from_another_batch ? passes.ascent : closure);
     if (numbers) numbers->end_first();
     if (!plan.any_gradient()) {
       TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
@@ -147,8 +148,10 @@ class TwoPass {
       overwritten = overwritten || (loss.defined() && second.defined() && second.is_alias_of(loss));
       return second;
     };
+    Closure own_pass;  // where the other batch has led nowhere, the step is a plain one over its own
+    if (from_another_batch) own_pass = [&] { return with_grad(closure); };
     finish_step(
-        plan, clean, [&] { return again(closure); },
+        plan, clean, own_pass, [&] { return again(closure); },
         [&] {
           if (!passes.loss) return again(closure);
           const c10::NoGradGuard no_grad;
@@ -173,7 +176,7 @@ class TwoPass {
         "backward()");
     const Evaluating here(evaluating_);
     step::BuffersGuard roll_back(buffers(), kept_by(plan));
-    finish_step(plan, loss, second_pass, second_pass);
+    finish_step(plan, loss, nullptr, second_pass, second_pass);
     roll_back.dismiss();
   }
 
@@ -190,8 +193,7 @@ class TwoPass {
   /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
   /// Where the direction is known before pass 1, it comes before that, and the pass that follows is the only one: true.
   bool ascend(StepPlan plan, const at::Tensor& loss = {}) {
-    TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
-    check_between_steps("ascend()");
+    check_can_ascend();
     check_capture(plan, /*draws_again=*/remembered_ != nullptr);
     std::unique_ptr<step::RandomNumbers> remembered = std::move(remembered_);
     if (remembered) remembered->end_first();
@@ -231,6 +233,12 @@ class TwoPass {
   }
 
   bool ascended() const { return pending_ != nullptr; }
+  void check_can_ascend() const {
+    TORCH_CHECK(!ascended(), "steppe: ascend() was called twice; call descend() or cancel() first");
+    check_between_steps("ascend()");
+  }
+  /// The plan of the two-phase step that has begun, or null.
+  StepPlan* pending_plan() { return pending_ ? &pending_->plan : nullptr; }
 
   /// A step with this plan has a second pass, if there are gradients.
   static bool perturbs(const StepPlan& plan) {
@@ -278,6 +286,28 @@ class TwoPass {
 
  private:
   using OthersStatistics = step::Attached::OthersStatistics;
+
+  /// Perturbations of which each starts where the one before has led; they are taken back from the last to the first,
+  /// whatever ends the step.
+  class Ascents {
+   public:
+    Ascents() = default;
+    Ascents(const Ascents&) = delete;
+    Ascents& operator=(const Ascents&) = delete;
+    ~Ascents() {
+      while (!all_.empty()) all_.pop_back();
+    }
+    const AscentResult& add(const std::vector<AscentGroup>& groups, std::shared_ptr<PerturbationMemory> memory) {
+      all_.push_back(std::make_unique<Perturbation>(groups, std::move(memory)));
+      return all_.back()->result();
+    }
+    void restore() {
+      for (; !all_.empty(); all_.pop_back()) all_.back()->restore();
+    }
+
+   private:
+    std::vector<std::unique_ptr<Perturbation>> all_;
+  };
 
   /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
   struct Pending {
@@ -358,10 +388,12 @@ class TwoPass {
     finish(plan, plan.first_gradients(programs_), seen_of(plan));
   }
 
-  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part. `loss_again`:
-  /// computes the loss at the weights as they are.
+  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part. `own_pass`: takes
+  /// the place of pass 1 where nothing is perturbed, if there is one. `loss_again`: computes the loss at the weights as
+  /// they are.
   template <class SecondPass, class LossAgain>
-  void finish_step(const StepPlan& plan, const at::Tensor& loss, SecondPass&& second_pass, LossAgain&& loss_again) {
+  void finish_step(const StepPlan& plan, const at::Tensor& loss, const Closure& own_pass, SecondPass&& second_pass,
+                   LossAgain&& loss_again) {
     programs_.find(plan.params());
     plan.run(after_pass_one_, programs_);
     report_.begin();
@@ -374,10 +406,13 @@ class TwoPass {
     if (moves(groups)) {
       const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
       const step::OthersGradients others(attached_.params_beside(plan.params()));
-      std::vector<std::unique_ptr<Perturbation>> ascents;  // each from where the one before has led
+      Ascents ascents;
       for (int64_t k = 1; k <= plan.ascents; ++k) {
-        ascents.push_back(std::make_unique<Perturbation>(groups, memory_of_ascent(k)));
-        if (k == 1) report_.ascent(ascents.back()->result(), groups);
+        const AscentResult& result = ascents.add(groups, memory_of_ascent(k));
+        if (k == 1)
+          report_.ascent(result, groups);
+        else
+          report_.non_finite_steps().add(result.finite.logical_not());
         groups.clear();
         plan.clear_gradients(programs_);
         const OthersStatistics statistics(attached_);
@@ -387,7 +422,10 @@ class TwoPass {
         else
           groups = ascent_groups(plan, /*keeps_gradients=*/false);
       }
-      for (; !ascents.empty(); ascents.pop_back()) ascents.back()->restore();
+      ascents.restore();
+    } else if (own_pass) {
+      plan.clear_gradients(programs_);
+      own_pass();
     }
     descent::StepGradients seen = seen_of(plan);
     seen.first_squares = first_squares;
@@ -437,7 +475,12 @@ class TwoPass {
     const step::GradientsAside own(plan.params());
     const Perturbation there(groups, memory_);
     const OthersStatistics statistics(attached_);
-    return loss_again().template item<double>();
+    const at::Tensor loss = loss_again();
+    TORCH_CHECK(
+        loss.defined() && loss.numel() == 1,
+        "steppe: this method looks at the loss elsewhere, but the closure does not return one; let it return the "
+        "loss, a tensor of one element");
+    return loss.template item<double>();
   }
 
   /// Nested ascents need memory each.
@@ -502,7 +545,7 @@ class TwoPass {
   /// The descent's part, the last hook and the clipping; the weights are w again.
   void finish(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& first,
               const descent::StepGradients& seen) {
-    plan.descend(first, seen, programs_);
+    plan.descend(first, seen, programs_, [this](const at::Tensor& param) { return participation_.includes(param); });
     plan.run(before_descent_, programs_);
     if (clipping_.on())
       plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm(clipping_.clip(gradients)); },

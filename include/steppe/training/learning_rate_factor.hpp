@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <steppe/no_fast_math.hpp>
+#include <steppe/schedule.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -30,7 +31,7 @@ class TailBoundary {
     TORCH_CHECK(share >= 0.0 && share <= 1.0, "steppe: the share of the tail must be in [0, 1], got ", share,
                 "; a tail that is known by its first step is TailBoundary(total, first_step)");
     TailBoundary tail(total, 0);
-    tail.first_step_ = std::llround((1.0 - share) * static_cast<double>(total));
+    tail.first_step_ = schedule::first_of_tail(share, total);
     return tail;
   }
 
