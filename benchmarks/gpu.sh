@@ -102,8 +102,8 @@ else
   say "not measured: there is no ncu"
 fi
 
-step "build the unit and contract tests" 600 cmake --build "$build" --target steppe-unit-tests steppe-contract-tests -j "$jobs" &&
-  step "tests" 300 ctest --test-dir "$build" -R 'steppe-(unit|contract)-tests(_CUDA)?$' --output-on-failure
+step "build the kernel, unit and contract tests" 600 cmake --build "$build" --target steppe-kernel-tests steppe-unit-tests steppe-contract-tests -j "$jobs" &&
+  step "tests" 300 ctest --test-dir "$build" -R 'steppe-(kernel|unit|contract)-tests(_CUDA)?$' --output-on-failure
 # Of these only what the GPU is for; graphs need a LibTorch with CUDA.
 suites=(sharpness tensorized)
 [ -n "${CMAKE_PREFIX_PATH:-}" ] && suites=(cuda-graph "${suites[@]}")

@@ -20,9 +20,9 @@ namespace step {
 inline const torch::nn::Module& module_of(const torch::nn::Module& module) { return module; }
 
 template <class Module, class = std::enable_if_t<std::is_base_of_v<torch::nn::Module, Module>>>
-Module& module_of(const std::shared_ptr<Module>& module) {
-  TORCH_CHECK(module != nullptr, "steppe: the pointer to the model is null; make the model first");
-  return *module;
+Module& module_of(const std::shared_ptr<Module>& model) {
+  TORCH_CHECK(model != nullptr, "steppe: the pointer to the model is null; make the model first");
+  return *model;
 }
 
 template <class Module>

@@ -1,4 +1,4 @@
-#include <steppe/steppe.hpp>
+#include <steppe/optimizers.hpp>
 #include <torch/optim/sgd.h>
 
 double moved_by(const at::Tensor& w, const at::Tensor& gradient);
