@@ -1,4 +1,4 @@
-# Install tree and package: find_package(steppe) gives steppe::steppe and steppe::cuda.
+# Install tree and package: find_package(steppe) gives steppe::steppe, steppe::compiled and steppe::cuda.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -8,8 +8,8 @@ install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/steppe")
 install(TARGETS steppe steppe-cuda EXPORT steppe-targets)
 install(EXPORT steppe-targets FILE steppe-targets.cmake NAMESPACE steppe:: DESTINATION "${steppe_package_dir}")
 configure_package_config_file(cmake/steppe-config.cmake.in "${PROJECT_BINARY_DIR}/steppe-config.cmake"
-  INSTALL_DESTINATION "${steppe_package_dir}")
+  INSTALL_DESTINATION "${steppe_package_dir}" PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
   COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES "${PROJECT_BINARY_DIR}/steppe-config.cmake" "${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
+install(FILES cmake/Compiled.cmake "${PROJECT_BINARY_DIR}/steppe-config.cmake" "${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
   DESTINATION "${steppe_package_dir}")

@@ -28,6 +28,7 @@
 #include <steppe/step/base_optimizer.hpp>
 #include <steppe/step/group_settings.hpp>
 #include <steppe/step/model.hpp>
+#include <steppe/step/observed.hpp>
 #include <steppe/step/optimizer_checkpoint.hpp>
 #include <steppe/step/parameter_check.hpp>
 #include <steppe/step/recorder.hpp>
@@ -454,10 +455,10 @@ class SharpnessAware : public Base {
       const step::Unobserved unobserved;
       recorder_.check_started();
       if (TwoPass::perturbs(step_plan)) {
-        const step::Replay replay = recorder_.prepare();
-        loss = replay.loss();
+        const step::RecordedPasses passes = recorder_.prepare();
+        loss = passes.loss;
         two_pass_.evaluate_rest(
-            loss, [&] { return replay.run(two_pass_.replays_rng()); }, step_plan);
+            loss, [&] { return passes.again(two_pass_.replays_rng()); }, step_plan);
       } else {
         loss = recorder_.loss();
         two_pass_.evaluate_rest(loss, nullptr, step_plan);

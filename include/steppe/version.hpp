@@ -17,3 +17,11 @@
 #define STEPPE_NAMESPACE_END \
   }                          \
   }
+
+// What no template needs is compiled once into the library steppe::compiled where STEPPE_COMPILED is defined, and else
+// comes along with the header that declares it.
+#ifdef STEPPE_COMPILED
+#define STEPPE_INLINE
+#else
+#define STEPPE_INLINE inline
+#endif

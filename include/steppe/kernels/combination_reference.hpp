@@ -15,20 +15,12 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <steppe/kernels/products.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
-namespace kernels {
-
-/// Sums over all pairs: 0-dim float64 tensors. Of complex tensors the real parts, Re<conj(x), y>.
-struct Products {
-  at::Tensor xx, xy, yy;
-};
-
-}  // namespace kernels
-
 /// For one pair of every device, dtype and layout.
 namespace reference {
 

@@ -3,10 +3,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/GradMode.h>
-#include <c10/util/Exception.h>
+#include <c10/core/Device.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -57,10 +55,7 @@ struct StepPlan {
   int64_t ascents = 1;  ///< of rho / ascents each
 
   /// The only pass is made at w + e.
-  bool is_ahead() const {
-    return std::any_of(groups.begin(), groups.end(),
-                       [](const GroupPlan& group) { return group.direction.source != nullptr; });
-  }
+  bool is_ahead() const;
 
   template <class Visitor>
   void for_each_param(Visitor&& visit) const {
@@ -68,117 +63,38 @@ struct StepPlan {
       for (const at::Tensor& param : group.params) visit(param);
   }
 
-  std::vector<c10::Device> devices() const {
-    std::vector<c10::Device> found;
-    for_each_param([&](const at::Tensor& param) {
-      if (std::find(found.begin(), found.end(), param.device()) == found.end()) found.push_back(param.device());
-    });
-    return found;
-  }
+  std::vector<c10::Device> devices() const;
 
-  std::vector<at::Tensor> params() const {
-    std::vector<at::Tensor> all;
-    for (const GroupPlan& group : groups) all.insert(all.end(), group.params.begin(), group.params.end());
-    return all;
-  }
+  std::vector<at::Tensor> params() const;
 
-  void clear_gradients(const step::ProgramsGradients& programs) const {
-    for_each_param([&](const at::Tensor& param) { programs.clear(param); });
-  }
+  void clear_gradients(const step::ProgramsGradients& programs) const;
 
-  bool any_gradient() const {
-    bool any = false;
-    for_each_param([&](const at::Tensor& param) { any = any || param.grad().defined(); });
-    return any;
-  }
+  bool any_gradient() const;
 
-  void run(const GradientHook& hook, const step::ProgramsGradients& programs) const {
-    if (!hook) return;
-    const c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> owners, gradients;
-    for_each_param([&](const at::Tensor& param) {
-      if (!param.grad().defined()) return;
-      owners.push_back(param);
-      gradients.push_back(param.grad());
-    });
-    hook(gradients);
-    TORCH_CHECK(gradients.size() == owners.size(), "steppe: a gradient hook must keep the number of gradients, got ",
-                gradients.size(), " for ", owners.size());
-    for (size_t i = 0; i < owners.size(); ++i)
-      TORCH_CHECK(gradients[i].defined() && gradients[i].sizes() == owners[i].sizes() &&
-                      gradients[i].dtype() == owners[i].dtype() && gradients[i].device() == owners[i].device(),
-                  "steppe: a gradient hook must leave gradients of their parameters' shape, dtype and device; number ",
-                  i, " does not fit its parameter of shape ", owners[i].sizes());
-    for (size_t i = 0; i < owners.size(); ++i) programs.assign(owners[i], gradients[i]);
-  }
+  void run(const GradientHook& hook, const step::ProgramsGradients& programs) const;
 
   /// Those of each group, beside its parameters, as they are now.
-  std::vector<std::vector<at::Tensor>> gradients(const step::ProgramsGradients& programs) const {
-    std::vector<std::vector<at::Tensor>> found;
-    for (const GroupPlan& group : groups) found.push_back(gradients_of(group, programs));
-    return found;
-  }
+  std::vector<std::vector<at::Tensor>> gradients(const step::ProgramsGradients& programs) const;
 
   /// The same of the groups whose descent needs them, else undefined ones.
-  std::vector<std::vector<at::Tensor>> first_gradients(const step::ProgramsGradients& programs) const {
-    std::vector<std::vector<at::Tensor>> first(groups.size());
-    for (size_t k = 0; k < first.size(); ++k) {
-      if (groups[k].needs_first_gradient) first[k] = gradients_of(groups[k], programs);
-      first[k].resize(groups[k].params.size());
-    }
-    return first;
-  }
+  std::vector<std::vector<at::Tensor>> first_gradients(const step::ProgramsGradients& programs) const;
 
-  void put_back(const std::vector<std::vector<at::Tensor>>& gradients, const step::ProgramsGradients& programs) const {
-    for (size_t k = 0; k < groups.size(); ++k)
-      for (size_t i = 0; i < groups[k].params.size(); ++i) programs.assign(groups[k].params[i], gradients[k][i]);
-  }
+  void put_back(const std::vector<std::vector<at::Tensor>>& gradients, const step::ProgramsGradients& programs) const;
 
   /// Makes the final gradients of those at w + e and the `first` ones.
-  template <class TakesPart>
   void descend(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
-               const step::ProgramsGradients& programs, const TakesPart& takes_part) const {
-    const c10::NoGradGuard no_grad;
-    if (descent) return descend_together(first, seen, programs, takes_part);
-    for (size_t k = 0; k < groups.size(); ++k) {
-      const GroupPlan& group = groups[k];
-      if (!group.descent) continue;
-      std::vector<at::Tensor> owners, final_gradients, of_pass_one;
-      for (size_t i = 0; i < group.params.size(); ++i) {
-        if (!group.params[i].grad().defined()) continue;
-        owners.push_back(group.params[i]);
-        final_gradients.push_back(group.params[i].grad());
-        of_pass_one.push_back(first[k][i]);
-      }
-      group.descent(final_gradients, of_pass_one);
-      for (size_t i = 0; i < owners.size(); ++i) programs.assign(owners[i], final_gradients[i]);
-    }
-  }
+               const step::ProgramsGradients& programs, const std::function<bool(const at::Tensor&)>& takes_part) const;
 
  private:
-  template <class TakesPart>
   void descend_together(const std::vector<std::vector<at::Tensor>>& first, const descent::StepGradients& seen,
-                        const step::ProgramsGradients& programs, const TakesPart& takes_part) const {
-    std::vector<descent::GroupGradients> all(groups.size());
-    for (size_t k = 0; k < groups.size(); ++k)
-      for (size_t i = 0; i < groups[k].params.size(); ++i) {
-        const at::Tensor& param = groups[k].params[i];
-        if (!param.grad().defined() && !(sees_all_gradients && first[k][i].defined())) continue;
-        all[k].params.push_back(param);
-        all[k].final.push_back(param.grad());
-        all[k].first.push_back(first[k][i]);
-        all[k].takes_part.push_back(groups[k].rho > 0.0 && takes_part(param));
-      }
-    descent(all, seen);
-    for (const descent::GroupGradients& group : all)
-      for (size_t i = 0; i < group.params.size(); ++i) programs.assign(group.params[i], group.final[i]);
-  }
+                        const step::ProgramsGradients& programs,
+                        const std::function<bool(const at::Tensor&)>& takes_part) const;
 
-  static std::vector<at::Tensor> gradients_of(const GroupPlan& group, const step::ProgramsGradients& programs) {
-    std::vector<at::Tensor> found;
-    for (const at::Tensor& param : group.params) found.push_back(programs.kept(param.grad()));
-    return found;
-  }
+  static std::vector<at::Tensor> gradients_of(const GroupPlan& group, const step::ProgramsGradients& programs);
 };
 
 STEPPE_NAMESPACE_END
+
+#ifndef STEPPE_COMPILED
+#include <steppe/step/step_plan.ipp>
+#endif

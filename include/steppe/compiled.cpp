@@ -1,0 +1,12 @@
+// The library steppe::compiled: what no template needs, once. Programs over it are compiled with STEPPE_COMPILED.
+// SPDX-License-Identifier: MIT
+#ifndef STEPPE_COMPILED
+#define STEPPE_COMPILED
+#endif
+
+#include <steppe/kernels/combination.ipp>
+#include <steppe/kernels/dispatch.ipp>
+#include <steppe/perturbation.ipp>
+#include <steppe/step/recorder.ipp>
+#include <steppe/step/step_plan.ipp>
+#include <steppe/step/two_pass.ipp>
