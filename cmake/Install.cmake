@@ -1,4 +1,4 @@
-# Install tree and package: find_package(steppe) gives steppe::steppe, steppe::compiled and steppe::cuda.
+# Install tree and package: find_package(steppe) gives steppe::steppe, steppe::compiled, steppe::cuda and steppe::compiled_cuda.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

@@ -18,6 +18,11 @@ if(STEPPE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${STEPPE_CCACHE}")
 endif()
 
+set(steppe_compiled_library steppe-compiled)
+if(STEPPE_CUDA)
+  set(steppe_compiled_library steppe-compiled_cuda)
+endif()
+
 # steppe_own_target(<target> [HEADER_ONLY]): over the compiled library, which takes half of the time, or as programs are
 # that only include.
 function(steppe_own_target target)
@@ -27,6 +32,9 @@ function(steppe_own_target target)
   endif()
   target_link_libraries(${target} PRIVATE ${library})
   steppe_own_flags(${target})
+  if(STEPPE_CUDA)
+    set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY Shared)
+  endif()
 endfunction()
 
 # The same for a target that knows no LibTorch.
@@ -46,11 +54,3 @@ function(steppe_own_flags target)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>")
   endif()
 endfunction()
-
-if(STEPPE_CUDA)
-  set(steppe_compiled_library steppe::compiled_cuda)
-  steppe_own_flags(steppe-compiled_cuda)
-else()
-  set(steppe_compiled_library steppe::compiled)
-  steppe_own_flags(steppe-compiled)
-endif()

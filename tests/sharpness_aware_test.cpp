@@ -603,6 +603,12 @@ TEST(SharpnessAware, ItMovesLikeAnyOptimizer) {
   SAM<SGD> second(std::move(first));
   second.step(bowl({w}));
   EXPECT_TRUE(w.eq(0.5).all().item<bool>());
+
+  // What is left of the other one has no parameters, and does nothing.
+  first.zero_grad();
+  first.replay(false);
+  first.attach(std::vector<at::Tensor>{});
+  EXPECT_THROW(first.step(), c10::Error);
 }
 
 template <class Optimizer>

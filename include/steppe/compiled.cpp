@@ -3,6 +3,9 @@
 #ifndef STEPPE_COMPILED
 #define STEPPE_COMPILED
 #endif
+#if defined(STEPPE_WITH_CUDA) && !defined(STEPPE_COMPILED_WITH_CUDA)
+#define STEPPE_COMPILED_WITH_CUDA
+#endif
 
 #include <steppe/kernels/combination.ipp>
 #include <steppe/kernels/dispatch.ipp>

@@ -29,9 +29,9 @@ STEPPE_NAMESPACE_BEGIN
 namespace detail {
 
 /// The directions that a group's custom links make of its gradients, which are left as they are.
-STEPPE_INLINE std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links,
-                                                        const std::vector<at::Tensor>& params,
-                                                        const std::vector<at::Tensor>& gradients) {
+inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links,
+                                                 const std::vector<at::Tensor>& params,
+                                                 const std::vector<at::Tensor>& gradients) {
   std::vector<at::Tensor> directions;
   for (const at::Tensor& gradient : gradients) directions.push_back(dense(gradient).clone());
   for (const CustomLink& link : links) {

@@ -120,27 +120,42 @@ STEPPE_INLINE Recorder::~Recorder() = default;
 STEPPE_INLINE Recorder::Recorder(Recorder&&) noexcept = default;
 STEPPE_INLINE Recorder& Recorder::operator=(Recorder&&) noexcept = default;
 
-STEPPE_INLINE void Recorder::verify(Verify when) { part_->verify(when); }
+// One that was moved from records nothing, until it is started.
+
+STEPPE_INLINE void Recorder::verify(Verify when) {
+  if (!part_) part_ = std::make_unique<Part>();
+  part_->verify(when);
+}
 
 STEPPE_INLINE void Recorder::start(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers, bool iterating) {
+  if (!part_) part_ = std::make_unique<Part>();
   part_->start(std::move(params), std::move(buffers), iterating);
 }
 
-STEPPE_INLINE void Recorder::stop(const char* call) { part_->stop(call); }
-
-STEPPE_INLINE void Recorder::learn(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
-  part_->learn(std::move(params), std::move(buffers));
+STEPPE_INLINE void Recorder::stop(const char* call) {
+  if (part_) part_->stop(call);
 }
 
-STEPPE_INLINE void Recorder::gradients_are_cleared() { part_->gradients_are_cleared(); }
+STEPPE_INLINE void Recorder::learn(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
+  if (part_) part_->learn(std::move(params), std::move(buffers));
+}
+
+STEPPE_INLINE void Recorder::gradients_are_cleared() {
+  if (part_) part_->gradients_are_cleared();
+}
 
 STEPPE_INLINE RecordedPasses Recorder::prepare() { return part_->prepare(); }
 
 STEPPE_INLINE at::Tensor Recorder::loss() const { return part_->loss(); }
 
-STEPPE_INLINE void Recorder::check_started() const { part_->check_started(); }
+STEPPE_INLINE void Recorder::check_started() const {
+  TORCH_CHECK(part_, "steppe: step() was called on an optimizer that was moved from");
+  part_->check_started();
+}
 
-STEPPE_INLINE void Recorder::step_done() { part_->step_done(); }
+STEPPE_INLINE void Recorder::step_done() {
+  if (part_) part_->step_done();
+}
 
 }  // namespace step
 STEPPE_NAMESPACE_END

@@ -178,16 +178,16 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
   };
   Closure own_pass;  // where the other batch has led nowhere, the step is a plain one over its own
   if (from_another_batch) own_pass = [&] { return with_grad(closure); };
+  const auto loss_again = [&] {
+    if (!passes.loss) return again(closure);
+    const c10::NoGradGuard no_grad;
+    return again([&] {
+      const c10::AutoGradMode disabled(false);
+      return passes.loss();
+    });
+  };
   finish_step(
-      plan, clean, own_pass, [&] { return again(closure); },
-      [&] {
-        if (!passes.loss) return again(closure);
-        const c10::NoGradGuard no_grad;
-        return again([&] {
-          const c10::AutoGradMode disabled(false);
-          return passes.loss();
-        });
-      });
+      plan, clean, own_pass, [&] { return again(closure); }, std::cref(loss_again));
   if (numbers) draws_ = draws_.value_or(false) || numbers->drew();
   roll_back.dismiss();
   return overwritten ? clean : loss;
