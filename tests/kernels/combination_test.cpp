@@ -46,6 +46,7 @@ void expect_same_bits(const at::Tensor& found, const at::Tensor& expected) {
   // NaNs have many bits, and which of two comes through is the processor's affair.
   const at::Tensor no_number = a.isnan().logical_and(b.isnan());
   const at::Tensor left = a.masked_fill(no_number, 0), right = b.masked_fill(no_number, 0);
+  if (left.numel() == 0) return;
   EXPECT_EQ(0, std::memcmp(left.data_ptr(), right.data_ptr(), left.nbytes())) << words(found);
 }
 

@@ -28,6 +28,11 @@ inline ImplSet impls(const std::vector<at::Tensor>& tensors) {
 
 /// The models and buffers that pass 2 must leave as pass 1 left them; each call adds to those before it.
 class Attached {
+  struct Known {
+    bool any = false;                       ///< something was attached
+    std::optional<bool> others_statistics;  ///< passes move statistics that nobody attached, if that is known
+  };
+
  public:
   void add(const torch::nn::Module& model) {
     add(model.buffers());
@@ -38,8 +43,8 @@ class Attached {
   /// Of a TorchScript module or of no module at all.
   void add(const std::vector<at::Tensor>& buffers) {
     append(buffers_, buffers);
-    any_ = true;
-    others_statistics_.reset();
+    known_ = std::make_shared<Known>();
+    known_->any = true;
   }
 
   const std::vector<at::Tensor>& buffers() const { return buffers_; }
@@ -59,20 +64,20 @@ class Attached {
   /// attached it is asked once whether there are others: observing costs 0.2 us an operator.
   class OthersStatistics {
    public:
-    explicit OthersStatistics(Attached& attached) : attached_(attached) {
-      if (!attached.others_statistics_.value_or(true)) return;
+    explicit OthersStatistics(const Attached& attached) : known_(attached.known_) {
+      if (!known_->others_statistics.value_or(true)) return;
       guard_ = std::make_shared<StatisticsGuard>(attached.buffers_);
       observation_.emplace(guard_);
     }
     ~OthersStatistics() {
-      if (guard_ && attached_.any_)
-        attached_.others_statistics_ = attached_.others_statistics_.value_or(false) || guard_->saw_any();
+      if (guard_ && known_->any)
+        known_->others_statistics = known_->others_statistics.value_or(false) || guard_->saw_any();
     }
     OthersStatistics(const OthersStatistics&) = delete;
     OthersStatistics& operator=(const OthersStatistics&) = delete;
 
    private:
-    Attached& attached_;
+    std::shared_ptr<Known> known_;  // the optimizer may be moved meanwhile
     std::shared_ptr<StatisticsGuard> guard_;
     std::optional<Observation> observation_;
   };
@@ -86,8 +91,7 @@ class Attached {
 
   std::vector<at::Tensor> buffers_, params_;
   ImplSet norm_gains_;
-  bool any_ = false;
-  std::optional<bool> others_statistics_;  ///< passes move statistics that nobody attached, if that is known
+  std::shared_ptr<Known> known_ = std::make_shared<Known>();
 };
 
 /// The parameters that are perturbed.
