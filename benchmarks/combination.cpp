@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 
 #include "command_line.hpp"
 #include "interval.hpp"

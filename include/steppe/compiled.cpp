@@ -7,7 +7,7 @@
 #define STEPPE_COMPILED_WITH_CUDA
 #endif
 
-#include <steppe/kernels/combination.ipp>
+#include <steppe/kernels/dispatch_combination.ipp>
 #include <steppe/kernels/dispatch.ipp>
 #include <steppe/perturbation.ipp>
 #include <steppe/step/recorder.ipp>

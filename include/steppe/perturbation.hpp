@@ -12,7 +12,7 @@
 
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/direction.hpp>
-#include <steppe/kernels/ascent_task.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>

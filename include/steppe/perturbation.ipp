@@ -17,7 +17,7 @@
 #include <vector>
 
 #include <steppe/direction.hpp>
-#include <steppe/kernels/ascent_task.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/perturbation.hpp>

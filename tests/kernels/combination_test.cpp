@@ -5,7 +5,7 @@
 #include <c10/util/Exception.h>
 #include <c10/util/complex.h>
 #include <gtest/gtest.h>
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/cpu/instruction_sets.hpp>
 #include <torch/cuda.h>
 #include <torch/types.h>

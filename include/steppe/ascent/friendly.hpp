@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/per_parameter.hpp>
 #include <steppe/version.hpp>

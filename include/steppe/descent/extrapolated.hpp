@@ -16,7 +16,7 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/version.hpp>
 

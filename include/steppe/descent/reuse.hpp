@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/per_parameter.hpp>
 #include <steppe/version.hpp>
 

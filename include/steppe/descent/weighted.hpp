@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN

@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include <steppe/kernels/ascent_task.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/version.hpp>
 
 #if defined(STEPPE_COMPILED) && defined(STEPPE_WITH_CUDA) && !defined(STEPPE_COMPILED_WITH_CUDA)

@@ -17,10 +17,10 @@
 #include <utility>
 #include <vector>
 
-#include <steppe/kernels/ascent_task.hpp>
-#include <steppe/kernels/aten_threads.hpp>
 #include <steppe/kernels/cpu/ascent.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
+#include <steppe/kernels/dispatch_threads.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/kernels/task_layout.hpp>

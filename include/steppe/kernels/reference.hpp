@@ -23,7 +23,7 @@
 #include <tuple>
 #include <vector>
 
-#include <steppe/kernels/ascent_task.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/ops.hpp>
 #include <steppe/version.hpp>

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/kernels/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/step/attached.hpp>

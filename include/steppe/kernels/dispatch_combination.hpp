@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include <steppe/kernels/products.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -47,5 +47,5 @@ at::Tensor combine(double a, const std::vector<at::Tensor>& x, double b, const s
 STEPPE_NAMESPACE_END
 
 #ifndef STEPPE_COMPILED
-#include <steppe/kernels/combination.ipp>
+#include <steppe/kernels/dispatch_combination.ipp>
 #endif

@@ -15,11 +15,11 @@
 #include <utility>
 #include <vector>
 
-#include <steppe/kernels/aten_threads.hpp>
-#include <steppe/kernels/combination.hpp>
-#include <steppe/kernels/combination_reference.hpp>
 #include <steppe/kernels/cpu/combination.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
+#include <steppe/kernels/dispatch_threads.hpp>
 #include <steppe/kernels/exact.hpp>
+#include <steppe/kernels/reference_combination.hpp>
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 

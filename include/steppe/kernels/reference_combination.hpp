@@ -15,7 +15,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include <steppe/kernels/products.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>

@@ -1,4 +1,4 @@
-// What an ascent is given and what it has seen, as tensors.
+// What the kernels are given and what they give, as tensors.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -34,4 +34,12 @@ struct AscentResult {
   at::Tensor layer_kept_share;         ///< 1-D
 };
 
+namespace kernels {
+
+/// Sums over all pairs: 0-dim float64 tensors. Of complex tensors the real parts, Re<conj(x), y>.
+struct Products {
+  at::Tensor xx, xy, yy;
+};
+
+}  // namespace kernels
 STEPPE_NAMESPACE_END
