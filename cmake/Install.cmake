@@ -1,11 +1,12 @@
-# Install tree and package: find_package(steppe) gives steppe::steppe, steppe::compiled, steppe::cuda and steppe::compiled_cuda.
+# Install tree and package: find_package(steppe) gives steppe::steppe, steppe::compiled, steppe::gloo, steppe::cuda and
+# steppe::compiled_cuda.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(steppe_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/steppe")
 install(DIRECTORY include/steppe DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/steppe")
-install(TARGETS steppe steppe-cuda EXPORT steppe-targets)
+install(TARGETS steppe steppe-cuda steppe-gloo EXPORT steppe-targets)
 install(EXPORT steppe-targets FILE steppe-targets.cmake NAMESPACE steppe:: DESTINATION "${steppe_package_dir}")
 configure_package_config_file(cmake/steppe-config.cmake.in "${PROJECT_BINARY_DIR}/steppe-config.cmake"
   INSTALL_DESTINATION "${steppe_package_dir}" PATH_VARS CMAKE_INSTALL_INCLUDEDIR)

@@ -7,6 +7,7 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
+#include <torch/version.h>
 
 #include <steppe/steppe.hpp>
 
@@ -72,6 +73,27 @@ TEST_F(Readme, TheTrainingLoopRuns) {
   EXPECT_EQ(sam.steps(), 3);
   EXPECT_TRUE(seen.unclipped_norm.defined());
   EXPECT_TRUE(loss.isfinite().item<bool>());
+}
+
+TEST_F(Readme, StepsInSixteenBitsAreMade) {
+  steppe::SAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
+#include "readme/mixed_precision.inc"
+  EXPECT_EQ(sam.steps() + sam.skipped_steps(), 1);
+#endif
+}
+
+TEST_F(Readme, StepsInPartsAreMade) {
+  steppe::SAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
+#include "readme/parts.inc"
+  EXPECT_EQ(sam.steps(), 1);
+  EXPECT_TRUE(sam.report().perturbed);
+}
+
+TEST_F(Readme, AveragedWeightsAreSwapped) {
+  const at::Tensor before = model->parameters().front().detach().clone();
+#include "readme/averaged.inc"
+  EXPECT_TRUE(torch::equal(before, model->parameters().front()));
 }
 
 TEST_F(Readme, CoresAreScaled) {

@@ -103,6 +103,13 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   app.add("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)", "EPOCHS",
           group)
       ->check(not_negative());
+  app.add("--average", arguments.settings.average, "Tests an average of the weights: none, ema or swa", "KIND", group)
+      ->check(one_of({"none", "ema", "swa"}))
+      ->capture_default_str();
+  app.add("--average-decay", arguments.settings.average_decay, "Of ema, what stays of it at each step, at most", "X",
+          group)
+      ->check(share())
+      ->capture_default_str();
   app.add_flag("--plain-loop", arguments.settings.plain_loop,
                "Train without a closure; the numbers are the same, to the last digit")
       ->group(group);

@@ -94,6 +94,11 @@ void Run::save(const fs::path& file) const {
   for (const auto& [name, value] : settings_.fields()) archive.write("settings/" + name, c10::IValue(value));
   archive.write("model", model);
   archive.write("optimizer", optimizer);
+  if (average_) {
+    OutputArchive average;
+    average_->save(average);
+    archive.write("average", average);
+  }
   archive.write("random", random_.get_state());
   archive.write("order", order_);
   archive.write("position", at::tensor({epoch_, batch_}, at::kLong));
@@ -131,6 +136,10 @@ void Run::load(const fs::path& file) {
     InputArchive model = archive_at(archive, "model"), optimizer = archive_at(archive, "optimizer");
     model_->load(model);
     optimizer_.optimizer->load(optimizer);
+    if (average_) {
+      InputArchive average = archive_at(archive, "average");
+      average_->load(average);
+    }
     random_.set_state(tensor_at(archive, "random").cpu());
     order_ = tensor_at(archive, "order").cpu();
     const at::Tensor position = tensor_at(archive, "position").cpu();

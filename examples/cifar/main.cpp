@@ -61,6 +61,7 @@ void introduce(const Arguments& arguments, int64_t classes) {
               static_cast<long long>(settings.batch_size), static_cast<long long>(settings.epochs),
               by_gradients ? " or as many gradients" : "", settings.schedule.c_str(), arguments.device.c_str(),
               at::get_num_threads());
+  if (settings.average != "none") std::printf("evaluated: the %s of the weights\n", settings.average.c_str());
   if (settings.tensorize != "none") {
     const cifar::ResNet model = cifar::make_model(settings.model, classes, 0, settings.tensorize, settings.compression);
     std::printf("tensorized (%s): %lld parameters instead of %lld, %lld layers in cores\n", settings.tensorize.c_str(),

@@ -56,11 +56,13 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("plain-loop", run.plain_loop);
   visit("interval", run.interval);
   visit("tail-share", run.tail_share);
+  visit("average", run.average);
+  visit("average-decay", run.average_decay);
 }
 
 /// Checkpoints from before it was there are read as well.
 bool may_be_absent(const std::string& name) {
-  const char* const younger[] = {"plain-loop", "interval", "tail-share"};
+  const char* const younger[] = {"plain-loop", "interval", "tail-share", "average", "average-decay"};
   return std::find(std::begin(younger), std::end(younger), name) != std::end(younger);
 }
 

@@ -29,9 +29,11 @@ struct RunSettings {
   int64_t interval = 0;     ///< steps between perturbed ones; 0: the method's own
   double tail_share = 0.3;  ///< of the steps, perturbed by tail
   uint64_t seed = 0;
-  int64_t evaluate_every = 1;   ///< epochs; the last one is always evaluated
-  double sharpness_rho = 0.05;  ///< of the measurement at the end
-  bool plain_loop = false;      ///< steps without a closure; the numbers are the same
+  int64_t evaluate_every = 1;    ///< epochs; the last one is always evaluated
+  double sharpness_rho = 0.05;   ///< of the measurement at the end
+  bool plain_loop = false;       ///< steps without a closure; the numbers are the same
+  std::string average = "none";  ///< of the weights, for evaluations: ema or swa
+  double average_decay = 0.999;  ///< of ema
 
   /// Of one epoch, a short last one included.
   int64_t batches() const { return (train_size + batch_size - 1) / batch_size; }

@@ -18,6 +18,7 @@ constexpr int64_t kMeasuredImages = 2000;
 constexpr int64_t kEvaluationBatch = 500;
 // Streams of random numbers of one seed: initial weights use the seed itself.
 constexpr uint64_t kNoiseStream = 0x6e6f697365, kOrderStream = 0x6f72646572;
+constexpr double kAveragedFrom = 0.75;  // of the epochs, by swa
 enum Sum : int64_t { Loss, Hits, Images, Sharpness, SharpnessSteps, kSums };
 
 at::Tensor hits(const at::Tensor& logits, const at::Tensor& labels) { return (logits.argmax(1) == labels).sum(); }
@@ -25,6 +26,16 @@ at::Tensor hits(const at::Tensor& logits, const at::Tensor& labels) { return (lo
 OptimizerSettings optimizer_settings(const RunSettings& run) {
   return {run.learning_rate, run.momentum,   run.weight_decay,           run.rho,      run.percentile, run.alpha,
           run.interval,      run.tail_share, run.epochs * run.batches(), run.batches()};
+}
+
+/// BatchNorm's statistics are averaged as the weights of ema, and recomputed for those of swa. The warm-up lets a few
+/// hundred steps have an average, too.
+std::unique_ptr<steppe::training::AveragedWeights> make_average(const RunSettings& run, const ResNet& model) {
+  using namespace steppe::training;
+  if (run.average == "none") return nullptr;
+  if (run.average == "ema") return std::make_unique<AveragedWeights>(model, ema(run.average_decay).warm_up().buffers());
+  if (run.average == "swa") return std::make_unique<AveragedWeights>(model, swa());
+  throw std::runtime_error("there is no average '" + run.average + "'; choose none, ema or swa");
 }
 
 }  // namespace
@@ -53,6 +64,7 @@ Run::Run(const Dataset& data, const RunSettings& settings)
     if (parameter.dim() == 4 && name.base != "lbfgs")
       parameter.set_data(parameter.data().contiguous(at::MemoryFormat::ChannelsLast));
   optimizer_ = make_optimizer(name, *model_, optimizer_settings(settings));
+  average_ = make_average(settings, model_);
   order_ = at::empty({0}, at::kLong);
   sums_ = at::zeros({kSums}, at::TensorOptions(at::kDouble).device(device));
 }
@@ -109,6 +121,7 @@ void Run::train_batch() {
   } else {
     loss = optimizer.step(pass);
   }
+  if (settings_.average == "ema") average_->update();
 
   const c10::NoGradGuard no_grad;
   const auto count = static_cast<double>(chosen.size(0));
@@ -133,6 +146,8 @@ void Run::finish_epoch() {
     throw std::runtime_error(settings_.optimizer + " diverged: the loss of epoch " + std::to_string(record.epoch) +
                              " is not finite; lower --lr or --rho");
   ++epoch_;
+  if (settings_.average == "swa" && static_cast<double>(epoch_) > kAveragedFrom * static_cast<double>(settings_.epochs))
+    average_->update();
   record.gradients = gradients_ / static_cast<double>(epoch_ * settings_.batches());
   batch_ = 0;
   sums_.zero_();
@@ -156,7 +171,7 @@ bool Run::train(const std::function<bool()>& go_on, const std::function<void(con
     EpochRecord& record = history_.back();
     record.seconds = seconds_;
     if (epoch_ % settings_.evaluate_every == 0 || epoch_ == settings_.epochs) {
-      const Evaluation test = evaluate(data_.test.images, data_.test.labels, false);
+      const Evaluation test = evaluate(data_.test);
       record.test_loss = test.loss;
       record.test_accuracy = test.accuracy;
     }
@@ -183,15 +198,34 @@ Evaluation Run::evaluate(const at::Tensor& images, const at::Tensor& labels, boo
   return {loss, static_cast<double>(right) / static_cast<double>(count)};
 }
 
+void Run::with_average(const std::function<void()>& look) {
+  if (!average_ || average_->updates() == 0) return look();
+  const auto swapped = average_->swap();
+  if (settings_.average == "swa")
+    steppe::training::recompute_statistics(model_, data_.train.images.split(kEvaluationBatch),
+                                           [this](const at::Tensor& images) { model_(inputs(images)); });
+  look();
+}
+
+Evaluation Run::evaluate(const Split& split) {
+  Evaluation result{};
+  with_average([&] { result = evaluate(split.images, split.labels, false); });
+  return result;
+}
+
 Measurement Run::measure() {
   const at::Tensor images = data_.train.images.slice(0, 0, kMeasuredImages);
   const at::Tensor labels = labels_.slice(0, 0, kMeasuredImages);
-  optimizer_.optimizer->zero_grad();
-  const Evaluation here = evaluate(images, labels, true);
-  const double uphill =
-      loss_uphill(model_->parameters(), settings_.sharpness_rho, [&] { return evaluate(images, labels, false).loss; });
-  optimizer_.optimizer->zero_grad();
-  return {here.loss, here.accuracy, uphill - here.loss};
+  Measurement result;
+  with_average([&] {
+    optimizer_.optimizer->zero_grad();
+    const Evaluation here = evaluate(images, labels, true);
+    const double uphill = loss_uphill(model_->parameters(), settings_.sharpness_rho,
+                                      [&] { return evaluate(images, labels, false).loss; });
+    optimizer_.optimizer->zero_grad();
+    result = {here.loss, here.accuracy, uphill - here.loss};
+  });
+  return result;
 }
 
 }  // namespace cifar

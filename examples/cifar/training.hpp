@@ -5,9 +5,12 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
+#include <steppe/training/averaged_weights.hpp>
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -51,8 +54,8 @@ class Run {
   /// at most, not augmented, with the labels of training: the same for every optimizer.
   Measurement measure();
 
-  /// Mean loss and accuracy in evaluation mode.
-  Evaluation evaluate(const Split& split) { return evaluate(split.images, split.labels, false); }
+  /// Mean loss and accuracy in evaluation mode, of the average of the weights where there is one, as all evaluations.
+  Evaluation evaluate(const Split& split);
 
   /// Everything that the rest of the run depends on, in the middle of an epoch too; replaces the file at once or not at
   /// all. Errors: a file that cannot be written.
@@ -73,6 +76,8 @@ class Run {
   void train_batch();
   void finish_epoch();
   Evaluation evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients);
+  /// Calls it while the model has the weights that are evaluated, with BatchNorm statistics that fit them.
+  void with_average(const std::function<void()>& look);
   double learning_rate(int64_t batch) const;
 
   const Dataset& data_;
@@ -80,6 +85,7 @@ class Run {
   at::Tensor labels_;  ///< of training, noise included
   ResNet model_;
   AnyOptimizer optimizer_;
+  std::unique_ptr<steppe::training::AveragedWeights> average_;  ///< null without
 
   at::Generator random_;           ///< order of the data and augmentation
   at::Tensor order_;               ///< of this epoch's images

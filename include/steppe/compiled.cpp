@@ -11,5 +11,6 @@
 #include <steppe/kernels/dispatch.ipp>
 #include <steppe/perturbation.ipp>
 #include <steppe/step/recorder.ipp>
+#include <steppe/step/reduction.ipp>
 #include <steppe/step/step_plan.ipp>
 #include <steppe/step/two_pass.ipp>

@@ -12,8 +12,9 @@
 
 #include <steppe/ascent/gradient.hpp>
 #include <steppe/direction.hpp>
-#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
+#include <steppe/sharding.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/step/weights_in_use.hpp>
@@ -88,12 +89,14 @@ class Perturbation {
   Perturbation(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho, Ascent ascent = Ascent())
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
-  /// Several groups under one global norm. `memory` is kept from one perturbation to the next; it serves one at a time.
-  /// Errors: memory that serves another one, weights that another thread perturbs at this moment, lists beside params
-  /// of another length, shapes that do not fit, a parameter twice, rho that is negative or not finite, groups of
+  /// Several groups under one global norm. `sharding`: that of the whole parameters, of which these are parts; every
+  /// process makes the same perturbation at once. `memory` is kept from one perturbation to the next; it serves one at
+  /// a time. Errors: memory that serves another one, weights that another thread perturbs at this moment, lists beside
+  /// params of another length, shapes that do not fit, a parameter twice, rho that is negative or not finite, groups of
   /// different norm orders.
   explicit Perturbation(const std::vector<AscentGroup>& groups,
-                        std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>());
+                        std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>(),
+                        const Sharding* sharding = nullptr);
 
   ~Perturbation();
   Perturbation(const Perturbation&) = delete;

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include <steppe/direction.hpp>
-#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/exact.hpp>
+#include <steppe/kernels/reference_sharded.hpp>
+#include <steppe/sharding.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/version.hpp>
@@ -93,7 +95,7 @@ STEPPE_INLINE void Perturbation::Weights::restore() {
 STEPPE_INLINE Perturbation::~Perturbation() = default;
 
 STEPPE_INLINE Perturbation::Perturbation(const std::vector<AscentGroup>& groups,
-                                         std::shared_ptr<PerturbationMemory> memory)
+                                         std::shared_ptr<PerturbationMemory> memory, const Sharding* sharding)
     : memory_(std::move(memory)), weights_(*memory_, *this) {
   const c10::NoGradGuard no_grad;
   check(groups);
@@ -102,7 +104,7 @@ STEPPE_INLINE Perturbation::Perturbation(const std::vector<AscentGroup>& groups,
   for (const AscentGroup& group : groups) append_tasks(group);
   if (tasks.all.empty()) return;
   memory_->moved_.reserve(memory_->moved_.size() + tasks.all.size());  // nothing may throw between two weights
-  result_ = memory_->workspace_.ascend(tasks.all);
+  result_ = sharding == nullptr ? memory_->workspace_.ascend(tasks.all) : reference::ascend(tasks.all, *sharding);
   if (kernels::is_capturing(tasks.all.front().param.device())) memory_->captured_ = true;
   for (const AscentTask& task : tasks.all)
     if (task.moved && !task.destination.is_same(task.param))

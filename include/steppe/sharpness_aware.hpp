@@ -11,6 +11,9 @@
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <typeinfo>
@@ -19,14 +22,18 @@
 #include <vector>
 
 #include <steppe/ascent/gradient.hpp>
+#include <steppe/descent/centralize.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/descent/step_gradients.hpp>
 #include <steppe/direction.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/options.hpp>
 #include <steppe/policy/every_step.hpp>
+#include <steppe/sharding.hpp>
 #include <steppe/step/base_optimizer.hpp>
+#include <steppe/step/gradient_exchange.hpp>
 #include <steppe/step/group_settings.hpp>
+#include <steppe/step/loss_scale.hpp>
 #include <steppe/step/model.hpp>
 #include <steppe/step/observed.hpp>
 #include <steppe/step/optimizer_checkpoint.hpp>
@@ -34,6 +41,7 @@
 #include <steppe/step/recorder.hpp>
 #include <steppe/step/tail_watch.hpp>
 #include <steppe/step/two_pass.hpp>
+#include <steppe/training/grad_scaler.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -60,7 +68,7 @@ using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
 /// checked before a step changes anything. A group that is added later inherits what the constructor was given.
 template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient,
           class Policy = policy::EveryStep>
-class SharpnessAware : public Base {
+class SharpnessAware : public Base, public step::UsesLossScale {
   static_assert(
       std::is_base_of_v<torch::optim::Optimizer, Base>,
       "steppe: Base must be an optimizer that derives from torch::optim::Optimizer, such as torch::optim::SGD");
@@ -250,7 +258,8 @@ class SharpnessAware : public Base {
 
   /// Whether pass 2 draws the random numbers of pass 1 again (dropout masks); on by default.
   void replay_rng(bool on) { two_pass_.replay_rng(on); }
-  /// Called with all gradients after pass 1, before the ascent.
+  /// Called with all gradients after pass 1, before the ascent: means over processes and parts, or, with Perturb::Each,
+  /// those of this process or, once for each, of a part.
   void after_pass_one(GradientHook hook) { two_pass_.after_pass_one(std::move(hook)); }
   /// Called with the final gradients before the base step, at the restored weights: the place to clip.
   void before_descent(GradientHook hook) { two_pass_.before_descent(std::move(hook)); }
@@ -265,6 +274,60 @@ class SharpnessAware : public Base {
   /// Cuts each component of the final gradients to [-limit, limit], after clip_grad_norm() if both are asked for.
   SharpnessAware& clip_grad_value(double limit) {
     two_pass_.clipping().value(limit);
+    return *this;
+  }
+
+  /// The gradients are those of losses that this scaler multiplies: they are divided once, before the descent and
+  /// before whatever mixes, keeps or looks at them. A step of which a pass has overflowed is not made: weights, and
+  /// buffers as far as step() has seen them change, are as before it, step() returns the loss, and skipped_steps()
+  /// counts it. update() belongs to the program. Errors: a base that evaluates its closure several times a step.
+  SharpnessAware& scaler(const training::GradScaler& scaler) {
+    use_loss_scale(scaler.shared());
+    return *this;
+  }
+  /// Steps that were not made because a gradient overflowed.
+  int64_t skipped_steps() const { return skipped_steps_; }
+
+  /// Every process of `exchange` trains this model with its share of the batch: the final gradient is the mean over
+  /// all, and so are the loss that step() returns and those of the report, whose norms are this process' own. perturb()
+  /// says along what. A method that mixes, keeps or decides by the first gradient goes by the mean in any case, which
+  /// costs one more exchange; Perturb::Each is an error where the direction itself is made of earlier gradients. A
+  /// process without gradients takes part. A step waits once for the device, to agree on it. Null: no exchange any
+  /// more.
+  ///
+  /// Errors, on all processes and with no weight changed: a loss or gradient that is not finite, without a scaler; an
+  /// exception in a pass of one of them, or in after_pass_one().
+  SharpnessAware& exchange(std::shared_ptr<GradientExchange> exchange) {
+    two_pass_.check_between_steps("exchange()");
+    two_pass_.reduction().exchange(std::move(exchange));
+    return *this;
+  }
+  /// The same, with perturb().
+  SharpnessAware& exchange(std::shared_ptr<GradientExchange> exchange, Perturb perturb) {
+    return this->exchange(std::move(exchange)).perturb(perturb);
+  }
+  /// Along what the parts of a step are perturbed, processes and those of step(parts, part): Perturb::Each unless it is
+  /// said.
+  SharpnessAware& perturb(Perturb perturb) {
+    two_pass_.check_between_steps("perturb()");
+    two_pass_.reduction().perturb(perturb);
+    return *this;
+  }
+
+  /// Every process holds a part of the parameters, with the gradients of that part: means over all processes, as a
+  /// reduce-scatter leaves them. Norms, means and quantiles are those of the whole, by `sum`, so that the step is that
+  /// of one process with everything. `shards` says where the parts lie; without any, all parameters are cut between
+  /// rows. Each ascent asks for the same sums on every process, whatever its data: one; for ZSharp five (eight in
+  /// float64, or with Threshold::Global); one more where rows are cut and centralized. `sum` null: whole parameters.
+  ///
+  /// The ascent takes ATen operations, not the fused kernels. Errors, before a step: own links; energy() and
+  /// z_score(Robust); descents that take sums over the gradient; exchange() beside it.
+  SharpnessAware& sharded(SumOverShards sum, std::vector<Shard> shards = {}) {
+    two_pass_.check_between_steps("sharded()");
+    const std::vector<at::Tensor> params = all_params();
+    TORCH_CHECK(!params.empty(), "steppe: sharded() was called on an optimizer without parameters");
+    two_pass_.reduction().shard(
+        sum ? std::make_shared<const Sharding>(std::move(sum), std::move(shards), params.front()) : nullptr);
     return *this;
   }
 
@@ -327,12 +390,23 @@ class SharpnessAware : public Base {
   /// backward(), which spares a backward pass each time.
   at::Tensor step(Closure closure, Closure loss) {
     TORCH_CHECK(closure, "steppe: step(closure, loss) needs a closure that computes the loss and calls backward()");
-    two_pass_.check_between_steps("step()");
-    const StepPlan step_plan = plan();
-    recorder_.stop("step(closure)");
-    at::Tensor value = Base::step([&] { return two_pass_.evaluate({closure, loss, ascend_on_}, step_plan); });
-    count_step();
-    return value;
+    return step_over({std::move(closure), std::move(loss), ascend_on_, 1, {}});
+  }
+  /// One step over a batch in `parts` (micro-batches): part(i) computes the loss of part i and calls backward(). With
+  /// Perturb::Each, every part is perturbed along its own gradient, and the mean of the second gradients makes the step
+  /// (m-sharpness, arXiv 2010.01412); with Perturb::Together, all along the mean gradient. The result is that of as
+  /// many processes with one part each. The loss is the mean.
+  ///
+  ///     sam.step(4, [&](int64_t i) { auto loss = criterion(model->forward(x[i]), y[i]); loss.backward(); return loss;
+  ///     });
+  ///
+  /// Memory with Each: one more gradient, the sum. The report's norms are those of the first part. Errors: parts below
+  /// 1; what exchange() says of Each, and methods that decide after pass 1.
+  at::Tensor step(int64_t parts, std::function<at::Tensor(int64_t)> part) {
+    TORCH_CHECK(parts >= 1 && part, "steppe: step(parts, part) needs at least one part and a function, got ", parts,
+                " parts");
+    const Closure only = [&part] { return part(0); };
+    return step_over({only, {}, ascend_on_, parts, part});
   }
 
   /// Optional first call of a two-phase step, before pass 1: lets pass 2 draw the same random numbers.
@@ -356,9 +430,11 @@ class SharpnessAware : public Base {
                 "steppe: ascend_on() was called, which is for step(closure); between ascend() and descend() "
                 "make the passes with the batches that you want");
     two_pass_.check_can_ascend();
-    const StepPlan step_plan = plan();
-    recorder_.stop("ascend()");
-    return two_pass_.ascend(step_plan, loss);
+    return together([&] {
+      const StepPlan step_plan = plan();
+      recorder_.stop("ascend()");
+      return two_pass_.ascend(step_plan, loss);
+    });
   }
 
   /// Two-phase use, after pass 2: puts the weights back and makes the base optimizer's step.
@@ -367,8 +443,15 @@ class SharpnessAware : public Base {
     for (const auto& group : this->param_groups()) params.push_back(group.params());
     // The optimizer may have been moved since ascend().
     if (StepPlan* pending = two_pass_.pending_plan()) plan_parts_over_all_groups(*pending);
-    two_pass_.descend(params, perturbed_loss);
-    Base::step(nullptr);
+    try {
+      together([&] {
+        two_pass_.descend(params, perturbed_loss);
+        Base::step(nullptr);
+      });
+    } catch (const step::Overflow&) {
+      ++skipped_steps_;
+      return;
+    }
     count_step();
   }
 
@@ -434,6 +517,48 @@ class SharpnessAware : public Base {
     return params;
   }
 
+  void use_loss_scale(std::shared_ptr<step::LossScale> scale) override {
+    TORCH_CHECK(detail::StepsWithoutClosure<Base>::value || !scale->enabled,
+                "steppe: a GradScaler skips steps that overflow, but ", c10::demangle(typeid(Base).name()),
+                " evaluates its closure several times a step and moves the weights between; train it in float32 or "
+                "bfloat16, without a scaler");
+    two_pass_.check_between_steps("scaler()");
+    two_pass_.reduction().scale(std::move(scale));
+  }
+
+  /// Tells the other processes of an exception, so that they do not wait for this one.
+  template <class Body>
+  auto together(Body&& body) -> decltype(body()) {
+    try {
+      return body();
+    } catch (const step::Overflow&) {
+      throw;  // all have it
+    } catch (const std::exception& error) {
+      two_pass_.reduction().abandon(error.what());
+      throw;
+    } catch (...) {
+      two_pass_.reduction().abandon("an exception that is no std::exception");
+      throw;
+    }
+  }
+
+  at::Tensor step_over(const TwoPass::Passes& passes) {
+    two_pass_.check_between_steps("step()");
+    at::Tensor value;
+    try {
+      value = together([&] {
+        const StepPlan step_plan = plan();
+        recorder_.stop("step(closure)");
+        return Base::step([&] { return two_pass_.evaluate(passes, step_plan); });
+      });
+    } catch (const step::Overflow& overflow) {
+      ++skipped_steps_;
+      return overflow.loss;
+    }
+    count_step();
+    return value;
+  }
+
   at::Tensor step_of_recording() {
     TORCH_CHECK(
         detail::StepsWithoutClosure<Base>::value, "steppe: step() of ", c10::demangle(typeid(Base).name()),
@@ -445,28 +570,40 @@ class SharpnessAware : public Base {
                 "descend() after backward()");
     TORCH_CHECK(!ascend_on_, "steppe: ascend_on() was called, which is for step(closure); give step() the closure");
     two_pass_.check_between_steps("step()");
+    at::Tensor loss;
+    try {
+      together([&] { loss = rest_of_recording(); });
+    } catch (const step::Overflow& overflow) {
+      ++skipped_steps_;
+      recorder_.step_done();
+      return overflow.loss;
+    }
+    count_step();
+    recorder_.step_done();
+    return loss;
+  }
+
+  at::Tensor rest_of_recording() {
     const StepPlan step_plan = plan();
     TORCH_CHECK(!captured_,
                 "steppe: a CUDA graph cannot capture step() without a closure; hand the pass over as "
                 "step(closure)");
     recorder_.learn(all_params(), two_pass_.buffers());
+    const step::Unobserved unobserved;
+    recorder_.check_started();
+    // A loop gives backward() the loss that a scaler has multiplied.
+    const auto true_loss = [this](const at::Tensor& of_backward) {
+      return two_pass_.reduction().true_loss(of_backward);
+    };
     at::Tensor loss;
-    {
-      const step::Unobserved unobserved;
-      recorder_.check_started();
-      if (TwoPass::perturbs(step_plan)) {
-        const step::RecordedPasses passes = recorder_.prepare();
-        loss = passes.loss;
-        two_pass_.evaluate_rest(
-            loss, [&] { return passes.again(two_pass_.replays_rng()); }, step_plan);
-      } else {
-        loss = recorder_.loss();
-        two_pass_.evaluate_rest(loss, nullptr, step_plan);
-      }
-      Base::step(nullptr);
+    if (TwoPass::perturbs(step_plan)) {
+      const step::RecordedPasses passes = recorder_.prepare();
+      loss = two_pass_.evaluate_rest(
+          true_loss(passes.loss), [&] { return true_loss(passes.again(two_pass_.replays_rng())); }, step_plan);
+    } else {
+      loss = two_pass_.evaluate_rest(true_loss(recorder_.loss()), nullptr, step_plan);
     }
-    count_step();
-    recorder_.step_done();
+    Base::step(nullptr);
     return loss;
   }
 
@@ -503,6 +640,7 @@ class SharpnessAware : public Base {
     step_plan.perturb = steps_.perturbs(step_) && detail::perturbs(policy_, step_);
     step_plan.step = step_;
     step_plan.ascents = ascents_;
+    step_plan.ascent_keeps_state = detail::keeps_state<Ascent> && !detail::is_ahead_of_pass_one<Ascent>;
     detail::ParameterCheck check;
     for (size_t k = 0; k < groups_.size(); ++k) {
       Group& group = groups_[k];
@@ -511,8 +649,12 @@ class SharpnessAware : public Base {
       check.group(base_group.params());
       group.bind(base_group.params());
       detail::for_each_link(group.ascent, [&](auto& link) {
-        if constexpr (detail::LooksAt<std::remove_reference_t<decltype(link)>, Base>::value)
+        if constexpr (detail::LooksAt<std::remove_reference_t<decltype(link)>, Base>::value) {
+          static_assert(std::is_same_v<Base, typename detail::CheckpointBase<Base>::Type>,
+                        "steppe: MSAM asks the base optimizer for its momentum, of which ShardedState holds a part on "
+                        "each process; use the base itself, or another method");
           link.look_at(static_cast<Base&>(*this), k);
+        }
       });
       TORCH_CHECK(kernels::exact::are_equal(group.options.p(), groups_.front().options.p()),
                   "steppe: parameter groups share one norm, but group 0 "
@@ -545,12 +687,22 @@ class SharpnessAware : public Base {
       if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient> && !detail::IsTogether<Descent>::value)
         group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
+      step_plan.descent_mixes = step_plan.descent_mixes || descent_mixes(group.descent);
     }
     plan_parts_over_all_groups(step_plan);
     step_plan.for_each_param([this](const at::Tensor& param) { two_pass_.clipping().check(param); });
     captured_ = TwoPass::is_captured(step_plan);
     if (captured_) check_capture();
     return step_plan;
+  }
+
+  static bool descent_mixes(const Descent& descent) {
+    if constexpr (std::is_same_v<Descent, descent::PerturbedGradient>)
+      return false;
+    else if constexpr (std::is_same_v<Descent, descent::Centralize>)
+      return descent.center_descent();
+    else
+      return true;
   }
 
   void plan_parts_over_all_groups(StepPlan& step_plan) {
@@ -618,13 +770,14 @@ class SharpnessAware : public Base {
 
   OwnCheckpoint own_checkpoint() const {
     OwnCheckpoint own;
-    own.base = checkpoint::name_of<Base>();
+    own.base = checkpoint::name_of<typename detail::CheckpointBase<Base>::Type>();
     own.step = step_;
     own.non_finite_steps = two_pass_.notes().non_finite_steps().value();
     own.non_finite_clips = two_pass_.notes().non_finite_clips().value();
     own.clipping = two_pass_.clipping();
     own.steps = steps_;
     own.perturbed_steps = perturbed_steps_;
+    own.skipped_steps = skipped_steps_;
     own.ascents = ascents_;
     own.policy = policy_;
     own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
@@ -647,6 +800,7 @@ class SharpnessAware : public Base {
     steps_ = own.steps;
     step_ = own.step;
     perturbed_steps_ = own.perturbed_steps;
+    skipped_steps_ = own.skipped_steps;
     ascents_ = own.ascents;
     policy_ = own.policy;
     two_pass_.notes().non_finite_steps().set(own.non_finite_steps);
@@ -663,7 +817,7 @@ class SharpnessAware : public Base {
   Policy policy_;
   Closure ascend_on_;
   int64_t ascents_ = 1;
-  int64_t step_ = 0, perturbed_steps_ = 0;
+  int64_t step_ = 0, perturbed_steps_ = 0, skipped_steps_ = 0;
   step::TailWatch tail_watch_;
   bool captured_ = false;  ///< the step at hand goes into a CUDA graph
 };

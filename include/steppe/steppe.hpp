@@ -17,6 +17,7 @@
 #include <steppe/shift/optimizer_state.hpp>
 #include <steppe/shift/optimum_shift.hpp>
 #include <steppe/shift/optimum_shifter.hpp>
+#include <steppe/step/gradient_exchange.hpp>
 #include <steppe/step/two_pass.hpp>
 #include <steppe/tensorized/cp.hpp>
 #include <steppe/tensorized/low_rank_adapter.hpp>
@@ -26,5 +27,8 @@
 #include <steppe/tensorized/tensorized_conv2d.hpp>
 #include <steppe/tensorized/tensorized_linear.hpp>
 #include <steppe/tensorized/tucker.hpp>
+#include <steppe/training/autocast.hpp>
+#include <steppe/training/averaged_weights.hpp>
+#include <steppe/training/grad_scaler.hpp>
 #include <steppe/training/learning_rate.hpp>
 #include <steppe/version.hpp>

@@ -3,13 +3,16 @@ cmake_minimum_required(VERSION 3.21)
 
 # The floors of the house, top to bottom: a header may include from its own floor and those below.
 set(floors
+  "steppe/distributed/.*"
   "steppe/steppe.hpp"
   "steppe/optimizers.hpp"
   "steppe/sharpness_aware.hpp"
   "steppe/tensorized/deviation_aware_scaling.hpp"
   "steppe/two_pass.hpp"
   "steppe/step/optimizer_checkpoint.hpp"
-  "steppe/step/(two_pass|step_report).hpp"
+  "steppe/step/two_pass.hpp"
+  "steppe/step/reduction.hpp"
+  "steppe/step/step_report.hpp"
   "steppe/shift/.*"
   "steppe/sharpness/.*"
   "steppe/perturbation.hpp"
@@ -22,10 +25,11 @@ set(floors
   "steppe/policy/.*|steppe/(schedule|placement|per_parameter).hpp"
   "steppe/kernels/dispatch(_combination)?.hpp"
   "steppe/kernels/dispatch_cuda.hpp"
-  "steppe/kernels/reference_combination.hpp"
+  "steppe/kernels/(reference_combination|reference_sharded).hpp"
   "steppe/kernels/task_layout.hpp"
   "steppe/kernels/reference.hpp"
   "steppe/kernels/.*"
+  "steppe/sharding.hpp"
   "steppe/(version|no_fast_math).hpp")
 
 # What a header only declares stands beside it, in an .ipp of the same floor.

@@ -182,17 +182,17 @@ inline void filter(std::vector<Layer>& layers, const std::vector<AscentTask>& ta
   filter_jointly(layers, tasks, jointly);
 }
 
-inline bool is_scaled(const AscentTask& task) {
+inline bool is_scaled(const AscentTask& task, int64_t dim) {
   const auto& scale = task.recipe.scale;
   if (!scale.on) return false;
-  return scale.convention == ScaleConvention::Davda54 || task.param.dim() >= 2 || task.norm_gain ||
-         (task.param.dim() == 1 && scale.vectors);
+  return scale.convention == ScaleConvention::Davda54 || dim >= 2 || task.norm_gain || (dim == 1 && scale.vectors);
 }
+inline bool is_scaled(const AscentTask& task) { return is_scaled(task, task.param.dim()); }
 
 /// The maximizer of <d, e> over |T^-1 e|_p <= 1, up to its norm: u = T sgn(Td) |Td|^(q-1), 1/p + 1/q = 1.
-inline void scale_and_measure(Layer& layer, const AscentTask& task) {
+inline void scale_and_measure(Layer& layer, const AscentTask& task, int64_t dim) {
   at::Tensor size;
-  if (is_scaled(task)) {
+  if (is_scaled(task, dim)) {
     const bool paper = task.recipe.scale.convention == ScaleConvention::Paper;
     size = paper ? task.param.detach().abs() + task.recipe.scale.eta : task.param.detach().abs();
     layer.direction = layer.direction * size;
@@ -221,7 +221,7 @@ inline std::vector<Layer> layers_of(const std::vector<AscentTask>& tasks) {
     layers[i].direction = rule.on && g.dim() >= std::max<int64_t>(rule.min_dim, 2) && g.numel() > 0 ? centralize(g) : g;
   }
   filter(layers, tasks);
-  for (size_t i = 0; i < tasks.size(); ++i) scale_and_measure(layers[i], tasks[i]);
+  for (size_t i = 0; i < tasks.size(); ++i) scale_and_measure(layers[i], tasks[i], tasks[i].param.dim());
   return layers;
 }
 
@@ -280,22 +280,21 @@ inline at::Tensor radius_shapes(const std::vector<AscentTask>& tasks, const at::
   return at::stack(shapes);
 }
 
-inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<AscentTask>& tasks, const at::Tensor& like,
+inline at::Tensor shares(const std::vector<Layer>& layers, const std::vector<double>& sizes, const at::Tensor& like,
                          at::Tensor& total) {
   std::vector<at::Tensor> share;
   at::Tensor kept;
   double seen = 0.0;
   const at::Tensor one = at::ones({}, like.options());
-  for (size_t i = 0; i < tasks.size(); ++i) {
+  for (size_t i = 0; i < layers.size(); ++i) {
     if (!layers[i].kept.defined()) {
       share.push_back(one);
       continue;
     }
     const at::Tensor count = layers[i].kept.to(like.device());
-    const auto n = static_cast<double>(tasks[i].direction.numel());
-    share.push_back(count / n);
+    share.push_back(count / sizes[i]);
     kept = kept.defined() ? kept + count : count;
-    seen += n;
+    seen += sizes[i];
   }
   total = kept.defined() ? kept / seen : one;
   return at::stack(share);
@@ -308,15 +307,18 @@ inline double largest_factor(at::ScalarType dtype) {
                                                              : static_cast<double>((std::numeric_limits<float>::max)());
 }
 
-/// w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
-///
-/// The decision is taken on the device, without a host synchronization. Tasks must not be empty.
-inline AscentResult ascend(std::vector<AscentTask>& tasks) {
-  const c10::NoGradGuard no_grad;
-  const std::vector<Layer> layers = layers_of(tasks);
-  const at::Tensor measure = gather(layers, &Layer::measure);
-  const at::Tensor raw = gather(layers, &Layer::gradient_norm);
+/// What the layers have come to: one number of each layer, on one device.
+struct Measures {
+  at::Tensor direction;  ///< |T d|_q
+  at::Tensor raw;        ///< |g|
+  at::Tensor length;     ///< |u|
+  std::vector<double> sizes;
+};
 
+/// w + e for every task along its layer's direction.
+inline AscentResult move(std::vector<AscentTask>& tasks, const std::vector<Layer>& layers, const Measures& seen) {
+  const at::Tensor& measure = seen.direction;
+  const at::Tensor& raw = seen.raw;
   std::vector<double> rho, counted, largest;
   for (const AscentTask& task : tasks) {
     rho.push_back(task.rho);
@@ -360,10 +362,24 @@ inline AscentResult ascend(std::vector<AscentTask>& tasks) {
 
   result.gradient_norm = raw_norm;
   result.layer_gradient_norm = raw;
-  result.layer_perturbation_norm = (gather(layers, &Layer::length) * scale).masked_fill(still, 0);
+  result.layer_perturbation_norm = (seen.length * scale).masked_fill(still, 0);
   result.perturbation_norm = vector_norm(result.layer_perturbation_norm, 2.0);
-  result.layer_kept_share = shares(layers, tasks, measure, result.kept_share);
+  result.layer_kept_share = shares(layers, seen.sizes, measure, result.kept_share);
   return result;
+}
+
+/// w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
+///
+/// The decision is taken on the device, without a host synchronization. Tasks must not be empty.
+inline AscentResult ascend(std::vector<AscentTask>& tasks) {
+  const c10::NoGradGuard no_grad;
+  const std::vector<Layer> layers = layers_of(tasks);
+  Measures seen;
+  seen.direction = gather(layers, &Layer::measure);
+  seen.raw = gather(layers, &Layer::gradient_norm);
+  seen.length = gather(layers, &Layer::length);
+  for (const AscentTask& task : tasks) seen.sizes.push_back(static_cast<double>(task.direction.numel()));
+  return move(tasks, layers, seen);
 }
 
 }  // namespace reference

@@ -21,8 +21,7 @@ namespace policy {
 ///
 /// c moves linearly from c_first to c_last over `total` steps and stays there: with 1 and -1 few of the first and most
 /// of the last steps are perturbed. mu starts at 0, var at e^-10 or at the first s. Cost: 1 + share gradients a step,
-/// one read of the gradients, and the wait for their norm. With several processes, reduce the gradients in
-/// after_pass_one(): the decision falls behind it, and is then the same on each.
+/// one read of the gradients, and the wait for their norm. Several processes decide by their mean gradient.
 class Adaptive {
  public:
   /// The number of steps of the training.

@@ -58,6 +58,14 @@ class AutocastState {
 
   bool enabled() const { return cpu_ || cuda_; }
 
+  /// The same, but for the CPU or for CUDA devices.
+  AutocastState with(c10::DeviceType device, bool enabled, at::ScalarType dtype) const {
+    AutocastState state = *this;
+    (device == at::kCPU ? state.cpu_ : state.cuda_) = enabled;
+    (device == at::kCPU ? state.cpu_dtype_ : state.cuda_dtype_) = dtype;
+    return state;
+  }
+
   friend bool operator==(const AutocastState& a, const AutocastState& b) {
     return a.cpu_ == b.cpu_ && a.cuda_ == b.cuda_ && a.cpu_dtype_ == b.cpu_dtype_ && a.cuda_dtype_ == b.cuda_dtype_ &&
            a.cached_ == b.cached_;

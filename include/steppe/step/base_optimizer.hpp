@@ -66,6 +66,16 @@ inline constexpr bool counts_on_the_host =
     std::is_base_of_v<torch::optim::Adam, Base> || std::is_base_of_v<torch::optim::AdamW, Base> ||
     std::is_base_of_v<torch::optim::Adagrad, Base> || std::is_base_of_v<torch::optim::LBFGS, Base>;
 
+/// The base as whose a checkpoint counts: another one that only shares out its state has the typedef CheckpointBase.
+template <class Base, class = void>
+struct CheckpointBase {
+  using Type = Base;
+};
+template <class Base>
+struct CheckpointBase<Base, std::void_t<typename Base::CheckpointBase>> {
+  using Type = typename Base::CheckpointBase;
+};
+
 /// LBFGS and its like: step() has no default argument because one step needs several evaluations.
 template <class Base, class = void>
 struct StepsWithoutClosure : std::false_type {};

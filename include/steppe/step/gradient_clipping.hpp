@@ -50,12 +50,16 @@ class GradientClipping {
                 param.sizes(), "; use clip_grad_norm()");
   }
 
+  /// The order of the norm that clip() takes; 0: none.
+  double takes_norm() const { return max_norm_ > 0.0 ? norm_type_ : 0.0; }
+
   /// Clips, and returns the norm before it, or an undefined tensor if none was asked for or there is no gradient.
-  at::Tensor clip(std::vector<at::Tensor>& gradients) const {
+  /// `of_whole`, where given, is that norm.
+  at::Tensor clip(std::vector<at::Tensor>& gradients, const at::Tensor& of_whole = {}) const {
     const c10::NoGradGuard no_grad;
     at::Tensor norm;
     if (max_norm_ > 0.0 && !gradients.empty()) {
-      norm = norm_of(gradients);
+      norm = of_whole.defined() ? of_whole : norm_of(gradients);
       at::Tensor factor = at::clamp(max_norm_ / (norm + 1e-6), c10::nullopt, 1.0);
       factor = at::where(norm.isfinite(), factor, at::ones_like(factor));
       for (at::Tensor& gradient : gradients) gradient.mul_(factor.to(gradient.device()));

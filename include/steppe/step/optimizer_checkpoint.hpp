@@ -36,6 +36,7 @@ struct OptimizerCheckpoint {
   GradientClipping clipping;
   schedule::Steps steps;
   int64_t perturbed_steps = 0;
+  int64_t skipped_steps = 0;
   int64_t ascents = 1;
   Policy policy;
   std::vector<Group> groups;
@@ -51,6 +52,7 @@ struct OptimizerCheckpoint {
     write("clipping", clipping);
     write("steps", steps);
     write("perturbed_steps", perturbed_steps);
+    write("skipped_steps", skipped_steps);
     write("ascents", ascents);
     if constexpr (checkpoint::HasFields<Policy, checkpoint::Writer>::value) {
       write("policy/type", checkpoint::name_of<Policy>());
@@ -84,9 +86,11 @@ struct OptimizerCheckpoint {
     read("clipping", clipping);
     read("steps", steps);
     read("perturbed_steps", perturbed_steps);
+    if (c10::IValue present; archive.try_read("skipped_steps", present)) read("skipped_steps", skipped_steps);
     read("ascents", ascents);
-    TORCH_CHECK(perturbed_steps >= 0 && perturbed_steps <= step && ascents >= 1, "steppe: the checkpoint counts ",
-                perturbed_steps, " perturbed steps of ", step, " and has ", ascents, " ascents; it is damaged");
+    TORCH_CHECK(perturbed_steps >= 0 && perturbed_steps <= step && skipped_steps >= 0 && ascents >= 1,
+                "steppe: the checkpoint counts ", perturbed_steps, " perturbed steps of ", step, " and ", skipped_steps,
+                " skipped ones, and has ", ascents, " ascents; it is damaged");
     if constexpr (checkpoint::HasFields<Policy, checkpoint::Writer>::value) {
       c10::IValue written;  // another policy's stays as it is
       if (archive.try_read("policy/type", written) && written.isString() &&

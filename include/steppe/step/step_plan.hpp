@@ -50,12 +50,17 @@ struct StepPlan {
   std::function<void(std::vector<descent::GroupGradients>&, const descent::StepGradients&)> descent;
   bool needs_first_squares = false;  ///< by that descent
   bool sees_all_gradients = false;   ///< those that pass 2 did not give, too
+  bool ascent_keeps_state = false;   ///< the direction is also made of earlier gradients
+  bool descent_mixes = false;        ///< components of a gradient with others of it, or with another gradient
   /// Gradients of the only pass of a step whose direction was known before it, by group: as after_pass_one() left them.
   std::function<void(const std::vector<std::vector<at::Tensor>>&)> learns;
   int64_t ascents = 1;  ///< of rho / ascents each
 
   /// The only pass is made at w + e.
   bool is_ahead() const;
+
+  /// The gradient of pass 1 is used for more than the perturbation.
+  bool uses_first() const;
 
   template <class Visitor>
   void for_each_param(Visitor&& visit) const {
@@ -71,10 +76,16 @@ struct StepPlan {
 
   bool any_gradient() const;
 
+  /// Those that exist, in one list.
+  std::vector<at::Tensor> existing_gradients() const;
+
   void run(const GradientHook& hook, const step::ProgramsGradients& programs) const;
 
   /// Those of each group, beside its parameters, as they are now.
   std::vector<std::vector<at::Tensor>> gradients(const step::ProgramsGradients& programs) const;
+
+  /// Adds those that exist now to `sums`, which may be empty at first.
+  void add_gradients(std::vector<std::vector<at::Tensor>>& sums, const step::ProgramsGradients& programs) const;
 
   /// The same of the groups whose descent needs them, else undefined ones.
   std::vector<std::vector<at::Tensor>> first_gradients(const step::ProgramsGradients& programs) const;

@@ -21,6 +21,11 @@ STEPPE_INLINE bool StepPlan::is_ahead() const {
                      [](const GroupPlan& group) { return group.direction.source != nullptr; });
 }
 
+STEPPE_INLINE bool StepPlan::uses_first() const {
+  return decides || needs_first_squares ||
+         std::any_of(groups.begin(), groups.end(), [](const GroupPlan& group) { return group.needs_first_gradient; });
+}
+
 STEPPE_INLINE std::vector<c10::Device> StepPlan::devices() const {
   std::vector<c10::Device> found;
   for_each_param([&](const at::Tensor& param) {
@@ -43,6 +48,14 @@ STEPPE_INLINE bool StepPlan::any_gradient() const {
   bool any = false;
   for_each_param([&](const at::Tensor& param) { any = any || param.grad().defined(); });
   return any;
+}
+
+STEPPE_INLINE std::vector<at::Tensor> StepPlan::existing_gradients() const {
+  std::vector<at::Tensor> all;
+  for_each_param([&](const at::Tensor& param) {
+    if (param.grad().defined()) all.push_back(param.grad());
+  });
+  return all;
 }
 
 STEPPE_INLINE void StepPlan::run(const GradientHook& hook, const step::ProgramsGradients& programs) const {
@@ -69,6 +82,19 @@ STEPPE_INLINE std::vector<std::vector<at::Tensor>> StepPlan::gradients(const ste
   std::vector<std::vector<at::Tensor>> found;
   for (const GroupPlan& group : groups) found.push_back(gradients_of(group, programs));
   return found;
+}
+
+STEPPE_INLINE void StepPlan::add_gradients(std::vector<std::vector<at::Tensor>>& sums,
+                                           const step::ProgramsGradients& programs) const {
+  const c10::NoGradGuard no_grad;
+  std::vector<std::vector<at::Tensor>> found = gradients(programs);
+  if (sums.empty()) {
+    sums = std::move(found);
+    return;
+  }
+  for (size_t k = 0; k < sums.size(); ++k)
+    for (size_t i = 0; i < sums[k].size(); ++i)
+      if (found[k][i].defined()) sums[k][i] = sums[k][i].defined() ? sums[k][i] + found[k][i] : found[k][i];
 }
 
 STEPPE_INLINE std::vector<std::vector<at::Tensor>> StepPlan::first_gradients(

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/report.hpp>
 #include <steppe/step/deferred_count.hpp>
@@ -44,18 +45,31 @@ class StepReport {
     if (report_.loss.defined()) report_.sharpness = report_.perturbed_loss - report_.loss;
   }
 
-  void ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups) {
+  /// Of a process without gradients, too, where others have some.
+  void perturbed() { report_.perturbed = true; }
+
+  /// `scale`: a factor of the gradients that the ascent has seen.
+  void ascent(const AscentResult& seen, const std::vector<AscentGroup>& groups, double scale) {
     report_.perturbed = true;
-    report_.gradient_norm = seen.gradient_norm;
+    const c10::NoGradGuard no_grad;
+    const bool is_scaled = !kernels::exact::are_equal(scale, 1.0);
+    report_.gradient_norm = is_scaled ? seen.gradient_norm / scale : seen.gradient_norm;
     report_.perturbation_norm = seen.perturbation_norm;
     report_.kept_share = seen.kept_share;
-    report_.layer_gradient_norm = seen.layer_gradient_norm;
+    report_.layer_gradient_norm = is_scaled ? seen.layer_gradient_norm / scale : seen.layer_gradient_norm;
     report_.layer_perturbation_norm = seen.layer_perturbation_norm;
     report_.layer_kept_share = seen.layer_kept_share;
     for (const AscentGroup& group : groups)
       if (group.rho > 0.0 || group.in_norm)
         report_.layers.insert(report_.layers.end(), group.params.begin(), group.params.end());
-    non_finite_steps_.add(seen.finite.logical_not());
+  }
+
+  /// Means of several parts; undefined ones where a part had none.
+  void losses(const at::Tensor& loss, const at::Tensor& perturbed_loss) {
+    const c10::NoGradGuard no_grad;
+    report_.loss = loss;
+    report_.perturbed_loss = perturbed_loss;
+    report_.sharpness = loss.defined() && perturbed_loss.defined() ? perturbed_loss - loss : at::Tensor();
   }
 
   /// Before clipping.

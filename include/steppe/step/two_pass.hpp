@@ -18,6 +18,7 @@
 #include <steppe/step/buffers_guard.hpp>
 #include <steppe/step/gradient_clipping.hpp>
 #include <steppe/step/programs_gradients.hpp>
+#include <steppe/step/reduction.hpp>
 #include <steppe/step/step_plan.hpp>
 #include <steppe/step/step_report.hpp>
 #include <steppe/version.hpp>
@@ -43,11 +44,13 @@ class TwoPass {
 
   /// What a step calls. `loss`, where given, computes the loss of the same batch without backward(), for methods that
   /// look at losses elsewhere; `ascent`, where given, is pass 1 in the closure's place: the perturbation comes from
-  /// another batch.
+  /// another batch. `parts` over 1: `part(i)` is a pass over one of them, in the closure's place.
   struct Passes {
     Closure closure;
     Closure loss;
     Closure ascent;
+    int64_t parts = 1;
+    std::function<at::Tensor(int64_t)> part;
   };
 
   /// The model's buffers are guarded in pass 2, the gradients of its other parameters are those of pass 1, and its
@@ -67,6 +70,8 @@ class TwoPass {
   /// nothing was perturbed, or of final gradients that were to be clipped, and were not.
   step::StepReport& notes() { return report_; }
   const step::StepReport& notes() const { return report_; }
+  step::Reduction& reduction() { return reduction_; }
+  const step::Reduction& reduction() const { return reduction_; }
   step::GradientClipping& clipping() { return clipping_; }
   const step::GradientClipping& clipping() const { return clipping_; }
   /// All that are guarded.
@@ -94,7 +99,7 @@ class TwoPass {
 
   /// The same for a loop that has made pass 1 itself: its gradients stand in grad(), `loss` is its loss if that is
   /// known, and `second_pass` adds the gradients at w + e.
-  void evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan);
+  at::Tensor evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan);
 
   /// Notes what pass 1 of a two-phase step draws on this thread from now on, so that pass 2 draws it again.
   void remember_rng(const StepPlan& plan);
@@ -131,21 +136,53 @@ class TwoPass {
 
   static at::Tensor with_grad(const Closure& closure);
 
-  /// A step whose direction is known before its only pass.
-  at::Tensor evaluate_ahead(const Closure& closure, const StepPlan& plan);
+  /// One pass over all parts, whose gradients are added up.
+  Closure together(const Passes& passes, const StepPlan& plan);
+  static at::Tensor mean_of(const std::vector<at::Tensor>& losses);
 
-  void finish_ahead(const StepPlan& plan);
+  /// Every part is perturbed along its own gradient.
+  at::Tensor evaluate_each(const Passes& passes, const StepPlan& plan);
+
+  /// A step whose direction is known before its only pass.
+  at::Tensor evaluate_ahead(const Closure& closure, const StepPlan& plan, int64_t parts);
+
+  void finish_ahead(const StepPlan& plan, step::Course& course);
 
   /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part. `own_pass`: takes
   /// the place of pass 1 where nothing is perturbed, if there is one. `loss_again`: computes the loss at the weights as
   /// they are.
-  void finish_step(const StepPlan& plan, const at::Tensor& loss, const Closure& own_pass, const Closure& second_pass,
-                   const Closure& loss_again);
+  void finish_step(const StepPlan& plan, step::Course& course, const at::Tensor& loss, const Closure& own_pass,
+                   const Closure& second_pass, const Closure& loss_again);
+
+  /// Makes the gradients of pass 1 what the ascent is to see.
+  void settle_first(const StepPlan& plan, step::Course& course);
+
+  /// What a step goes by of pass 1 beside the perturbation.
+  struct First {
+    std::vector<std::vector<at::Tensor>> gradients;  ///< of the groups whose descent needs them
+    at::Tensor squares;
+    bool perturb = false;
+  };
+  First look_at_first(const StepPlan& plan, step::Course& course);
+  First first_of(const StepPlan& plan, std::vector<std::vector<at::Tensor>> means) const;
+
+  /// The ascents and the pass behind each, then w again.
+  void perturbed_passes(const StepPlan& plan, step::Course& course, std::vector<AscentGroup> groups,
+                        const Closure& second_pass);
+
+  /// Into the report; `scale`: a factor of the gradients.
+  void note(const AscentResult& result, const std::vector<AscentGroup>& groups, step::Course& course, double scale);
+
+  /// Settles and unscales the last pass's gradients. Throws a step::Overflow.
+  void conclude(const StepPlan& plan, step::Course& course);
+
+  /// The descent's part, behind conclude().
+  void finish_passes(const StepPlan& plan, const First& first, const Closure& loss_again);
 
   descent::StepGradients seen_of(const StepPlan& plan) const;
 
-  /// Takes |g|^2 where somebody wants it.
-  bool is_decided(const StepPlan& plan, at::Tensor& first_squares);
+  /// By |g|^2; the step is not perturbed where that is not finite.
+  bool is_decided(const StepPlan& plan, step::Course& course, const at::Tensor& squares);
 
   /// The loss at w + radius * v / |v|, for what asks for it between the passes and the base's step. Leaves gradients,
   /// buffers and statistics as they are.
@@ -183,6 +220,7 @@ class TwoPass {
   std::unique_ptr<step::RandomNumbers> remembered_;
   std::unique_ptr<Pending> pending_;
   step::StepReport report_;
+  step::Reduction reduction_;
   step::GradientClipping clipping_;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <torch/nn/module.h>
@@ -17,8 +18,8 @@
 #include <vector>
 
 #include <steppe/descent/step_gradients.hpp>
-#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/step/attached.hpp>
 #include <steppe/step/buffers_guard.hpp>
@@ -40,8 +41,9 @@ class TwoPass::Ascents {
   ~Ascents() {
     while (!all_.empty()) all_.pop_back();
   }
-  const AscentResult& add(const std::vector<AscentGroup>& groups, std::shared_ptr<PerturbationMemory> memory) {
-    all_.push_back(std::make_unique<Perturbation>(groups, std::move(memory)));
+  const AscentResult& add(const std::vector<AscentGroup>& groups, std::shared_ptr<PerturbationMemory> memory,
+                          const Sharding* sharding) {
+    all_.push_back(std::make_unique<Perturbation>(groups, std::move(memory), sharding));
     return all_.back()->result();
   }
   void restore() {
@@ -55,9 +57,11 @@ class TwoPass::Ascents {
 /// A two-phase step between ascend() and descend(). Members are destroyed last to first.
 struct TwoPass::Pending {
   StepPlan plan;
+  step::Course course;
   bool ahead = false;  ///< the pass that is to come is the only one
-  at::Tensor first_squares;
-  std::vector<std::vector<at::Tensor>> first, gradients;
+  First first;
+  std::vector<std::vector<at::Tensor>> gradients;
+  std::vector<std::vector<at::Tensor>> own;  ///< as pass 1 left them, where they have been changed since
   std::vector<step::GradientNote> cleared;
   std::unique_ptr<step::OthersGradients> others;
   std::unique_ptr<step::BuffersGuard> after_pass_one;
@@ -106,7 +110,7 @@ STEPPE_INLINE step::KeptBuffers* TwoPass::kept_by(const StepPlan& plan) {
 }
 
 STEPPE_INLINE at::Tensor TwoPass::evaluate(const Closure& closure, const StepPlan& plan) {
-  return evaluate({closure, {}, {}}, plan);
+  return evaluate(Passes{closure, {}, {}, 1, {}}, plan);
 }
 
 STEPPE_INLINE void TwoPass::replay_rng(bool on) {
@@ -149,8 +153,12 @@ STEPPE_INLINE bool TwoPass::is_captured(const StepPlan& plan) {
 STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan& plan) {
   check_between_steps("step()");
   check_capture(plan);
-  if (plan.is_ahead()) return evaluate_ahead(passes.closure, plan);
-  const Closure& closure = passes.closure;
+  reduction_.check(plan, passes.parts, passes.ascent != nullptr, clipping_.takes_norm());
+  const Closure closure = passes.parts > 1 ? together(passes, plan) : passes.closure;
+  if (plan.is_ahead()) return evaluate_ahead(closure, plan, passes.parts);
+  if (passes.parts > 1 && reduction_.is_each() && perturbs(plan)) return evaluate_each(passes, plan);
+  step::Course course;
+  course.parts = passes.parts;
   const Evaluating here(evaluating_);
   step::BuffersGuard roll_back(buffers(), kept_by(plan));
   std::optional<step::RandomNumbers> numbers;
@@ -159,11 +167,13 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
   programs_.begin(plan.params());
   programs_.find(plan.params());
   plan.clear_gradients(programs_);
+  if (reduction_.settles_first(perturbs(plan))) reduction_.begin_pass(course);
   if (numbers) numbers->begin_first();
   const bool from_another_batch = passes.ascent && perturbs(plan);
   const at::Tensor loss = with_grad(from_another_batch ? passes.ascent : closure);
   if (numbers) numbers->end_first();
-  if (!plan.any_gradient()) {
+  reduction_.check_scaled();
+  if (!reduction_.is_shared() && !plan.any_gradient()) {
     TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
   }
   // A closure may return one tensor of its own from both passes.
@@ -187,22 +197,106 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
     });
   };
   finish_step(
-      plan, clean, own_pass, [&] { return again(closure); }, std::cref(loss_again));
+      plan, course, clean, own_pass, [&] { return again(closure); }, std::cref(loss_again));
   if (numbers) draws_ = draws_.value_or(false) || numbers->drew();
   roll_back.dismiss();
+  if (reduction_.has_exchange()) return report_.seen().loss;
   return overwritten ? clean : loss;
 }
 
-STEPPE_INLINE void TwoPass::evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan) {
+STEPPE_INLINE TwoPass::Closure TwoPass::together(const Passes& passes, const StepPlan& plan) {
+  return [this, &passes, &plan] {
+    std::vector<at::Tensor> losses;
+    std::vector<std::vector<at::Tensor>> sums;  // aside: a part may clear the gradients that it finds
+    for (int64_t i = 0; i < passes.parts; ++i) {
+      plan.clear_gradients(programs_);
+      const at::Tensor loss = passes.part(i);
+      losses.push_back(loss.defined() ? loss.detach().clone() : loss);
+      plan.add_gradients(sums, programs_);
+    }
+    plan.put_back(sums, programs_);
+    return mean_of(losses);
+  };
+}
+
+STEPPE_INLINE at::Tensor TwoPass::mean_of(const std::vector<at::Tensor>& losses) {
+  const c10::NoGradGuard no_grad;
+  at::Tensor sum;
+  for (const at::Tensor& loss : losses) {
+    if (!loss.defined() || loss.numel() != 1) return at::Tensor();
+    sum = sum.defined() ? sum + loss : loss;
+  }
+  return sum / static_cast<double>(losses.size());
+}
+
+STEPPE_INLINE at::Tensor TwoPass::evaluate_each(const Passes& passes, const StepPlan& plan) {
+  const Evaluating here(evaluating_);
+  step::BuffersGuard roll_back(buffers(), kept_by(plan));
+  programs_.begin(plan.params());
+  programs_.find(plan.params());
+  report_.begin();
+  step::Course course;
+  std::vector<at::Tensor> losses, perturbed_losses;
+  std::vector<std::vector<at::Tensor>> firsts, seconds;  // sums
+  std::vector<std::unique_ptr<step::RandomNumbers>> numbers;
+  const auto part_again = [&](int64_t i) {
+    step::RandomNumbers* const drawn = numbers[static_cast<size_t>(i)].get();
+    if (drawn) drawn->begin_second();
+    const at::Tensor loss = with_grad([&] { return passes.part(i); });
+    if (drawn) drawn->end_second();
+    return loss.defined() ? loss.detach().clone() : loss;  // a closure may return one tensor of its own
+  };
+  for (int64_t i = 0; i < passes.parts; ++i) {
+    numbers.emplace_back();
+    if (replay_rng_) numbers.back() = std::make_unique<step::RandomNumbers>(plan.devices(), draws_.value_or(true));
+    plan.clear_gradients(programs_);
+    if (numbers.back()) numbers.back()->begin_first();
+    const at::Tensor loss = with_grad([&] { return passes.part(i); });
+    if (numbers.back()) numbers.back()->end_first();
+    reduction_.check_scaled();
+    losses.push_back(loss.defined() ? loss.detach().clone() : loss);
+    course.settled = course.unscaled = false;
+    settle_first(plan, course);
+    if (plan.uses_first()) plan.add_gradients(firsts, programs_);
+    perturbed_passes(plan, course, ascent_groups(plan, /*keeps_gradients=*/plan.uses_first()),
+                     [&] { return part_again(i); });
+    perturbed_losses.push_back(report_.seen().perturbed_loss);
+    plan.add_gradients(seconds, programs_);
+    if (numbers.back()) draws_ = draws_.value_or(false) || numbers.back()->drew();
+  }
+  plan.put_back(seconds, programs_);
+  report_.losses(mean_of(losses), mean_of(perturbed_losses));
+  course.parts = passes.parts;
+  conclude(plan, course);
+  First first;
+  if (plan.uses_first())
+    first = first_of(plan, reduction_.means(plan, passes.parts, firsts));
+  else
+    first.gradients = plan.first_gradients(programs_);
+  finish_passes(plan, first, [&] {
+    std::vector<at::Tensor> again;
+    for (int64_t i = 0; i < passes.parts; ++i) again.push_back(part_again(i));
+    return mean_of(again);
+  });
+  roll_back.dismiss();
+  return report_.seen().loss;
+}
+
+STEPPE_INLINE at::Tensor TwoPass::evaluate_rest(const at::Tensor& loss, const Closure& second_pass,
+                                                const StepPlan& plan) {
   check_between_steps("step()");
+  reduction_.check(plan, 1, false, clipping_.takes_norm());
+  reduction_.check_scaled();
   TORCH_CHECK(!plan.is_ahead(),
               "steppe: this method moves the weights before its only pass, which a loop without a closure has made by "
               "the time of step(); use step(closure), or call ascend() before the forward pass and descend() after "
               "backward()");
   const Evaluating here(evaluating_);
   step::BuffersGuard roll_back(buffers(), kept_by(plan));
-  finish_step(plan, loss, nullptr, second_pass, second_pass);
+  step::Course course;
+  finish_step(plan, course, loss, nullptr, second_pass, second_pass);
   roll_back.dismiss();
+  return reduction_.has_exchange() ? report_.seen().loss : loss;
 }
 
 STEPPE_INLINE void TwoPass::remember_rng(const StepPlan& plan) {
@@ -222,21 +316,31 @@ STEPPE_INLINE bool TwoPass::ascend(StepPlan plan, const at::Tensor& loss) {
   TORCH_CHECK(plan.ascents == 1, "steppe: ascend() makes one ascent, but ascents(", plan.ascents,
               ") was asked for; use step(closure)");
   auto pending = std::make_unique<Pending>();
-  programs_.find(plan.params());
   const bool ahead = plan.is_ahead();
-  if (!ahead) plan.run(after_pass_one_, programs_);
+  reduction_.check(plan, 1, false, clipping_.takes_norm());
+  if (!ahead) reduction_.check_scaled();
   report_.begin();
-  if (!ahead) report_.loss(loss);
+  if (ahead) programs_.find(plan.params());
+  if (!ahead) {
+    report_.loss(loss);
+    if (reduction_.changes_first(plan, perturbs(plan), after_pass_one_ != nullptr)) {
+      plan.add_gradients(pending->own, programs_);
+      for (std::vector<at::Tensor>& group : pending->own)
+        for (at::Tensor& gradient : group)
+          if (gradient.defined()) gradient = gradient.detach().clone();
+    }
+    settle_first(plan, pending->course);
+    pending->first = look_at_first(plan, pending->course);
+    plan.perturb = pending->first.perturb;
+  }
   pending->gradients = plan.gradients(programs_);
-  pending->first = pending->gradients;
   pending->ahead = ahead;
-  plan.perturb = plan.perturb && (ahead || is_decided(plan, pending->first_squares));
   const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
-  if (plan.perturb && moves(groups)) {
+  if (plan.perturb && (moves(groups) || (!ahead && reduction_.joins() && perturbs(plan)))) {
     if (!ahead) pending->after_pass_one = std::make_unique<step::BuffersGuard>(buffers(), kept_by(plan));
     if (!ahead) pending->others = std::make_unique<step::OthersGradients>(attached_.params_beside(plan.params()));
-    pending->perturbation = std::make_unique<Perturbation>(groups, memory_);
-    report_.ascent(pending->perturbation->result(), groups);
+    pending->perturbation = std::make_unique<Perturbation>(groups, memory_, reduction_.sharding());
+    note(pending->perturbation->result(), groups, pending->course, ahead ? 1.0 : reduction_.factor(pending->course));
     if (!ahead) pending->numbers = std::move(remembered);
     if (!ahead) pending->statistics.emplace(attached_);
     if (pending->numbers) pending->numbers->begin_second();
@@ -249,9 +353,11 @@ STEPPE_INLINE bool TwoPass::ascend(StepPlan plan, const at::Tensor& loss) {
   });
   // Afterwards: views of one buffer count its changes together.
   plan.for_each_param([&](const at::Tensor& param) { pending->cleared.push_back(step::GradientNote::of(param)); });
+  const bool another_pass = ahead || report_.seen().perturbed;
+  if (another_pass) reduction_.begin_pass(pending->course);
   pending->plan = std::move(plan);
   pending_ = std::move(pending);
-  return ahead || report_.seen().perturbed;
+  return another_pass;
 }
 
 STEPPE_INLINE void TwoPass::check_can_ascend() const {
@@ -275,33 +381,41 @@ STEPPE_INLINE void TwoPass::descend(const std::vector<std::vector<at::Tensor>>& 
   TORCH_CHECK(same,
               "steppe: the optimizer's parameters changed between ascend() and descend(); "
               "call cancel() and start the step again");
-  TORCH_CHECK(!(report_.seen().perturbed || pending_->ahead) || has_new_gradients(*pending_),
+  TORCH_CHECK(!(report_.seen().perturbed || pending_->ahead) || reduction_.is_shared() || has_new_gradients(*pending_),
               "steppe: no parameter has a gradient at descend(); make the second forward and backward pass after "
               "ascend(), or call cancel()");
   if (report_.seen().perturbed) report_.perturbed_loss(perturbed_loss);
   const std::unique_ptr<Pending> pending = std::move(pending_);
   if (pending->perturbation) pending->perturbation->restore();
-  if (pending->ahead) return finish_ahead(pending->plan);
+  if (pending->ahead) {
+    reduction_.check_scaled();
+    return finish_ahead(pending->plan, pending->course);
+  }
   if (pending->after_pass_one) pending->after_pass_one->restore();
   if (pending->numbers) pending->numbers->end_second();
   pending->statistics.reset();
   // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
-  if (!report_.seen().perturbed && !has_new_gradients(*pending)) pending->plan.put_back(pending->gradients, programs_);
+  if (!report_.seen().perturbed && (reduction_.is_shared() || !has_new_gradients(*pending)))
+    pending->plan.put_back(pending->gradients, programs_);
+  else
+    pending->course.settled = pending->course.unscaled = false;
   pending->others.reset();
-  descent::StepGradients seen = seen_of(pending->plan);
-  seen.first_squares = pending->first_squares;
-  finish(pending->plan, pending->first, seen);
+  conclude(pending->plan, pending->course);
+  finish_passes(pending->plan, pending->first, nullptr);
 }
 
 STEPPE_INLINE void TwoPass::cancel() {
   if (!ascended()) return;
   const std::unique_ptr<Pending> pending = std::move(pending_);
-  pending->plan.put_back(pending->gradients, programs_);
+  pending->plan.put_back(pending->own.empty() ? pending->gradients : pending->own, programs_);
   programs_.note(pending->plan.params());
 }
 
 STEPPE_INLINE void TwoPass::check_capture(const StepPlan& plan, bool draws_again) const {
   if (!is_captured(plan)) return;
+  TORCH_CHECK(!reduction_.is_scaled() && !reduction_.is_shared(),
+              "steppe: a CUDA graph cannot hold what a GradScaler or other processes decide in a step; capture the "
+              "passes, and leave step() outside");
   TORCH_CHECK(!draws_again,
               "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
               "before the capture. Dropout then drops other units in pass 2");
@@ -314,80 +428,168 @@ STEPPE_INLINE at::Tensor TwoPass::with_grad(const Closure& closure) {
   return closure();
 }
 
-STEPPE_INLINE at::Tensor TwoPass::evaluate_ahead(const Closure& closure, const StepPlan& plan) {
+STEPPE_INLINE at::Tensor TwoPass::evaluate_ahead(const Closure& closure, const StepPlan& plan, int64_t parts) {
   const Evaluating here(evaluating_);
   step::BuffersGuard roll_back(buffers(), kept_by(plan));
   programs_.begin(plan.params());
   programs_.find(plan.params());
   report_.begin();
+  step::Course course;
+  course.parts = parts;
   at::Tensor loss;
   {
     const std::vector<AscentGroup> groups = ascent_groups(plan, /*keeps_gradients=*/true);
     std::optional<Perturbation> perturbation;
     if (plan.perturb && moves(groups)) {
       perturbation.emplace(groups, memory_);
-      report_.ascent(perturbation->result(), groups);
+      note(perturbation->result(), groups, course, 1.0);
     }
     plan.clear_gradients(programs_);
+    reduction_.begin_pass(course);
     loss = with_grad(closure);
     if (perturbation) perturbation->restore();
   }
+  reduction_.check_scaled();
   if (report_.seen().perturbed)
     report_.perturbed_loss(loss);
   else
     report_.loss(loss);
-  finish_ahead(plan);
+  finish_ahead(plan, course);
   roll_back.dismiss();
-  return loss;
+  if (!reduction_.has_exchange()) return loss;
+  return report_.seen().perturbed ? report_.seen().perturbed_loss : report_.seen().loss;
 }
 
-STEPPE_INLINE void TwoPass::finish_ahead(const StepPlan& plan) {
+STEPPE_INLINE void TwoPass::finish_ahead(const StepPlan& plan, step::Course& course) {
+  conclude(plan, course);
   plan.run(after_pass_one_, programs_);
   if (plan.learns) plan.learns(plan.gradients(programs_));
   finish(plan, plan.first_gradients(programs_), seen_of(plan));
 }
 
-STEPPE_INLINE void TwoPass::finish_step(const StepPlan& plan, const at::Tensor& loss, const Closure& own_pass,
-                                        const Closure& second_pass, const Closure& loss_again) {
-  programs_.find(plan.params());
-  plan.run(after_pass_one_, programs_);
+STEPPE_INLINE void TwoPass::finish_step(const StepPlan& plan, step::Course& course, const at::Tensor& loss,
+                                        const Closure& own_pass, const Closure& second_pass,
+                                        const Closure& loss_again) {
   report_.begin();
   report_.loss(loss);
-  at::Tensor first_squares;
-  const bool perturb = plan.perturb && is_decided(plan, first_squares);
+  settle_first(plan, course);
+  const First first = look_at_first(plan, course);
   std::vector<AscentGroup> groups;
-  if (perturb) groups = ascent_groups(plan, /*keeps_gradients=*/false);
-  const std::vector<std::vector<at::Tensor>> first = plan.first_gradients(programs_);
-  if (moves(groups)) {
-    const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
-    const step::OthersGradients others(attached_.params_beside(plan.params()));
-    Ascents ascents;
-    for (int64_t k = 1; k <= plan.ascents; ++k) {
-      const AscentResult& result = ascents.add(groups, memory_of_ascent(k));
-      if (k == 1)
-        report_.ascent(result, groups);
-      else
-        report_.non_finite_steps().add(result.finite.logical_not());
-      groups.clear();
-      plan.clear_gradients(programs_);
-      const step::Attached::OthersStatistics statistics(attached_);
-      const at::Tensor perturbed_loss = second_pass();
-      if (k == plan.ascents)
-        report_.perturbed_loss(perturbed_loss);
-      else
-        groups = ascent_groups(plan, /*keeps_gradients=*/false);
-    }
-    ascents.restore();
+  if (first.perturb) groups = ascent_groups(plan, /*keeps_gradients=*/false);
+  if (moves(groups) || (first.perturb && perturbs(plan) && reduction_.joins())) {
+    perturbed_passes(plan, course, std::move(groups), second_pass);
   } else if (own_pass) {
     plan.clear_gradients(programs_);
+    reduction_.begin_pass(course);
     own_pass();
+    course.settled = course.unscaled = false;
   }
+  conclude(plan, course);
+  finish_passes(plan, first, loss_again);
+}
+
+STEPPE_INLINE void TwoPass::settle_first(const StepPlan& plan, step::Course& course) {
+  programs_.find(plan.params());
+  if (reduction_.settles_first(perturbs(plan))) reduction_.settle(plan, course);
+  if (reduction_.unscales_first(plan, after_pass_one_ != nullptr)) reduction_.unscale(plan, course);
+  plan.run(after_pass_one_, programs_);
+}
+
+STEPPE_INLINE TwoPass::First TwoPass::look_at_first(const StepPlan& plan, step::Course& course) {
+  First first;
+  if (course.settled || !plan.uses_first()) {
+    const bool any = reduction_.is_shared() || plan.any_gradient();
+    if (any && plan.perturb && (plan.decides || plan.needs_first_squares)) first.squares = reduction_.squares(plan);
+    first.perturb = plan.perturb && (!any || is_decided(plan, course, first.squares));
+    first.gradients = plan.first_gradients(programs_);
+    return first;
+  }
+  // Each process goes on with its own gradient, but all by the same mean.
+  std::vector<std::vector<at::Tensor>> own = plan.gradients(programs_);
+  for (std::vector<at::Tensor>& group : own)
+    for (at::Tensor& gradient : group)
+      if (gradient.defined()) gradient = gradient.detach().clone();
+  const std::vector<std::vector<at::Tensor>> means = reduction_.means(plan, 1, own);
+  first = first_of(plan, means);
+  first.perturb = plan.perturb && is_decided(plan, course, first.squares);
+  if (first.perturb) return first;
+  plan.put_back(means, programs_);
+  course.settled = true;
+  return first;
+}
+
+STEPPE_INLINE TwoPass::First TwoPass::first_of(const StepPlan& plan, std::vector<std::vector<at::Tensor>> means) const {
+  First first;
+  if (plan.decides || plan.needs_first_squares) {
+    std::vector<at::Tensor> all;
+    for (const std::vector<at::Tensor>& group : means)
+      for (const at::Tensor& mean : group)
+        if (mean.defined()) all.push_back(mean);
+    first.squares = kernels::squares(all);
+  }
+  for (size_t k = 0; k < means.size(); ++k)
+    if (!plan.groups[k].needs_first_gradient) std::fill(means[k].begin(), means[k].end(), at::Tensor());
+  first.gradients = std::move(means);
+  return first;
+}
+
+STEPPE_INLINE void TwoPass::perturbed_passes(const StepPlan& plan, step::Course& course,
+                                             std::vector<AscentGroup> groups, const Closure& second_pass) {
+  const step::BuffersGuard after_pass_one(buffers(), kept_by(plan));
+  const step::OthersGradients others(attached_.params_beside(plan.params()));
+  Ascents ascents;
+  report_.perturbed();
+  for (int64_t k = 1; k <= plan.ascents; ++k) {
+    if (moves(groups)) {
+      const AscentResult& result = ascents.add(groups, memory_of_ascent(k), reduction_.sharding());
+      if (k == 1)
+        note(result, groups, course, reduction_.factor(course));
+      else
+        reduction_.note_non_finite(result.finite.logical_not(), course);
+    }
+    groups.clear();
+    plan.clear_gradients(programs_);
+    const bool is_last = k == plan.ascents;
+    if (is_last || !reduction_.joins()) reduction_.begin_pass(course);
+    const step::Attached::OthersStatistics statistics(attached_);
+    const at::Tensor perturbed_loss = second_pass();
+    course.settled = course.unscaled = false;
+    if (is_last) {
+      report_.perturbed_loss(perturbed_loss);
+    } else {
+      if (!reduction_.joins()) reduction_.settle(plan, course);
+      if (reduction_.unscales_first(plan, false)) reduction_.unscale(plan, course);
+      groups = ascent_groups(plan, /*keeps_gradients=*/false);
+    }
+  }
+  ascents.restore();
+}
+
+STEPPE_INLINE void TwoPass::note(const AscentResult& result, const std::vector<AscentGroup>& groups,
+                                 step::Course& course, double scale) {
+  report_.perturbed();
+  if (!result.finite.defined()) return;  // of a process that only joins
+  if (report_.seen().layers.empty()) report_.ascent(result, groups, scale);
+  reduction_.note_non_finite(result.finite.logical_not(), course);
+}
+
+STEPPE_INLINE void TwoPass::conclude(const StepPlan& plan, step::Course& course) {
+  try {
+    reduction_.conclude(plan, course, report_);
+  } catch (const step::Overflow&) {
+    programs_.end(plan.params());
+    throw;
+  }
+}
+
+STEPPE_INLINE void TwoPass::finish_passes(const StepPlan& plan, const First& first, const Closure& loss_again) {
   descent::StepGradients seen = seen_of(plan);
-  seen.first_squares = first_squares;
-  seen.loss_at = [&](const std::vector<std::vector<at::Tensor>>& v, double radius) {
-    return loss_at(plan, v, radius, loss_again);
-  };
-  finish(plan, first, seen);
+  seen.first_squares = first.squares;
+  if (loss_again)
+    seen.loss_at = [&](const std::vector<std::vector<at::Tensor>>& v, double radius) {
+      return loss_at(plan, v, radius, loss_again);
+    };
+  finish(plan, first.gradients, seen);
 }
 
 STEPPE_INLINE descent::StepGradients TwoPass::seen_of(const StepPlan& plan) const {
@@ -397,15 +599,11 @@ STEPPE_INLINE descent::StepGradients TwoPass::seen_of(const StepPlan& plan) cons
   return seen;
 }
 
-STEPPE_INLINE bool TwoPass::is_decided(const StepPlan& plan, at::Tensor& first_squares) {
-  if (!plan.decides && !plan.needs_first_squares) return true;
-  std::vector<at::Tensor> gradients;
-  plan.for_each_param([&](const at::Tensor& param) { gradients.push_back(param.grad()); });
-  first_squares = kernels::squares(gradients);
-  if (!plan.decides || !plan.any_gradient()) return true;
-  const auto squared_norm = first_squares.item<double>();
+STEPPE_INLINE bool TwoPass::is_decided(const StepPlan& plan, step::Course& course, const at::Tensor& squares) {
+  if (!plan.decides) return true;
+  const auto squared_norm = squares.item<double>();
   if (std::isfinite(squared_norm)) return plan.decides(squared_norm);
-  report_.non_finite_steps().add(first_squares.isfinite().logical_not());
+  reduction_.note_non_finite(squares.isfinite().logical_not(), course);
   return false;
 }
 
@@ -430,7 +628,7 @@ STEPPE_INLINE double TwoPass::loss_at(const StepPlan& plan, const std::vector<st
   TORCH_CHECK(loss.defined() && loss.numel() == 1,
               "steppe: this method looks at the loss elsewhere, but the closure does not return one; let it return the "
               "loss, a tensor of one element");
-  return loss.item<double>();
+  return reduction_.mean(loss.item<double>(), loss);
 }
 
 STEPPE_INLINE std::shared_ptr<PerturbationMemory> TwoPass::memory_of_ascent(int64_t k) {
@@ -456,7 +654,14 @@ STEPPE_INLINE std::vector<AscentGroup> TwoPass::ascent_groups(const StepPlan& pl
         append_known(out, param, group.direction.source(param));
         continue;
       }
-      if (!param.grad().defined()) continue;
+      if (!param.grad().defined()) {
+        if (reduction_.sharding() == nullptr) continue;
+        out.spare.push_back(true);  // the others may have some of it
+        out.params.push_back(param);
+        out.gradients.push_back(at::zeros_like(param.detach()));
+        out.norm_gains.push_back(attached_.is_norm_gain(param));
+        continue;
+      }
       // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
       out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
       out.params.push_back(param);
@@ -493,9 +698,11 @@ STEPPE_INLINE void TwoPass::finish(const StepPlan& plan, const std::vector<std::
                                    const descent::StepGradients& seen) {
   plan.descend(first, seen, programs_, [this](const at::Tensor& param) { return participation_.includes(param); });
   plan.run(before_descent_, programs_);
-  if (clipping_.on())
-    plan.run([this](std::vector<at::Tensor>& gradients) { report_.unclipped_norm(clipping_.clip(gradients)); },
+  if (clipping_.on()) {
+    const at::Tensor norm = reduction_.norm_of_whole(plan, clipping_.takes_norm());
+    plan.run([&](std::vector<at::Tensor>& gradients) { report_.unclipped_norm(clipping_.clip(gradients, norm)); },
              programs_);
+  }
   programs_.end(plan.params());
 }
 

@@ -153,6 +153,13 @@ TEST(CifarArguments, APlainLoopIsAskedFor) {
   EXPECT_FALSE(parse({"--plain-loop", "--compare", "sgd,das", "--tensorize", "tr"}).code.has_value());
 }
 
+TEST(CifarArguments, AnAverageIsAskedFor) {
+  EXPECT_EQ(parse({}).arguments.run("sam", 0).average, "none");
+  const RunSettings run = parse({"--average", "ema", "--average-decay", "0.99"}).arguments.run("sam", 0);
+  EXPECT_EQ(run.average, "ema");
+  EXPECT_DOUBLE_EQ(run.average_decay, 0.99);
+}
+
 TEST(CifarArguments, CheckpointsLieInTheFolderOfResults) {
   const Arguments one = parse({"--optimizer", "sam", "--out", "o"}).arguments;
   EXPECT_EQ(one.checkpoint_of(one.run("sam", 0)), std::filesystem::path("o/checkpoint.pt"));
@@ -218,6 +225,8 @@ TEST(CifarArguments, EveryMistakeIsAMessageAndACodeOtherThanZero) {
       {{"--interval", "1.5"}, "--interval = 1.5"},
       {{"--tail-share", "1.1"}, "--tail-share: must be from 0 to 1, not 1.1"},
       {{"--tail-share", "nan"}, "--tail-share: must be from 0 to 1, not nan"},
+      {{"--average", "mean"}, "--average: mean not in {none,ema,swa}"},
+      {{"--average-decay", "1"}, "--average-decay: must be at least 0 and under 1, not 1"},
       {{"--compare", "sgd,rmsprop+friendly"}, "friendly goes with sgd, adam, adamw"},
       {{"--compare", "sgd,lbfgs+msam"}, "msam needs a base that evaluates its closure once a step"},
       {{"--optimizer", "foo"}, "there is no optimizer 'foo'"},

@@ -179,6 +179,56 @@ TEST(CifarTraining, MeasuringLeavesTheModelAsItIs) {
   expect_identical(run, untouched);
 }
 
+RunSettings with_average(const std::string& kind, RunSettings settings = settings_of("sam")) {
+  settings.average = kind;
+  settings.average_decay = 0.9;
+  settings.epochs = 5;
+  return settings;
+}
+
+/// Copies of the model's parameters.
+std::vector<at::Tensor> weights_of(const Run& run) {
+  std::vector<at::Tensor> weights;
+  for (const at::Tensor& parameter : run.model()->parameters()) weights.push_back(parameter.detach().clone());
+  return weights;
+}
+
+TEST(CifarTraining, AnAverageIsEvaluatedAndDoesNotDisturbTheTraining) {
+  TrainingRun plain(tiny_data(), with_average("none"));
+  EXPECT_TRUE(train(plain));
+  for (const char* kind : {"ema", "swa"}) {
+    SCOPED_TRACE(kind);
+    TrainingRun averaged(tiny_data(), with_average(kind));
+    EXPECT_TRUE(train(averaged));
+    const std::vector<at::Tensor> expected = weights_of(plain), weights = weights_of(averaged);
+    for (size_t i = 0; i < weights.size(); ++i) EXPECT_TRUE(at::equal(weights[i], expected[i])) << i;
+    const auto &a = averaged.history(), &b = plain.history();
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i].train_loss, b[i].train_loss);
+    EXPECT_EQ(a[2].test_loss == b[2].test_loss, kind == std::string("swa"));  // it begins behind the fourth of five
+    EXPECT_NE(a[4].test_loss, b[4].test_loss);
+    EXPECT_NE(averaged.measure().loss, plain.measure().loss);
+    EXPECT_EQ(averaged.evaluate(tiny_data().test).loss, a[4].test_loss);
+  }
+}
+
+TEST(CifarTraining, SwaIsTheMeanOfTheLastQuartersEpochsWithItsOwnStatistics) {
+  TrainingRun run(tiny_data(), with_average("swa")), by_hand(tiny_data(), with_average("none"));
+  std::vector<std::vector<at::Tensor>> last;
+  run.train([] { return true; },
+            [&](const EpochRecord& epoch) {
+              if (epoch.epoch >= 4) last.push_back(weights_of(run));
+            });
+  ASSERT_EQ(last.size(), 2U);
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < last[0].size(); ++i) by_hand.model()->parameters()[i].copy_((last[0][i] + last[1][i]) / 2.0);
+  for (const auto& module : by_hand.model()->modules())
+    if (auto* norm = module->as<torch::nn::BatchNorm2d>())
+      norm->options.momentum() = 1.0;  // one batch holds all images
+  by_hand.model().ptr()->train();
+  by_hand.model().ptr()->forward(by_hand.inputs(tiny_data().train.images));
+  EXPECT_NEAR(by_hand.evaluate(tiny_data().test).loss, run.history().back().test_loss, 1e-5);
+}
+
 TEST(CifarTraining, ADivergedTrainingIsAnErrorThatSaysSo) {
   RunSettings settings = settings_of("sgd");
   settings.learning_rate = 1e30;
@@ -218,6 +268,28 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarResume,
                            return name;
                          });
 
+TEST(CifarCheckpoint, TakesTheAverageAlong) {
+  const TemporaryFolder folder;
+  for (const char* kind : {"ema", "swa"}) {
+    SCOPED_TRACE(kind);
+    TrainingRun whole(tiny_data(), with_average(kind));
+    EXPECT_TRUE(train(whole));
+    for (const int batches : {4, 13}) {  // 13: in the last epoch, behind the first update of swa
+      TrainingRun stopped(tiny_data(), with_average(kind)), resumed(tiny_data(), with_average(kind));
+      EXPECT_FALSE(train(stopped, batches));
+      stopped.save(folder / "run.pt");
+      resumed.load(folder / "run.pt");
+      EXPECT_TRUE(train(resumed));
+      expect_identical(whole, resumed);
+      EXPECT_EQ(whole.measure().loss, resumed.measure().loss);
+    }
+    EXPECT_NE(message_of([&] {
+                TrainingRun(tiny_data(), with_average("none")).load(folder / "run.pt");
+              }).find(std::string("was written with average ") + kind),
+              std::string::npos);
+  }
+}
+
 RunSettings in_a_plain_loop(RunSettings settings) {
   settings.plain_loop = true;
   return settings;
@@ -252,6 +324,14 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarPlainLoop,
                              if (c == '+') c = '_';
                            return name;
                          });
+
+TEST(CifarTraining, APlainLoopWithAnAverageGivesTheBitsOfAClosure) {
+  for (const char* kind : {"ema", "swa"}) {
+    TrainingRun with_closure(tiny_data(), with_average(kind)), plain(tiny_data(), in_a_plain_loop(with_average(kind)));
+    EXPECT_TRUE(train(with_closure) && train(plain));
+    expect_identical(with_closure, plain);
+  }
+}
 
 TEST(CifarTraining, APlainLoopOverAResNet20GivesTheBitsOfAClosure) {
   RunSettings settings = settings_of("zsharp");
@@ -342,7 +422,8 @@ TEST(CifarCheckpoint, FromBeforeThePlainLoopAndTheCountOfGradientsIsOneOfARunWit
   for (const std::string& key : saved.keys()) {
     c10::IValue value;
     if (key == "model" || key == "optimizer" || key == "gradients" || key == "settings/plain-loop" ||
-        key == "settings/interval" || key == "settings/tail-share")
+        key == "settings/interval" || key == "settings/tail-share" || key == "settings/average" ||
+        key == "settings/average-decay")
       continue;
     saved.read(key, value);
     if (key == "format") value = c10::IValue("steppe-cifar 2");

@@ -1,0 +1,413 @@
+// A base optimizer whose state is divided among the processes.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <c10/util/intrusive_ptr.h>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/optimizer.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
+#include <torch/serialize/archive.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <steppe/distributed/collectives.hpp>
+#include <steppe/distributed/world.hpp>
+#include <steppe/step/base_optimizer.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+namespace distributed {
+namespace detail {
+
+/// What a base keeps of each parameter; void where it cannot be divided.
+template <class Base>
+using StateOf = std::conditional_t<
+    std::is_base_of_v<torch::optim::SGD, Base>, torch::optim::SGDParamState,
+    std::conditional_t<std::is_base_of_v<torch::optim::Adam, Base>, torch::optim::AdamParamState,
+                       std::conditional_t<std::is_base_of_v<torch::optim::AdamW, Base>, torch::optim::AdamWParamState,
+                                          std::conditional_t<std::is_base_of_v<torch::optim::RMSprop, Base>,
+                                                             torch::optim::RMSpropParamState, void>>>>;
+
+/// A state's tensors, and its count of steps where it has one.
+struct StateFields {
+  std::vector<at::Tensor*> tensors;
+  int64_t* step;
+};
+inline StateFields fields_of(torch::optim::SGDParamState& state) { return {{&state.momentum_buffer()}, nullptr}; }
+inline StateFields fields_of(torch::optim::AdamParamState& state) {
+  return {{&state.exp_avg(), &state.exp_avg_sq(), &state.max_exp_avg_sq()}, &state.step()};
+}
+inline StateFields fields_of(torch::optim::AdamWParamState& state) {
+  return {{&state.exp_avg(), &state.exp_avg_sq(), &state.max_exp_avg_sq()}, &state.step()};
+}
+inline StateFields fields_of(torch::optim::RMSpropParamState& state) {
+  return {{&state.square_avg(), &state.momentum_buffer(), &state.grad_avg()}, &state.step()};
+}
+
+/// LibTorch before 2.2 keys its states by what a stream writes of the pointer.
+template <class States>
+typename States::key_type key_of(const at::Tensor& param) {
+  void* const pointer = param.unsafeGetTensorImpl();
+  if constexpr (std::is_same_v<typename States::key_type, std::string>) {
+    std::ostringstream text;
+    text << pointer;
+    return text.str();
+  } else {
+    return pointer;
+  }
+}
+
+/// Copies each tensor from its owner to all others, in place and bit for bit: any dtype, contiguous or not.
+class SentByOwners {
+ public:
+  SentByOwners(c10d::ProcessGroup& group, Collectives& processes, std::string what)
+      : group_(group), processes_(processes), what_(std::move(what)) {}
+
+  void add(const at::Tensor& tensor, int owner) {
+    if (tensor.numel() == 0) return;
+    std::vector<Message>& messages = messages_[owner];
+    if (messages.empty() || messages.back().bytes >= kBytes ||
+        messages.back().tensors.front().device() != tensor.device())
+      messages.emplace_back();
+    Message& message = messages.back();
+    message.tensors.push_back(tensor.detach());
+    message.bytes += space_of(tensor);
+  }
+
+  /// All owners send at the same time, one message of each.
+  void send() {
+    processes_.check();
+    const c10::NoGradGuard no_grad;
+    bool any = true;
+    for (size_t round = 0; any; ++round) {
+      any = false;
+      std::vector<Sent> all;
+      for (int owner = 0; owner < processes_.size(); ++owner) {
+        const auto found = messages_.find(owner);
+        if (found == messages_.end() || round >= found->second.size()) continue;
+        all.push_back(start(found->second[round], owner));
+        any = true;
+      }
+      for (Sent& each : all) finish(each);
+    }
+  }
+
+ private:
+  static constexpr int64_t kBytes = 25 << 20;
+  static constexpr int64_t kAlignment = 16;
+
+  struct Message {
+    std::vector<at::Tensor> tensors;
+    int64_t bytes = 0;
+  };
+  struct Sent {
+    const Message* message;
+    bool is_ours;
+    at::Tensor bytes;
+    Collectives::Work work;
+  };
+
+  static int64_t space_of(const at::Tensor& tensor) {
+    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+
+  /// Each of a message's tensors with its place there.
+  template <class Visit>
+  static void for_each(const Sent& sent, const Visit& visit) {
+    int64_t at = 0;
+    for (const at::Tensor& tensor : sent.message->tensors) {
+      const at::Tensor bytes = sent.bytes.narrow(0, at, static_cast<int64_t>(tensor.nbytes()));
+      visit(tensor, bytes.view(tensor.scalar_type()).view(tensor.sizes()));
+      at += space_of(tensor);
+    }
+  }
+
+  Sent start(const Message& message, int owner) {
+    const at::Tensor bytes =
+        at::zeros({message.bytes}, at::TensorOptions().dtype(at::kByte).device(message.tensors.front().device()));
+    Sent sent{&message, owner == processes_.rank(), bytes, {}};
+    if (sent.is_ours) for_each(sent, [](const at::Tensor& tensor, const at::Tensor& place) { place.copy_(tensor); });
+    c10d::BroadcastOptions from;
+    from.rootRank = owner;
+    std::vector<at::Tensor> list = {bytes};
+    try {
+      sent.work = group_.broadcast(list, from);
+    } catch (const std::exception& error) {
+      processes_.fail("could not reach the others", what_, first_line(error));
+    }
+    return sent;
+  }
+
+  void finish(Sent& sent) {
+    processes_.wait(*sent.work, sent.bytes.device(), what_);
+    if (!sent.is_ours) for_each(sent, [](const at::Tensor& tensor, const at::Tensor& place) { tensor.copy_(place); });
+  }
+
+  c10d::ProcessGroup& group_;
+  Collectives& processes_;
+  std::string what_;
+  std::unordered_map<int, std::vector<Message>> messages_;
+};
+
+/// Takes gradients away until the end of its scope, from an optimizer that passes over parameters without one.
+class HiddenGradients {
+ public:
+  explicit HiddenGradients(std::vector<at::Tensor> params) : params_(std::move(params)) {
+    gradients_.reserve(params_.size());
+    for (const at::Tensor& param : params_) {
+      gradients_.push_back(param.grad());
+      param.mutable_grad().reset();
+    }
+  }
+  HiddenGradients(const HiddenGradients&) = delete;
+  HiddenGradients& operator=(const HiddenGradients&) = delete;
+  ~HiddenGradients() {
+    for (size_t i = 0; i < params_.size(); ++i) params_[i].mutable_grad() = std::move(gradients_[i]);
+  }
+
+ private:
+  std::vector<at::Tensor> params_, gradients_;
+};
+
+}  // namespace detail
+
+/// An optimizer that keeps the state (momentum, second moments) of a part of the parameters, makes their step, and gets
+/// the weights of all others from the processes that own them (ZeRO stage 1, arXiv 1910.02054). Over SGD, Adam, AdamW
+/// and RMSprop, by itself or as the Base of a sharpness-aware optimizer.
+///
+///     using Base = steppe::distributed::ShardedState<torch::optim::AdamW>;
+///     steppe::SAM<Base> sam(*model, torch::optim::AdamWOptions(1e-3));
+///     sam.exchange(steppe::distributed::mean_over(world, group, model->parameters()));
+///     sam.shard(group, world.timeout);
+///
+/// The weights are bit for bit those of a run in which every process keeps everything, as long as the gradients are the
+/// same on all processes, which is the program's part. Gradients are left as they are. Before shard() it is its Base.
+///
+/// Every parameter is owned whole, by one process: the largest first, each by the process that owns least. Memory: the
+/// state of what is owned, about one part in W; in a step up to 25 MiB (or the largest parameter) for each process.
+///
+/// step(), save() and shard() are to be called by all processes, at the same place. MSAM, which looks at the momentum
+/// of all parameters, does not go over it.
+template <class Base>
+class ShardedState : public Base {
+  using State = detail::StateOf<Base>;
+  static_assert(!std::is_void_v<State>,
+                "steppe: ShardedState goes over torch::optim::SGD, Adam, AdamW and RMSprop. LBFGS keeps one vector of "
+                "all parameters, and Adagrad has made its whole state before it could be divided");
+
+ public:
+  using Base::Base;
+  using typename torch::optim::Optimizer::LossClosure;
+  /// Whose name a checkpoint has: it fits both.
+  using CheckpointBase = Base;
+
+  /// Divides the parameters among the processes of `group`. State that is there already (after load(), or after steps
+  /// without it) is kept of what is owned. Parameters that are added later are divided at the next step.
+  ///
+  /// `timeout`: how long the others are waited for. Errors: other parameters on other processes, a second call.
+  void shard(c10::intrusive_ptr<c10d::ProcessGroup> group,
+             std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
+    TORCH_CHECK(!processes_,
+                "steppe: shard() was called twice: what others own has no state here any more. Save the "
+                "optimizer, make a new one, load it, and shard that");
+    auto processes = std::make_shared<Collectives>(group, timeout);
+    check_same(*processes, all_params(), "parameters");
+    group_ = std::move(group);
+    processes_ = std::move(processes);
+    owned_bytes_.assign(static_cast<size_t>(processes_->size()), 0);
+    divide();
+    forget_others();
+  }
+
+  bool is_sharded() const { return processes_ != nullptr; }
+  /// Whether this process keeps the parameter's state and makes its step.
+  bool owns(const at::Tensor& param) const { return !processes_ || owner_of(param) == processes_->rank(); }
+
+  /// The closure first, as Base does; then the step of what is owned; then the weights of all.
+  ///
+  /// Errors: a process that is missing, see Collectives; those of Base.
+  at::Tensor step(LossClosure closure = nullptr) override {
+    if (!processes_) return Base::step(std::move(closure));
+    at::Tensor loss;
+    if (closure) {
+      const c10::AutoGradMode with_gradients(true);
+      loss = closure();
+    }
+    divide();
+    const std::vector<at::Tensor> params = all_params();
+    {
+      std::vector<at::Tensor> others;
+      for (const at::Tensor& param : params)
+        if (!owns(param)) others.push_back(param);
+      const detail::HiddenGradients hidden(std::move(others));
+      Base::step(nullptr);
+    }
+    detail::SentByOwners weights(*group_, *processes_, "the weights of the others");
+    for (const at::Tensor& param : params) weights.add(param, owner_of(param));
+    if (processes_->size() > 1) weights.send();
+    return loss;
+  }
+
+  /// Gathers the state of all parameters and writes what Base writes: it can be loaded by any number of processes, and
+  /// by Base. All processes call this; one of them is enough to write a file:
+  ///
+  ///     std::ostringstream nowhere;
+  ///     world.rank == 0 ? torch::save(optimizer, "optimizer.pt") : torch::save(optimizer, nowhere);
+  ///
+  /// Memory meanwhile: the whole state, on every process.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    if (!processes_ || processes_->size() == 1) return Base::save(archive);
+    // LibTorch writes what state() holds. It is the same again behind this call.
+    auto& self = const_cast<ShardedState&>(*this);
+    self.divide();
+    const OthersForgotten at_the_end(self);
+    self.gather();
+    Base::save(archive);
+  }
+
+  /// What save() or Base has written; keeps the state of what is owned. Errors: those of Base.
+  void load(torch::serialize::InputArchive& archive) override {
+    if (processes_) divide();
+    const OthersForgotten at_the_end(*this);
+    Base::load(archive);
+  }
+
+ private:
+  using States = std::decay_t<decltype(std::declval<torch::optim::Optimizer&>().state())>;
+
+  struct Owner {
+    at::Tensor param;  ///< held, so that no other one gets its address
+    int process = 0;
+  };
+
+  struct OthersForgotten {
+    explicit OthersForgotten(ShardedState& all) : optimizer(all) {}
+    OthersForgotten(const OthersForgotten&) = delete;
+    OthersForgotten& operator=(const OthersForgotten&) = delete;
+    ~OthersForgotten() { optimizer.forget_others(); }
+    ShardedState& optimizer;
+  };
+
+  std::vector<at::Tensor> all_params() const {
+    std::vector<at::Tensor> all;
+    for (const auto& group : this->param_groups()) all.insert(all.end(), group.params().begin(), group.params().end());
+    return all;
+  }
+
+  int owner_of(const at::Tensor& param) const {
+    const auto found = owners_.find(param.unsafeGetTensorImpl());
+    TORCH_CHECK(found != owners_.end(), "steppe: a parameter of shape ", param.sizes(),
+                " belongs to no process yet: it is new, and is given one at the next step");
+    return found->second.process;
+  }
+
+  /// Gives owners to those that have none. All processes come to the same result, from the sizes alone.
+  void divide() {
+    std::vector<at::Tensor> fresh;
+    for (const at::Tensor& param : all_params())
+      if (owners_.count(param.unsafeGetTensorImpl()) == 0) fresh.push_back(param);
+    const auto bytes_of = [](const at::Tensor& param) {
+      return param.numel() * static_cast<int64_t>(param.element_size());
+    };
+    std::stable_sort(fresh.begin(), fresh.end(),
+                     [&](const at::Tensor& a, const at::Tensor& b) { return bytes_of(a) > bytes_of(b); });
+    for (const at::Tensor& param : fresh) {
+      const auto least = std::min_element(owned_bytes_.begin(), owned_bytes_.end());
+      *least += bytes_of(param);
+      owners_[param.unsafeGetTensorImpl()] = {param, static_cast<int>(least - owned_bytes_.begin())};
+    }
+  }
+
+  void forget_others() {
+    if (!processes_) return;
+    for (const auto& item : owners_)
+      if (item.second.process != processes_->rank()) this->state().erase(detail::key_of<States>(item.second.param));
+  }
+
+  /// Fills state() with what the others own.
+  void gather() {
+    const std::vector<at::Tensor> params = all_params();
+    if (params.empty()) return;
+    States& states = this->state();
+    // Of each parameter: whether it has a state, its count of steps, and for each tensor 1 + its dtype, or 0.
+    State sample;
+    const auto columns = static_cast<int64_t>(2 + detail::fields_of(sample).tensors.size());
+    at::Tensor table = at::zeros({static_cast<int64_t>(params.size()), columns}, at::kLong);
+    for (size_t i = 0; i < params.size(); ++i) {
+      const auto found = states.find(detail::key_of<States>(params[i]));
+      if (!owns(params[i]) || found == states.end()) continue;
+      const detail::StateFields fields = detail::fields_of(static_cast<State&>(*found->second));
+      int64_t* const row = table.data_ptr<int64_t>() + static_cast<int64_t>(i) * columns;
+      row[0] = 1;
+      row[1] = fields.step == nullptr ? 0 : *fields.step;
+      for (size_t k = 0; k < fields.tensors.size(); ++k) {
+        const at::Tensor& tensor = *fields.tensors[k];
+        if (!tensor.defined()) continue;
+        const bool fits = tensor.layout() == at::kStrided && tensor.sizes() == params[i].sizes();
+        row[2 + k] = fits ? 1 + static_cast<int64_t>(tensor.scalar_type()) : kOfAnotherShape;
+      }
+    }
+    at::Tensor sum = table.to(params.front().device());
+    processes_->sum(sum, "what state the others have");
+    table = sum.cpu();
+
+    detail::SentByOwners tensors(*group_, *processes_, "the optimizer state of the others");
+    for (size_t i = 0; i < params.size(); ++i) {
+      const int64_t* const row = table.data_ptr<int64_t>() + static_cast<int64_t>(i) * columns;
+      if (row[0] == 0) continue;
+      auto& state = states[detail::key_of<States>(params[i])];
+      if (!owns(params[i])) state = std::make_unique<State>();
+      const detail::StateFields fields = detail::fields_of(static_cast<State&>(*state));
+      if (fields.step != nullptr) *fields.step = row[1];
+      for (size_t k = 0; k < fields.tensors.size(); ++k) {
+        TORCH_CHECK(row[2 + k] != kOfAnotherShape, "steppe: the optimizer's state of parameter ", i,
+                    " does not have its shape ", params[i].sizes(), "; was another model's checkpoint loaded?");
+        if (row[2 + k] == 0) continue;
+        at::Tensor& tensor = *fields.tensors[k];
+        if (!owns(params[i]))
+          tensor = at::empty_like(params[i].detach(),
+                                  params[i].options().dtype(static_cast<at::ScalarType>(row[2 + k] - 1)));
+        tensors.add(tensor, owner_of(params[i]));
+      }
+    }
+    tensors.send();
+  }
+
+  static constexpr int64_t kOfAnotherShape = -1;
+
+  c10::intrusive_ptr<c10d::ProcessGroup> group_;
+  std::shared_ptr<Collectives> processes_;  ///< null until shard()
+  std::unordered_map<const c10::TensorImpl*, Owner> owners_;
+  std::vector<int64_t> owned_bytes_;  ///< by each process
+};
+
+}  // namespace distributed
+
+namespace detail {
+
+/// Options in braces.
+template <class Base>
+struct OptionsOf<distributed::ShardedState<Base>> : OptionsOf<Base> {};
+
+}  // namespace detail
+STEPPE_NAMESPACE_END
