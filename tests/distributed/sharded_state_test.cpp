@@ -129,7 +129,7 @@ void expect_same_steps(const World& world, const OptimizerOptions& options) {
   const Weights plain_weights, weights;
   Plain plain = make<Plain>(plain_weights, options);
   Sharded sharded = make<Sharded>(weights, options);
-  sharded.shard(group, world.timeout);
+  sharded.shard_state(group, world.timeout);
   EXPECT_TRUE(sharded.is_sharded());
   for (int64_t t = 0; t < 4; ++t) {
     step(plain_weights, plain, t);
@@ -223,7 +223,7 @@ template <class Sharded, class OptimizerOptions>
 void save_after_three(const World& world, const OptimizerOptions& options, const char* name) {
   const Weights weights;
   Sharded sharded = make<Sharded>(weights, options);
-  sharded.shard(steppe::distributed::gloo(world), world.timeout);
+  sharded.shard_state(steppe::distributed::gloo(world), world.timeout);
   for (int64_t t = 0; t < 3; ++t) step(weights, sharded, t);
   const size_t kept = sharded.state().size();
   std::ostringstream nowhere;
@@ -268,8 +268,8 @@ void expect_goes_on(const OptimizerOptions& options, const char* name, const std
 template <class Plain, class Sharded, class OptimizerOptions>
 void goes_on(const World& world, const OptimizerOptions& options, const char* name) {
   const auto group = steppe::distributed::gloo(world);
-  expect_goes_on<Plain, Sharded, OptimizerOptions>(options, name,
-                                                   [&](Sharded& optimizer) { optimizer.shard(group, world.timeout); });
+  expect_goes_on<Plain, Sharded, OptimizerOptions>(
+      options, name, [&](Sharded& optimizer) { optimizer.shard_state(group, world.timeout); });
 }
 
 const processes::Case kSave("save",
@@ -355,9 +355,9 @@ const processes::Case kLater("later", [](const World& world) {
     step(weights, sharded, t);
   }
   EXPECT_EQ(sharded.state().size(), plain.state().size());
-  sharded.shard(group, world.timeout);
+  sharded.shard_state(group, world.timeout);
   EXPECT_LT(sharded.state().size(), plain.state().size());
-  EXPECT_TRUE(contains(message_of([&] { sharded.shard(group); }), "shard() was called twice"));
+  EXPECT_TRUE(contains(message_of([&] { sharded.shard_state(group); }), "shard_state() was called twice"));
   for (const auto& [optimizer, second] : {std::pair<torch::optim::Optimizer*, const Weights*>(&plain, &plain_weights),
                                           std::pair<torch::optim::Optimizer*, const Weights*>(&sharded, &weights)})
     optimizer->add_param_group(OptimizerParamGroup(second->second, std::make_unique<SGDOptions>(sgd())));
@@ -381,7 +381,7 @@ TEST(ShardedState, MayBeShardedAfterStepsAndGetParametersLater) {
 const processes::Case kLoss("loss", [](const World& world) {
   const Weights weights;
   ShardedState<SGD> sharded(weights.first, sgd());
-  sharded.shard(steppe::distributed::gloo(world), world.timeout);
+  sharded.shard_state(steppe::distributed::gloo(world), world.timeout);
   const at::Tensor before = weights.first[0].detach().clone();
   EXPECT_EQ(message_of([&] { sharded.step([]() -> at::Tensor { throw std::runtime_error("no data"); }); }), "no data");
   EXPECT_TRUE(torch::equal(weights.first[0], before));
@@ -406,15 +406,15 @@ const processes::Case kErrors("errors", [](const World& world) {
   const auto group = steppe::distributed::gloo(world);
   const Weights weights;
   ShardedState<SGD> nobody(weights.first, sgd()), different({weights.all()[static_cast<size_t>(world.rank)]}, sgd());
-  EXPECT_TRUE(contains(message_of([&] { nobody.shard(c10::intrusive_ptr<c10d::ProcessGroup>()); }),
+  EXPECT_TRUE(contains(message_of([&] { nobody.shard_state(c10::intrusive_ptr<c10d::ProcessGroup>()); }),
                        "the process group is null"));
-  EXPECT_TRUE(contains(message_of([&] { nobody.shard(group, std::chrono::seconds(0)); }), "must be positive"));
+  EXPECT_TRUE(contains(message_of([&] { nobody.shard_state(group, std::chrono::seconds(0)); }), "must be positive"));
   EXPECT_FALSE(nobody.is_sharded());
-  EXPECT_TRUE(contains(message_of([&] { different.shard(group, world.timeout); }),
+  EXPECT_TRUE(contains(message_of([&] { different.shard_state(group, world.timeout); }),
                        "steppe: the processes hold different parameters"));
   EXPECT_FALSE(different.is_sharded());
   ShardedState<SGD> alone(weights.first, sgd());
-  alone.shard(group, std::chrono::milliseconds(1500));
+  alone.shard_state(group, std::chrono::milliseconds(1500));
   if (world.rank == 1) return;
   weights.loss(0).backward();
   const auto start = std::chrono::steady_clock::now();

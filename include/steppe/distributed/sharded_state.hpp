@@ -198,16 +198,17 @@ class HiddenGradients {
 ///     using Base = steppe::distributed::ShardedState<torch::optim::AdamW>;
 ///     steppe::SAM<Base> sam(*model, torch::optim::AdamWOptions(1e-3));
 ///     sam.exchange(steppe::distributed::mean_over(world, group, model->parameters()));
-///     sam.shard(group, world.timeout);
+///     sam.shard_state(group, world.timeout);
 ///
 /// The weights are bit for bit those of a run in which every process keeps everything, as long as the gradients are the
-/// same on all processes, which is the program's part. Gradients are left as they are. Before shard() it is its Base.
+/// same on all processes, which is the program's part. Gradients are left as they are. Before shard_state() it is its
+/// Base.
 ///
 /// Every parameter is owned whole, by one process: the largest first, each by the process that owns least. Memory: the
 /// state of what is owned, about one part in W; in a step up to 25 MiB (or the largest parameter) for each process.
 ///
-/// step(), save() and shard() are to be called by all processes, at the same place. MSAM, which looks at the momentum
-/// of all parameters, does not go over it.
+/// step(), save() and shard_state() are to be called by all processes, at the same place. MSAM, which looks at the
+/// momentum of all parameters, does not go over it.
 template <class Base>
 class ShardedState : public Base {
   using State = detail::StateOf<Base>;
@@ -225,10 +226,10 @@ class ShardedState : public Base {
   /// without it) is kept of what is owned. Parameters that are added later are divided at the next step.
   ///
   /// `timeout`: how long the others are waited for. Errors: other parameters on other processes, a second call.
-  void shard(c10::intrusive_ptr<c10d::ProcessGroup> group,
-             std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
+  void shard_state(c10::intrusive_ptr<c10d::ProcessGroup> group,
+                   std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
     TORCH_CHECK(!processes_,
-                "steppe: shard() was called twice: what others own has no state here any more. Save the "
+                "steppe: shard_state() was called twice: what others own has no state here any more. Save the "
                 "optimizer, make a new one, load it, and shard that");
     auto processes = std::make_shared<Collectives>(group, timeout);
     check_same(*processes, all_params(), "parameters");
@@ -396,7 +397,7 @@ class ShardedState : public Base {
   static constexpr int64_t kOfAnotherShape = -1;
 
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
-  std::shared_ptr<Collectives> processes_;  ///< null until shard()
+  std::shared_ptr<Collectives> processes_;  ///< null until shard_state()
   std::unordered_map<const c10::TensorImpl*, Owner> owners_;
   std::vector<int64_t> owned_bytes_;  ///< by each process
 };
