@@ -208,6 +208,19 @@ TEST(StepOfParts, WhichClearTheGradientsAreThoseThatDoNot) {
   }
 }
 
+TEST(StepOfParts, PerturbedByAnotherBatchSeeItsGradientWhole) {
+  Problem in_parts, whole;
+  auto a = made<SAM<SGD>>(in_parts), b = made<SAM<SGD>>(whole);
+  a.perturb(Perturb::Together).ascend_on([&] { return in_parts.backward(0, 2); });
+  b.ascend_on([&] { return whole.backward(0, 2); });
+  for (int k = 0; k < 3; ++k) {
+    a.step(3, [&](int64_t i) { return in_parts.backward(i, 3); });
+    b.step([&] { return whole.backward(0, 1); });
+    EXPECT_NEAR(a.report().gradient_norm.item<double>(), b.report().gradient_norm.item<double>(), 1e-6);
+  }
+  EXPECT_LT(distance(in_parts.weights(), whole.weights()), 2e-6);
+}
+
 TEST(StepOfParts, ThatAreNotFiniteCountOnce) {
   Problem problem;
   problem.x.fill_(std::numeric_limits<float>::quiet_NaN());

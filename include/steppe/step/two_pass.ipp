@@ -158,7 +158,8 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
   if (plan.is_ahead()) return evaluate_ahead(closure, plan, passes.parts);
   if (passes.parts > 1 && reduction_.is_each() && perturbs(plan)) return evaluate_each(passes, plan);
   step::Course course;
-  course.parts = passes.parts;
+  const bool from_another_batch = passes.ascent && perturbs(plan);
+  course.parts = from_another_batch ? 1 : passes.parts;
   const Evaluating here(evaluating_);
   step::BuffersGuard roll_back(buffers(), kept_by(plan));
   std::optional<step::RandomNumbers> numbers;
@@ -169,7 +170,6 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
   plan.clear_gradients(programs_);
   if (reduction_.settles_first(perturbs(plan))) reduction_.begin_pass(course);
   if (numbers) numbers->begin_first();
-  const bool from_another_batch = passes.ascent && perturbs(plan);
   const at::Tensor loss = with_grad(from_another_batch ? passes.ascent : closure);
   if (numbers) numbers->end_first();
   reduction_.check_scaled();
@@ -187,7 +187,11 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
     return second;
   };
   Closure own_pass;  // where the other batch has led nowhere, the step is a plain one over its own
-  if (from_another_batch) own_pass = [&] { return with_grad(closure); };
+  if (from_another_batch)
+    own_pass = [&] {
+      course.parts = passes.parts;
+      return with_grad(closure);
+    };
   const auto loss_again = [&] {
     if (!passes.loss) return again(closure);
     const c10::NoGradGuard no_grad;
@@ -196,8 +200,11 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
       return passes.loss();
     });
   };
-  finish_step(
-      plan, course, clean, own_pass, [&] { return again(closure); }, std::cref(loss_again));
+  const auto second_pass = [&] {
+    course.parts = passes.parts;
+    return again(closure);
+  };
+  finish_step(plan, course, clean, own_pass, second_pass, std::cref(loss_again));
   if (numbers) draws_ = draws_.value_or(false) || numbers->drew();
   roll_back.dismiss();
   if (reduction_.has_exchange()) return report_.seen().loss;
