@@ -26,8 +26,8 @@
 #include <utility>
 #include <vector>
 
-#include "distributed/processes.hpp"
-#include "errors.hpp"
+#include "../errors.hpp"
+#include "processes.hpp"
 
 namespace {
 
