@@ -551,7 +551,7 @@ void means_of_passes(const World& world, const c10::intrusive_ptr<c10d::ProcessG
 
 void sums_and_broadcasts(const World& world, const c10::intrusive_ptr<c10d::ProcessGroup>& group) {
   const int r = world.rank, size = world.size;
-  const steppe::distributed::SumOverShards sum = steppe::distributed::sum_over(group);
+  const steppe::SumOverShards sum = steppe::distributed::sum_over(group);
   for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kLong, at::kInt, at::kHalf, at::kBFloat16}) {
     at::Tensor numbers = torch::full({3}, r + 1.0, at::TensorOptions().dtype(type));
     const void* const place = numbers.data_ptr();
