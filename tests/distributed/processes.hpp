@@ -42,9 +42,16 @@ inline std::map<std::string, std::function<void()>>& cases() {
 
 /// Registers one, before main(): `const processes::Case kSums("sums", [](const World& world) { ... });`
 struct Case {
-  Case(const char* name, void (*body)()) { cases()[name] = body; }
+  Case(const char* name, void (*body)()) { add(name, body); }
   Case(const char* name, void (*body)(const steppe::distributed::World&)) {
-    cases()[name] = [body] { body(steppe::distributed::world(std::chrono::seconds(20))); };
+    add(name, [body] { body(steppe::distributed::world(std::chrono::seconds(20))); });
+  }
+
+ private:
+  static void add(const char* name, std::function<void()> body) {
+    if (cases().emplace(name, std::move(body)).second) return;
+    std::fprintf(stderr, "two cases are called %s\n", name);
+    std::abort();
   }
 };
 

@@ -97,7 +97,7 @@ std::vector<at::Tensor> trained_alone(int64_t parts, Perturb perturb) {
   return problem.weights();
 }
 
-const processes::Case kMethods("methods", [](const World& world) {
+const processes::Case kMethods("training, methods", [](const World& world) {
   const auto group = steppe::distributed::gloo(world);
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
     const std::string kind = perturb == Perturb::Each ? "each" : "together";
@@ -112,7 +112,7 @@ const processes::Case kMethods("methods", [](const World& world) {
 });
 
 TEST(TwoProcesses, EqualOneWithTwoParts) {
-  const processes::Run run = processes::run("methods", 2);
+  const processes::Run run = processes::run("training, methods", 2);
   ASSERT_TRUE(run.passed()) << run.text();
   const auto compare = [&](const std::string& name, const std::vector<at::Tensor>& each,
                            const std::vector<at::Tensor>& together) {
@@ -154,14 +154,14 @@ std::string said(const processes::Run& run, int rank) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-const processes::Case kThrows("throws", [](const World& world) {
+const processes::Case kThrows("training, throws", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     TORCH_CHECK(world.rank != 1 || step != 2, "the disk is full");
     return problem.backward(world.rank, world.size);
   });
 });
 TEST(AProcess, ThatThrowsEndsTheStepOfAllByName) {
-  const auto run = processes::run("throws", 3);
+  const auto run = processes::run("training, throws", 3);
   EXPECT_TRUE(run.passed()) << run.text();
   EXPECT_NE(said(run, 1).find("the disk is full"), std::string::npos);
   for (const int r : {0, 2}) {
@@ -170,38 +170,38 @@ TEST(AProcess, ThatThrowsEndsTheStepOfAllByName) {
   }
 }
 
-const processes::Case kNan("nan", [](const World& world) {
+const processes::Case kNan("training, nan", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     if (world.rank == 1 && step == 2) problem.x.fill_(std::numeric_limits<float>::quiet_NaN());
     return problem.backward(world.rank, world.size);
   });
 });
 TEST(AProcess, WithNaNEndsTheStepOfAllByName) {
-  const auto run = processes::run("nan", 2);
+  const auto run = processes::run("training, nan", 2);
   EXPECT_TRUE(run.passed()) << run.text();
   for (const int r : {0, 1})
     EXPECT_NE(said(run, r).find("process 1 of 2 is not finite"), std::string::npos) << said(run, r);
 }
 
-const processes::Case kEmpty("empty", [](const World& world) {
+const processes::Case kEmpty("training, empty", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     return world.rank == 1 && step >= 2 ? at::Tensor() : problem.backward(world.rank, world.size);
   });
 });
 TEST(AProcess, WithoutGradientsTakesPart) {
-  const auto run = processes::run("empty", 2);
+  const auto run = processes::run("training, empty", 2);
   EXPECT_TRUE(run.passed()) << run.text();
   for (const int r : {0, 1}) EXPECT_EQ(said(run, r), "");
 }
 
-const processes::Case kKilled("killed", [](const World& world) {
+const processes::Case kKilled("training, killed", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     if (world.rank == world.size - 1 && step == 2) raise(SIGKILL);
     return problem.backward(world.rank, world.size);
   });
 });
 TEST(AProcess, ThatIsKilledIsNamedByTheOthers) {
-  const auto run = processes::run("killed", 3);
+  const auto run = processes::run("training, killed", 3);
   EXPECT_EQ(run.children[2].signal, SIGKILL) << run.text();
   for (const int r : {0, 1}) {
     EXPECT_EQ(run.children[static_cast<size_t>(r)].code, 0) << run.text();
@@ -209,19 +209,19 @@ TEST(AProcess, ThatIsKilledIsNamedByTheOthers) {
   }
 }
 
-const processes::Case kStoreGone("store", [](const World& world) {
+const processes::Case kStoreGone("training, store", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     if (world.rank == 0 && step == 2) raise(SIGKILL);
     return problem.backward(world.rank, world.size);
   });
 });
 TEST(AProcess, ThatIsKilledWithTheStoreEndsTheOthers) {
-  const auto run = processes::run("store", 2);
+  const auto run = processes::run("training, store", 2);
   EXPECT_EQ(run.children[1].code, 0) << run.text();
   EXPECT_NE(said(run, 1).find("steppe: process 1"), std::string::npos) << said(run, 1);
 }
 
-const processes::Case kSlow("slow", [] {
+const processes::Case kSlow("training, slow", [] {
   train_with_a_fault(steppe::distributed::world(std::chrono::seconds(4)), [&](Problem& problem, int step) {
     const int rank = std::atoi(std::getenv("RANK"));
     if (rank == 1 && step == 2) std::this_thread::sleep_for(std::chrono::seconds(9));
@@ -229,7 +229,7 @@ const processes::Case kSlow("slow", [] {
   });
 });
 TEST(AProcess, ThatIsTooSlowIsAnErrorAfterTheTimeLimit) {
-  const auto run = processes::run("slow", 2);
+  const auto run = processes::run("training, slow", 2);
   EXPECT_EQ(run.children[0].code, 0) << run.text();
   EXPECT_NE(said(run, 0).find("process 1"), std::string::npos) << said(run, 0);
 }
@@ -250,8 +250,8 @@ void resume(const World& world, int until) {
   torch::save(problem.model, checkpoint + "model.pt");
   torch::save(sam, checkpoint + "sam.pt");
 }
-const processes::Case kToFour("to four", [](const World& world) { resume(world, 4); });
-const processes::Case kToEight("to eight", [](const World& world) { resume(world, 8); });
+const processes::Case kToFour("training, to four", [](const World& world) { resume(world, 4); });
+const processes::Case kToEight("training, to eight", [](const World& world) { resume(world, 8); });
 
 TEST(ARestart, WithAnotherNumberOfProcessesGoesOnToTheLastDigits) {
   std::vector<std::vector<at::Tensor>> ends;
@@ -260,9 +260,9 @@ TEST(ARestart, WithAnotherNumberOfProcessesGoesOnToTheLastDigits) {
         testing::TempDir() + "steppe-restart-" + std::to_string(later) + "-" + std::to_string(getpid());
     std::filesystem::create_directory(folder);
     const auto in_folder = [&](int, processes::Variables& variables) { variables["CHECKPOINT_FOLDER"] = folder; };
-    const auto first = processes::run("to four", 2, std::chrono::seconds(60), in_folder);
+    const auto first = processes::run("training, to four", 2, std::chrono::seconds(60), in_folder);
     ASSERT_TRUE(first.passed()) << first.text();
-    const auto second = processes::run("to eight", later, std::chrono::seconds(60), in_folder);
+    const auto second = processes::run("training, to eight", later, std::chrono::seconds(60), in_folder);
     ASSERT_TRUE(second.passed()) << second.text();
     Problem problem;
     torch::load(problem.model, folder + "/model.pt");
