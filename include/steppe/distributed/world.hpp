@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -217,6 +218,15 @@ inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
   }
 }
 
+/// LibTorch's stores and Gloo write to sockets that another process may have closed. Python ignores the signal of that;
+/// here it would end the process before it can say what happened. A handler of the program's own stays.
+inline void ignore_broken_pipes() {
+#ifdef SIGPIPE
+  const auto before = std::signal(SIGPIPE, SIG_IGN);
+  if (before != SIG_DFL && before != SIG_ERR) std::signal(SIGPIPE, before);
+#endif
+}
+
 /// Reads from the environment which process of how many this is, and waits until all are there. `timeout`: how long
 /// they are waited for, now and in each step.
 ///
@@ -224,13 +234,15 @@ inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
 /// Open MPI, PMI (MPICH, Intel MPI) and Slurm are read. MASTER_ADDR and MASTER_PORT tell where the processes meet:
 /// process 0 serves their store there, unless torchrun's agent does. Without any of these variables: one process.
 ///
-/// Call it equally often on all processes; a second call is a second world with a store of its own.
+/// Call it equally often on all processes; a second call is a second world with a store of its own. From the first call
+/// on the process ignores SIGPIPE, if nobody handles it.
 ///
 /// Errors: variables that are missing or no numbers; a rank that is not below the size; a port that is taken; a store
 /// that is not reached within `timeout`; a process that does not come; two with the same rank; different sizes.
 inline World world(std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
   TORCH_CHECK(timeout.count() > 0, "steppe: world() was given a timeout of ", timeout.count(),
               " ms; it must be positive");
+  ignore_broken_pipes();
   World found;
   found.timeout = timeout;
   if (const Launcher* const by = launcher()) {
