@@ -187,10 +187,10 @@ STEPPE_INLINE void Reduction::agree(const StepPlan& plan, Course& course, StepRe
       number[2 * k] = losses[k].item<double>();
       number[2 * k + 1] = 1.0;
     }
-  const bool is_odd = !std::isfinite(number[0]) || !std::isfinite(number[2]);
+  const bool is_not_finite = !std::isfinite(number[0]) || !std::isfinite(number[2]);
   number[4] = course.overflow.defined() && course.overflow.item<bool>() ? 1.0 : 0.0;
   number[5 + exchange_->process()] =
-      is_odd || (course.non_finite.defined() && course.non_finite.item<bool>()) ? 1.0 : 0.0;
+      is_not_finite || (course.non_finite.defined() && course.non_finite.item<bool>()) ? 1.0 : 0.0;
 
   at::Tensor sent = told.to(plan.params().front().device());
   exchange_->sum(sent);
