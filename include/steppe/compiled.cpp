@@ -9,6 +9,7 @@
 
 #include <steppe/kernels/dispatch_combination.ipp>
 #include <steppe/kernels/dispatch.ipp>
+#include <steppe/kernels/dispatch_update.ipp>
 #include <steppe/perturbation.ipp>
 #include <steppe/step/recorder.ipp>
 #include <steppe/step/reduction.ipp>

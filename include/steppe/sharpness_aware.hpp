@@ -22,6 +22,7 @@
 #include <vector>
 
 #include <steppe/ascent/gradient.hpp>
+#include <steppe/base/traits.hpp>
 #include <steppe/descent/centralize.hpp>
 #include <steppe/descent/perturbed_gradient.hpp>
 #include <steppe/descent/step_gradients.hpp>
@@ -30,7 +31,6 @@
 #include <steppe/options.hpp>
 #include <steppe/policy/every_step.hpp>
 #include <steppe/sharding.hpp>
-#include <steppe/step/base_optimizer.hpp>
 #include <steppe/step/gradient_exchange.hpp>
 #include <steppe/step/group_settings.hpp>
 #include <steppe/step/loss_scale.hpp>
@@ -650,7 +650,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
       group.bind(base_group.params());
       detail::for_each_link(group.ascent, [&](auto& link) {
         if constexpr (detail::LooksAt<std::remove_reference_t<decltype(link)>, Base>::value) {
-          static_assert(std::is_same_v<Base, typename detail::CheckpointBase<Base>::Type>,
+          static_assert(!detail::DividesState<Base>::value,
                         "steppe: MSAM asks the base optimizer for its momentum, of which ShardedState holds a part on "
                         "each process; use the base itself, or another method");
           link.look_at(static_cast<Base&>(*this), k);
@@ -730,8 +730,12 @@ class SharpnessAware : public Base, public step::UsesLossScale {
 
   /// Throws on what would stand still in a CUDA graph: it repeats the step that was captured.
   void check_capture() {
-    TORCH_CHECK(!detail::counts_on_the_host<Base>, "steppe: a step of ", c10::demangle(typeid(Base).name()),
-                " depends on the number of steps, which a CUDA graph would not count; capture one of SGD or RMSprop");
+    if constexpr (detail::ChecksCapture<Base>::value)
+      Base::check_capture();
+    else
+      TORCH_CHECK(!detail::counts_on_the_host<Base>, "steppe: a step of ", c10::demangle(typeid(Base).name()),
+                  " depends on the number of steps, which a CUDA graph would not count; capture one of SGD or RMSprop, "
+                  "or of steppe::Fused<Adam> or Fused<AdamW>");
     if constexpr (!std::is_same_v<Policy, policy::EveryStep>)
       TORCH_CHECK(false, "steppe: a step is captured into a CUDA graph, but the policy ",
                   c10::demangle(typeid(Policy).name()), " chooses step by step; capture a method without one");

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <steppe/base/fused.hpp>
 #include <steppe/optimizers.hpp>
 #include <steppe/parameter_roles.hpp>
 #include <steppe/perturbation.hpp>

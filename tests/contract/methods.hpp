@@ -111,10 +111,12 @@ BaseUnderTest rmsprop();
 BaseUnderTest adagrad();
 BaseUnderTest lbfgs();
 BaseUnderTest users_own();
+BaseUnderTest fused_sgd();
+BaseUnderTest fused_adamw();
 
 /// The bases under contract, each with all methods.
 inline std::vector<BaseUnderTest> all_bases() {
-  return {sgd(), adam(), adamw(), rmsprop(), adagrad(), lbfgs(), users_own()};
+  return {sgd(), adam(), adamw(), rmsprop(), adagrad(), lbfgs(), users_own(), fused_sgd(), fused_adamw()};
 }
 
 /// A base with its options for the suite.

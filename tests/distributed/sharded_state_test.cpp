@@ -1,6 +1,7 @@
 // Optimizer state that is divided among real processes, against a run in which each keeps everything.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <steppe/base/fused.hpp>
 #include <steppe/distributed/gloo.hpp>
 #include <steppe/distributed/sharded_state.hpp>
 #include <steppe/optimizers.hpp>
@@ -107,11 +108,11 @@ void step(const Weights& weights, Optimizer& optimizer, int64_t t) {
 template <class Base>
 int64_t state_bytes(Base& optimizer) {
   int64_t sum = 0;
-  for (const auto& item : optimizer.state())
-    for (const at::Tensor* tensor :
-         steppe::distributed::detail::fields_of(static_cast<steppe::distributed::detail::StateOf<Base>&>(*item.second))
-             .tensors)
-      if (tensor->defined()) sum += static_cast<int64_t>(tensor->nbytes());
+  for (const auto& item : optimizer.state()) {
+    using Rules = steppe::base::Rules<Base>;
+    for (const at::Tensor* tensor : Rules::fields_of(static_cast<typename Rules::State&>(*item.second)).kept)
+      if (tensor != nullptr && tensor->defined()) sum += static_cast<int64_t>(tensor->nbytes());
+  }
   return sum;
 }
 
@@ -167,6 +168,10 @@ const processes::Case kAdamW("adamw", [](const World& world) {
 const processes::Case kRmsprop("rmsprop", [](const World& world) {
   expect_same_steps<RMSprop, RMSprop, ShardedState<RMSprop>>(world, rmsprop());
 });
+/// Some of the weights are not fused.
+const processes::Case kFused("fused", [](const World& world) {
+  expect_same_steps<AdamW, steppe::Fused<AdamW>, ShardedState<steppe::Fused<AdamW>>>(world, adamw());
+});
 const processes::Case kSam("sam", [](const World& world) {
   expect_same_steps<SGD, steppe::SAM<SGD>, steppe::SAM<ShardedState<SGD>>>(world, sgd());
 });
@@ -175,7 +180,7 @@ const processes::Case kZSharp("zsharp", [](const World& world) {
 });
 
 TEST(ShardedState, MakesTheStepsOfItsBaseBitForBit) {
-  for (const char* base : {"sgd", "adam", "adamw", "rmsprop", "sam", "zsharp"})
+  for (const char* base : {"sgd", "adam", "adamw", "rmsprop", "fused", "sam", "zsharp"})
     for (const int count : {2, 3}) {
       const auto run = processes::run(base, count);
       EXPECT_TRUE(run.passed()) << base << " on " << count << "\n" << run.text();

@@ -12,10 +12,10 @@
 #include <torch/optim/sgd.h>
 
 #include <cstdint>
-#include <sstream>
 #include <type_traits>
 #include <vector>
 
+#include <steppe/base/state.hpp>
 #include <steppe/kernels/dispatch_combination.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/per_parameter.hpp>
@@ -111,22 +111,7 @@ class Momentum {
     return static_cast<const torch::optim::AdamWParamState&>(state).exp_avg();
   }
 
-  State* state_of(const at::Tensor& param) const { return find_in(optimizer_->state(), param.unsafeGetTensorImpl()); }
-
-  /// The keys of states are pointers, or their text before LibTorch 2.1.
-  template <class States>
-  static State* find_in(States& states, const c10::TensorImpl* impl) {
-    using Key = typename States::key_type;
-    if constexpr (std::is_pointer_v<Key>) {
-      const auto found = states.find(const_cast<c10::TensorImpl*>(impl));
-      return found == states.end() ? nullptr : found->second.get();
-    } else {
-      std::ostringstream key;
-      key << static_cast<const void*>(impl);
-      const auto found = states.find(key.str());
-      return found == states.end() ? nullptr : found->second.get();
-    }
-  }
+  State* state_of(const at::Tensor& param) const { return base::find_state(optimizer_->state(), param); }
 
   torch::optim::Optimizer* optimizer_ = nullptr;
   at::Tensor (*find_)(const State&) = nullptr;

@@ -22,16 +22,18 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <steppe/base/hidden_gradients.hpp>
+#include <steppe/base/rules.hpp>
+#include <steppe/base/state.hpp>
+#include <steppe/base/traits.hpp>
 #include <steppe/distributed/collectives.hpp>
 #include <steppe/distributed/world.hpp>
-#include <steppe/step/base_optimizer.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -40,41 +42,8 @@ namespace detail {
 
 /// What a base keeps of each parameter; void where it cannot be divided.
 template <class Base>
-using StateOf = std::conditional_t<
-    std::is_base_of_v<torch::optim::SGD, Base>, torch::optim::SGDParamState,
-    std::conditional_t<std::is_base_of_v<torch::optim::Adam, Base>, torch::optim::AdamParamState,
-                       std::conditional_t<std::is_base_of_v<torch::optim::AdamW, Base>, torch::optim::AdamWParamState,
-                                          std::conditional_t<std::is_base_of_v<torch::optim::RMSprop, Base>,
-                                                             torch::optim::RMSpropParamState, void>>>>;
-
-/// A state's tensors, and its count of steps where it has one.
-struct StateFields {
-  std::vector<at::Tensor*> tensors;
-  int64_t* step;
-};
-inline StateFields fields_of(torch::optim::SGDParamState& state) { return {{&state.momentum_buffer()}, nullptr}; }
-inline StateFields fields_of(torch::optim::AdamParamState& state) {
-  return {{&state.exp_avg(), &state.exp_avg_sq(), &state.max_exp_avg_sq()}, &state.step()};
-}
-inline StateFields fields_of(torch::optim::AdamWParamState& state) {
-  return {{&state.exp_avg(), &state.exp_avg_sq(), &state.max_exp_avg_sq()}, &state.step()};
-}
-inline StateFields fields_of(torch::optim::RMSpropParamState& state) {
-  return {{&state.square_avg(), &state.momentum_buffer(), &state.grad_avg()}, &state.step()};
-}
-
-/// LibTorch before 2.2 keys its states by what a stream writes of the pointer.
-template <class States>
-typename States::key_type key_of(const at::Tensor& param) {
-  void* const pointer = param.unsafeGetTensorImpl();
-  if constexpr (std::is_same_v<typename States::key_type, std::string>) {
-    std::ostringstream text;
-    text << pointer;
-    return text.str();
-  } else {
-    return pointer;
-  }
-}
+using StateOf =
+    std::conditional_t<std::is_base_of_v<torch::optim::Adagrad, Base>, void, typename steppe::base::Rules<Base>::State>;
 
 /// Copies each tensor from its owner to all others, in place and bit for bit: any dtype, contiguous or not.
 class SentByOwners {
@@ -169,26 +138,6 @@ class SentByOwners {
   std::unordered_map<int, std::vector<Message>> messages_;
 };
 
-/// Takes gradients away until the end of its scope, from an optimizer that passes over parameters without one.
-class HiddenGradients {
- public:
-  explicit HiddenGradients(std::vector<at::Tensor> params) : params_(std::move(params)) {
-    gradients_.reserve(params_.size());
-    for (const at::Tensor& param : params_) {
-      gradients_.push_back(param.grad());
-      param.mutable_grad().reset();
-    }
-  }
-  HiddenGradients(const HiddenGradients&) = delete;
-  HiddenGradients& operator=(const HiddenGradients&) = delete;
-  ~HiddenGradients() {
-    for (size_t i = 0; i < params_.size(); ++i) params_[i].mutable_grad() = std::move(gradients_[i]);
-  }
-
- private:
-  std::vector<at::Tensor> params_, gradients_;
-};
-
 }  // namespace detail
 
 /// An optimizer that keeps the state (momentum, second moments) of a part of the parameters, makes their step, and gets
@@ -219,8 +168,9 @@ class ShardedState : public Base {
  public:
   using Base::Base;
   using typename torch::optim::Optimizer::LossClosure;
-  /// Whose name a checkpoint has: it fits both.
-  using CheckpointBase = Base;
+  /// Whose name a checkpoint has: it fits all.
+  static constexpr bool divides_state = true;
+  using CheckpointBase = typename steppe::detail::CheckpointBase<Base>::Type;
 
   /// Divides the parameters among the processes of `group`. State that is there already (after load(), or after steps
   /// without it) is kept of what is owned. Parameters that are added later are divided at the next step.
@@ -260,7 +210,7 @@ class ShardedState : public Base {
       std::vector<at::Tensor> others;
       for (const at::Tensor& param : params)
         if (!owns(param)) others.push_back(param);
-      const detail::HiddenGradients hidden(std::move(others));
+      const base::HiddenGradients hidden(std::move(others));
       Base::step(nullptr);
     }
     detail::SentByOwners weights(*group_, *processes_, "the weights of the others");
@@ -294,8 +244,6 @@ class ShardedState : public Base {
   }
 
  private:
-  using States = std::decay_t<decltype(std::declval<torch::optim::Optimizer&>().state())>;
-
   struct Owner {
     at::Tensor param;  ///< held, so that no other one gets its address
     int process = 0;
@@ -342,28 +290,27 @@ class ShardedState : public Base {
   void forget_others() {
     if (!processes_) return;
     for (const auto& item : owners_)
-      if (item.second.process != processes_->rank()) this->state().erase(detail::key_of<States>(item.second.param));
+      if (item.second.process != processes_->rank()) this->state().erase(base::state_key(item.second.param));
   }
 
   /// Fills state() with what the others own.
   void gather() {
     const std::vector<at::Tensor> params = all_params();
     if (params.empty()) return;
-    States& states = this->state();
+    base::States& states = this->state();
     // Of each parameter: whether it has a state, its count of steps, and for each tensor 1 + its dtype, or 0.
-    State sample;
-    const auto columns = static_cast<int64_t>(2 + detail::fields_of(sample).tensors.size());
+    constexpr int64_t columns = 2 + kernels::kKept;
     at::Tensor table = at::zeros({static_cast<int64_t>(params.size()), columns}, at::kLong);
     for (size_t i = 0; i < params.size(); ++i) {
-      const auto found = states.find(detail::key_of<States>(params[i]));
+      const auto found = states.find(base::state_key(params[i]));
       if (!owns(params[i]) || found == states.end()) continue;
-      const detail::StateFields fields = detail::fields_of(static_cast<State&>(*found->second));
+      const base::StateFields fields = base::Rules<Base>::fields_of(static_cast<State&>(*found->second));
       int64_t* const row = table.data_ptr<int64_t>() + static_cast<int64_t>(i) * columns;
       row[0] = 1;
       row[1] = fields.step == nullptr ? 0 : *fields.step;
-      for (size_t k = 0; k < fields.tensors.size(); ++k) {
-        const at::Tensor& tensor = *fields.tensors[k];
-        if (!tensor.defined()) continue;
+      for (int k = 0; k < kernels::kKept; ++k) {
+        if (fields.kept[k] == nullptr || !fields.kept[k]->defined()) continue;
+        const at::Tensor& tensor = *fields.kept[k];
         const bool fits = tensor.layout() == at::kStrided && tensor.sizes() == params[i].sizes();
         row[2 + k] = fits ? 1 + static_cast<int64_t>(tensor.scalar_type()) : kOfAnotherShape;
       }
@@ -376,15 +323,15 @@ class ShardedState : public Base {
     for (size_t i = 0; i < params.size(); ++i) {
       const int64_t* const row = table.data_ptr<int64_t>() + static_cast<int64_t>(i) * columns;
       if (row[0] == 0) continue;
-      auto& state = states[detail::key_of<States>(params[i])];
+      auto& state = states[base::state_key(params[i])];
       if (!owns(params[i])) state = std::make_unique<State>();
-      const detail::StateFields fields = detail::fields_of(static_cast<State&>(*state));
+      const base::StateFields fields = base::Rules<Base>::fields_of(static_cast<State&>(*state));
       if (fields.step != nullptr) *fields.step = row[1];
-      for (size_t k = 0; k < fields.tensors.size(); ++k) {
+      for (int k = 0; k < kernels::kKept; ++k) {
         TORCH_CHECK(row[2 + k] != kOfAnotherShape, "steppe: the optimizer's state of parameter ", i,
                     " does not have its shape ", params[i].sizes(), "; was another model's checkpoint loaded?");
         if (row[2 + k] == 0) continue;
-        at::Tensor& tensor = *fields.tensors[k];
+        at::Tensor& tensor = *fields.kept[k];
         if (!owns(params[i]))
           tensor = at::empty_like(params[i].detach(),
                                   params[i].options().dtype(static_cast<at::ScalarType>(row[2 + k] - 1)));

@@ -32,12 +32,21 @@ struct Overflow {
 /// What a GradScaler and the optimizers that use it share.
 class LossScale {
  public:
-  double factor = 65536.0;
   double growth_factor = 2.0;
   double backoff_factor = 0.5;
   int64_t growth_interval = 2000;
-  int64_t growth_tracker = 0;  ///< updates without an overflow since the last change
   bool enabled = true;
+
+  /// What the last update() made of it; waits for a device that has not told yet whether that step overflowed.
+  double factor() const {
+    settle();
+    return factor_;
+  }
+  /// Updates without an overflow since the last change.
+  int64_t growth_tracker() const {
+    settle();
+    return growth_tracker_;
+  }
 
   /// Divides gradients by the factor, in place, in one sweep over their memory.
   ///
@@ -61,7 +70,7 @@ class LossScale {
   }
 
   /// In a loss, or in a norm of gradients.
-  at::Tensor without(const at::Tensor& number) const { return number.defined() ? number / factor : number; }
+  at::Tensor without(const at::Tensor& number) const { return number.defined() ? number / factor() : number; }
 
   /// scale() was called.
   void use() { in_use_ = true; }
@@ -86,25 +95,28 @@ class LossScale {
     overflowed_ = overflowed_ || overflowed;
     return updates_;
   }
+  /// The same, of a bool that only its device knows. Undefined: there were no gradients.
+  int64_t note(const at::Tensor& overflowed) {
+    if (overflowed.defined() && !overflowed.device().is_cpu()) on_devices_.push_back(overflowed);
+    return note(overflowed.defined() && overflowed.device().is_cpu() && overflowed.item<bool>());
+  }
 
   /// Errors: no step was made.
   void update() {
     TORCH_CHECK(noted_,
                 "steppe: GradScaler::update() was called, but no step was made since the last one; call it "
                 "after the optimizer's step");
-    ++growth_tracker;
-    if (overflowed_) {
-      factor *= backoff_factor;
-      growth_tracker = 0;
-    } else if (growth_tracker >= growth_interval) {
-      // Not beyond what a float holds, as LibTorch's own.
-      if (const double next = factor * growth_factor; next <= 3.4028234663852886e38) factor = next;
-      growth_tracker = 0;
-    }
+    settle();
+    is_due_ = true;
+    due_overflowed_ = overflowed_;
+    due_.swap(on_devices_);
+    if (due_.empty()) settle();
     begin_anew();
   }
-  void set(double value) {
-    factor = value;
+  void set(double value, int64_t tracker) {
+    settle();
+    factor_ = value;
+    growth_tracker_ = tracker;
     begin_anew();
   }
 
@@ -125,16 +137,39 @@ class LossScale {
     return found > 0;
   }
   at::Tensor unscale_on(c10::Device device, std::vector<at::Tensor>& values) const {
-    return unscale_on(device, values, 1.0 / factor);
+    return unscale_on(device, values, 1.0 / factor());
+  }
+
+  /// Carries out an update() whose overflow a device knew. Const: the factor is what it was to become.
+  void settle() const {
+    if (!is_due_) return;
+    is_due_ = false;
+    for (const at::Tensor& flag : due_) due_overflowed_ = due_overflowed_ || flag.item<bool>();
+    due_.clear();
+    ++growth_tracker_;
+    if (due_overflowed_) {
+      factor_ *= backoff_factor;
+      growth_tracker_ = 0;
+    } else if (growth_tracker_ >= growth_interval) {
+      // Not beyond what a float holds, as LibTorch's own.
+      if (const double next = factor_ * growth_factor; next <= 3.4028234663852886e38) factor_ = next;
+      growth_tracker_ = 0;
+    }
   }
 
   void begin_anew() {
     in_use_ = noted_ = overflowed_ = false;
+    on_devices_.clear();
     ++updates_;
   }
 
+  mutable double factor_ = 65536.0;
+  mutable int64_t growth_tracker_ = 0;
   bool in_use_ = false, noted_ = false, overflowed_ = false;
+  std::vector<at::Tensor> on_devices_;  ///< overflows of this iteration
   int64_t updates_ = 0;
+  mutable bool is_due_ = false, due_overflowed_ = false;  ///< an update() that is to be carried out
+  mutable std::vector<at::Tensor> due_;
 };
 
 /// An optimizer that unscales its gradients itself, because it makes several passes.

@@ -51,7 +51,7 @@ class Reduction {
   /// Every process is perturbed by itself; pass 2 is made by all, also by one that has no gradient to move along.
   bool joins() const { return has_exchange() && is_each(); }
   /// What the gradients in grad() are multiplied by.
-  double factor(const Course& course) const { return is_scaled() && !course.unscaled ? scale_->factor : 1.0; }
+  double factor(const Course& course) const { return is_scaled() && !course.unscaled ? scale_->factor() : 1.0; }
   /// A loss that was given to backward(), as it was before it was scaled.
   at::Tensor true_loss(const at::Tensor& loss) const { return is_scaled() ? scale_->without(loss) : loss; }
 

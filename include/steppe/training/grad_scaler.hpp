@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <steppe/base/skippable.hpp>
 #include <steppe/step/checkpoint.hpp>
 #include <steppe/step/loss_scale.hpp>
 #include <steppe/version.hpp>
@@ -39,7 +40,9 @@ namespace training {
 /// optimizer being one of LibTorch's or of steppe's. Copies share one state. Several optimizers may share a scaler, and
 /// each of them skips its own steps; update() comes after the last of them.
 ///
-/// The factor is a number of the host: like Python's, a step waits once for the device, to know whether it overflowed.
+/// The factor is a number of the host: a step waits once for the device, to know whether it overflowed. That of
+/// steppe::Fused by itself does not: the device skips it, and the next scale() waits, with the next forward pass under
+/// way.
 /// bfloat16 has the range of float32 and needs no scaler.
 class GradScaler {
  public:
@@ -74,23 +77,23 @@ class GradScaler {
   }
 
   /// What losses are multiplied by.
-  double factor() const { return scale_->enabled ? scale_->factor : 1.0; }
+  double factor() const { return scale_->enabled ? scale_->factor() : 1.0; }
   /// Between update() and the next scale().
   GradScaler& factor(double value) {
     TORCH_CHECK(std::isfinite(value) && value > 0.0, "steppe: a GradScaler's factor must be finite and over 0, got ",
                 value);
-    scale_->set(value);
+    scale_->set(value, scale_->growth_tracker());
     return *this;
   }
   /// Updates without an overflow since the factor last changed.
-  int64_t growth_tracker() const { return scale_->growth_tracker; }
+  int64_t growth_tracker() const { return scale_->growth_tracker(); }
 
   /// factor * loss, in float32 where the loss has 16 bits and one element.
   at::Tensor scale(const at::Tensor& loss) const {
     if (!scale_->enabled) return loss;
     scale_->use();
     const bool is_reduced = loss.scalar_type() == at::kHalf || loss.scalar_type() == at::kBFloat16;
-    return (is_reduced && loss.numel() == 1 ? loss.to(at::kFloat) : loss) * scale_->factor;
+    return (is_reduced && loss.numel() == 1 ? loss.to(at::kFloat) : loss) * scale_->factor();
   }
 
   /// Divides the gradients of an optimizer of LibTorch before the step, so that they can be clipped or looked at;
@@ -110,8 +113,7 @@ class GradScaler {
     for (const auto& group : optimizer.param_groups())
       for (const at::Tensor& param : group.params())
         if (param.grad().defined()) gradients.push_back(param.grad());
-    const at::Tensor found = scale_->unscale(gradients);
-    seen.overflowed = found.defined() && found.item<bool>();
+    seen.overflowed = scale_->unscale(gradients);
     seen.unscaled_at = scale_->note(seen.overflowed);
   }
 
@@ -129,7 +131,12 @@ class GradScaler {
     if (seen.unscaled_at != scale_->updates()) unscale(optimizer);
     scale_->check_updated(seen.stepped_at);
     seen.stepped_at = scale_->updates();
-    return seen.overflowed ? at::Tensor() : optimizer.step();
+    if (!seen.overflowed.defined()) return optimizer.step();
+    if (auto* skippable = dynamic_cast<base::Skippable*>(&optimizer)) {
+      skippable->skip_where(seen.overflowed.to(at::kFloat));
+      return optimizer.step();
+    }
+    return seen.overflowed.item<bool>() ? at::Tensor() : optimizer.step();
   }
 
   /// After the steps of an iteration: the factor for the next one. Errors: no step was made since the last call.
@@ -141,11 +148,11 @@ class GradScaler {
   void save(torch::serialize::OutputArchive& archive) const {
     checkpoint::Writer write(archive);
     write("grad_scaler_format", kFormat);
-    write("factor", scale_->factor);
+    write("factor", scale_->factor());
     write("growth_factor", scale_->growth_factor);
     write("backoff_factor", scale_->backoff_factor);
     write("growth_interval", scale_->growth_interval);
-    write("growth_tracker", scale_->growth_tracker);
+    write("growth_tracker", scale_->growth_tracker());
   }
   /// Errors, before anything has changed: what no save() of this class wrote.
   void load(torch::serialize::InputArchive& archive) {
@@ -163,10 +170,9 @@ class GradScaler {
     read("growth_interval", count), found.growth_interval(count);
     read("growth_tracker", count);
     TORCH_CHECK(count >= 0, "steppe: the checkpoint of a GradScaler counts ", count, " updates; it is damaged");
-    factor(found.factor());
     growth_factor(found.growth_factor()).backoff_factor(found.backoff_factor());
     growth_interval(found.growth_interval());
-    scale_->growth_tracker = count;
+    scale_->set(found.factor(), count);
   }
 
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
@@ -187,7 +193,7 @@ class GradScaler {
 
   struct Seen {
     int64_t stepped_at = -1, unscaled_at = -1;  ///< after so many updates
-    bool overflowed = false;
+    at::Tensor overflowed;                      ///< of the gradients that were unscaled last
   };
 
   std::shared_ptr<step::LossScale> scale_ = std::make_shared<step::LossScale>();

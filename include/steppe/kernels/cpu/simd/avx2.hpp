@@ -82,19 +82,28 @@ inline void put_bits(void* to, __m128i bits) { _mm_storeu_si128(static_cast<__m1
 inline __m256 from_bf16(__m128i bits) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-inline __m128i to_bf16(__m256 x) {
+inline __m256i nearest_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  const __m256i chosen = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet, nan), 16);
-  return _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
+  return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+}
+inline __m256i quiet_where_nan(__m256i nearest, __m256 x) {
+  const __m256i quiet = _mm256_or_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x400000));
+  return _mm256_blendv_epi8(nearest, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+/// The upper words of all lanes.
+inline __m256i to_bf16(Floats x) {
+  __m256i a = nearest_bf16(x.a), b = nearest_bf16(x.b);
+  if (_mm256_movemask_ps(_mm256_cmp_ps(x.a, x.b, _CMP_UNORD_Q)) != 0) {
+    a = quiet_where_nan(a, x.a);
+    b = quiet_where_nan(b, x.b);
+  }
+  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+  return _mm256_permute4x64_epi64(packed, 0xd8);
 }
 inline Floats load(const BFloat16* from) { return {from_bf16(bits_at(from)), from_bf16(bits_at(from + 8))}; }
 inline void store(BFloat16* to, Floats x) {
-  put_bits(to, to_bf16(x.a));
-  put_bits(to + 8, to_bf16(x.b));
+  _mm256_storeu_si256(static_cast<__m256i*>(static_cast<void*>(to)), to_bf16(x));
 }
 inline Floats load(const Half* from) { return {_mm256_cvtph_ps(bits_at(from)), _mm256_cvtph_ps(bits_at(from + 8))}; }
 inline __m128i to_half(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -131,12 +140,17 @@ inline Floats times(Floats x, Floats y) {
   __asm__("" : "+x"(a), "+x"(b));
   return {a, b};
 }
+inline Floats over(Floats x, Floats y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+inline Floats root(Floats x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
 inline __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 inline Floats absolute(Floats x) { return {absolute(x.a), absolute(x.b)}; }
 template <class T>
 inline Floats rounded(Floats x) {
   if constexpr (sizeof(T) == 4) return x;
-  if constexpr (std::is_same_v<T, BFloat16>) return {from_bf16(to_bf16(x.a)), from_bf16(to_bf16(x.b))};
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    const __m256i bits = to_bf16(x);
+    return {from_bf16(_mm256_castsi256_si128(bits)), from_bf16(_mm256_extracti128_si256(bits, 1))};
+  }
   if constexpr (std::is_same_v<T, Half>) return {_mm256_cvtph_ps(to_half(x.a)), _mm256_cvtph_ps(to_half(x.b))};
 }
 

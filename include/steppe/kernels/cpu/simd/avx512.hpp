@@ -41,13 +41,17 @@ inline void fence() { _mm_sfence(); }
 inline Floats from_bf16(__m256i bits) {
   return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16))};
 }
+/// Adds a little less than half of the last place that stays, or half of it to an odd one, and takes the upper words.
 inline __m256i to_bf16(Floats x) {
   const __m512i bits = _mm512_castps_si512(x.v);
-  const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
-  const __m512i nearest = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i even = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  const __m512i nearest = _mm512_mask_add_epi32(even, odd, bits, _mm512_set1_epi32(0x8000));
   const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
   const __m512i chosen = _mm512_mask_or_epi32(nearest, nan, bits, _mm512_set1_epi32(0x400000));
-  return _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, chosen, 16));
+  const __m512i upper = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d,
+                                         0xb0009, 0x70005, 0x30001);
+  return _mm512_maskz_extracti32x8_epi32(0xff, _mm512_maskz_permutexvar_epi16(0xffffffffu, upper, chosen), 0);
 }
 inline Floats from_half(__m256i bits) { return {_mm512_maskz_cvtph_ps(0xffff, bits)}; }
 inline __m256i to_half(Floats x) {
@@ -84,6 +88,8 @@ inline Floats times(Floats a, Floats b) {
   __asm__("" : "+v"(product));
   return {product};
 }
+inline Floats over(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Floats root(Floats a) { return {_mm512_maskz_sqrt_ps(0xffff, a.v)}; }
 inline Floats absolute(Floats a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff)))};
 }

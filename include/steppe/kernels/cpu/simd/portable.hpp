@@ -94,6 +94,18 @@ Values<V> times(const Values<V>& a, const Values<V>& b) {
   return x;
 }
 template <class V>
+Values<V> over(const Values<V>& a, const Values<V>& b) {
+  Values<V> x;
+  for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] / b.v[i];
+  return x;
+}
+template <class V>
+Values<V> root(const Values<V>& a) {
+  Values<V> x;
+  for (int i = 0; i < kLanes; ++i) x.v[i] = std::sqrt(a.v[i]);
+  return x;
+}
+template <class V>
 Values<V> absolute(const Values<V>& a) {
   Values<V> x;
   for (int i = 0; i < kLanes; ++i) x.v[i] = std::fabs(a.v[i]);

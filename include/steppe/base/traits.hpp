@@ -60,13 +60,20 @@ struct OptionsOf<torch::optim::SGD> {
 template <class Base, class Parameters>
 using WithDefaults = std::enable_if_t<std::is_constructible_v<Base, Parameters>>;
 
-/// Bases whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
+/// Bases that know themselves what a CUDA graph would repeat wrongly.
+template <class Base, class = void>
+struct ChecksCapture : std::false_type {};
+template <class Base>
+struct ChecksCapture<Base, std::void_t<decltype(std::declval<const Base&>().check_capture())>> : std::true_type {};
+
+/// Others whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
 template <class Base>
 inline constexpr bool counts_on_the_host =
     std::is_base_of_v<torch::optim::Adam, Base> || std::is_base_of_v<torch::optim::AdamW, Base> ||
     std::is_base_of_v<torch::optim::Adagrad, Base> || std::is_base_of_v<torch::optim::LBFGS, Base>;
 
-/// The base as whose a checkpoint counts: another one that only shares out its state has the typedef CheckpointBase.
+/// The base as whose a checkpoint counts: another one of the same formulas has the typedef
+/// CheckpointBase.
 template <class Base, class = void>
 struct CheckpointBase {
   using Type = Base;
@@ -75,6 +82,12 @@ template <class Base>
 struct CheckpointBase<Base, std::void_t<typename Base::CheckpointBase>> {
   using Type = typename Base::CheckpointBase;
 };
+
+/// Bases that hold the state of a part of the parameters.
+template <class Base, class = void>
+struct DividesState : std::false_type {};
+template <class Base>
+struct DividesState<Base, std::enable_if_t<Base::divides_state>> : std::true_type {};
 
 /// LBFGS and its like: step() has no default argument because one step needs several evaluations.
 template <class Base, class = void>

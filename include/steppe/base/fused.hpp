@@ -1,0 +1,378 @@
+// LibTorch's optimizers with a step in one pass over memory.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/archive.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <steppe/base/device_numbers.hpp>
+#include <steppe/base/hidden_gradients.hpp>
+#include <steppe/base/rules.hpp>
+#include <steppe/base/skippable.hpp>
+#include <steppe/base/state.hpp>
+#include <steppe/base/traits.hpp>
+#include <steppe/kernels/dispatch.hpp>
+#include <steppe/kernels/dispatch_update.hpp>
+#include <steppe/version.hpp>
+
+STEPPE_NAMESPACE_BEGIN
+
+/// torch::optim::SGD, Adam, AdamW, Adagrad or RMSprop with the same formulas, options, state and checkpoints, and a
+/// step() that walks over memory once for each parameter group instead of once for each operator:
+///
+///     steppe::Fused<torch::optim::AdamW> optimizer(model->parameters(), torch::optim::AdamWOptions(1e-3));
+///     steppe::SAM<steppe::Fused<torch::optim::SGD>> sam(*model, torch::optim::SGDOptions(0.1).momentum(0.9));
+///
+/// The weights are Base's up to rounding: Base rounds to the parameter's dtype after every operator, this computes in
+/// float (in double for float64) and rounds what it stores. The formulas: kernels::UpdateRule; who computes what:
+/// kernels::Updater. A parameter goes by Base's own step where that is not possible, see fused_groups().
+///
+/// On a device other than the CPU the count of steps and the learning rate are numbers of the device, so that a CUDA
+/// graph of a step counts on when it is replayed: call refresh_learning_rates() before a replay where a scheduler has
+/// changed a rate of SGD, Adam or AdamW. state() has the counts after synchronize_counts(), which save() calls. The
+/// other options, and the rate of Adagrad and RMSprop, are as they were when the graph was captured.
+template <class Base>
+class Fused : public Base, public base::Skippable {
+  using Rules = base::Rules<Base>;
+  using State = typename Rules::State;
+  static_assert(std::is_same_v<Base, torch::optim::SGD> || std::is_same_v<Base, torch::optim::Adam> ||
+                    std::is_same_v<Base, torch::optim::AdamW> || std::is_same_v<Base, torch::optim::Adagrad> ||
+                    std::is_same_v<Base, torch::optim::RMSprop>,
+                "steppe: Fused goes over torch::optim::SGD, Adam, AdamW, Adagrad and RMSprop themselves; another class "
+                "has a step of its own, which would be lost");
+
+ public:
+  using Base::Base;
+  using typename torch::optim::Optimizer::LossClosure;
+  /// Whose name a checkpoint has: it fits both.
+  using CheckpointBase = Base;
+
+  /// The closure first, as Base does; then the step. Errors: those of Base, before fused parameters have changed.
+  at::Tensor step(LossClosure closure = nullptr) override {
+    at::Tensor loss;
+    if (closure) {
+      const c10::AutoGradMode with_gradients(true);
+      loss = closure();
+    }
+    const c10::NoGradGuard no_grad;
+    const Emptied at_the_end(*this);
+    if (is_skipped(false)) return loss;
+    sort();
+    // LibTorch's own step, and RMSprop's, have no way to be skipped by a device.
+    if ((!all_fused_ || Rules::rule_of(this->defaults()).kind == Kind::RMSprop) && is_skipped(true)) return loss;
+    if (!all_fused_) step_of_others();
+    for (size_t i = 0; i < used_; ++i) run(lists_[i]);
+    return loss;
+  }
+
+  void skip_where(const at::Tensor& found_inf) override { found_inf_ = found_inf; }
+
+  /// For each parameter group, whether the step of all its parameters is fused, with the gradients that are there now.
+  /// It is not where a parameter or a gradient is sparse, complex or an integer, one differs from the other in dtype or
+  /// device, a parameter's memory has gaps or overlaps itself, its device has no operator in this LibTorch, or its
+  /// state was made with other options (amsgrad, momentum): that parameter goes by Base's step, the others do not. A
+  /// group without any gradient is fused.
+  std::vector<bool> fused_groups() const {
+    std::vector<bool> fused;
+    for (const auto& group : this->param_groups()) {
+      Sorter sorter(*this, group);
+      bool all = true;
+      State* state = nullptr;
+      for (const at::Tensor& param : group.params())
+        all = all && (!param.grad().defined() || sorter.is_fused(param, state));
+      fused.push_back(all);
+    }
+    return fused;
+  }
+
+  /// The rates of the groups' options, for a CUDA graph that is replayed next.
+  void refresh_learning_rates() {
+    for (base::DeviceNumbers& numbers : on_devices_) numbers.set_rate(rate_of(numbers));
+  }
+
+  /// Writes the counts of steps, which go on in a CUDA graph, into state(). Waits for the devices.
+  void synchronize_counts() {
+    for (base::DeviceNumbers& numbers : on_devices_) {
+      const int64_t made = numbers.made(), counted = numbers.counted_on_host();
+      for (const at::Tensor& param : numbers.params()) {
+        State* const state = state_of(param);
+        int64_t* const count = state == nullptr ? nullptr : Rules::fields_of(*state).step;
+        // Not where somebody else has set it.
+        if (count != nullptr && *count == counted) *count = made;
+      }
+      numbers.count_on_host(made);
+    }
+  }
+
+  /// Errors: a step that a CUDA graph would repeat wrongly.
+  void check_capture() const {
+    const std::vector<bool> fused = fused_groups();
+    for (size_t k = 0; k < fused.size(); ++k)
+      TORCH_CHECK(fused[k], "steppe: a step is captured into a CUDA graph, but parameter group ", k,
+                  " is not all fused (see fused_groups()): LibTorch's own step counts on the host");
+    TORCH_CHECK(!on_devices_.empty() || Rules::rule_of(this->defaults()).kind == Kind::RMSprop,
+                "steppe: a step is captured into a CUDA graph, but this optimizer has made none yet, and every replay "
+                "would begin anew; make one before");
+    for (const base::DeviceNumbers& numbers : on_devices_) {
+      const double rate = rate_of(numbers);
+      TORCH_CHECK(!(rate < numbers.lr() || rate > numbers.lr()),
+                  "steppe: a step is captured into a CUDA graph, but the learning rate of parameter group ",
+                  numbers.group(), " has changed to ", rate,
+                  " since the last step; call refresh_learning_rates() before the capture");
+    }
+  }
+
+  /// What Base writes; waits for the devices.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    // state() shows the counts that the devices have: the same state, written in another place.
+    const_cast<Fused&>(*this).synchronize_counts();
+    Base::save(archive);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    Base::load(archive);
+    on_devices_.clear();
+  }
+
+ protected:
+  /// Whether counts and rates are numbers of the device. A seam for tests.
+  virtual bool keeps_numbers_on(at::Device device) const { return !device.is_cpu(); }
+
+ private:
+  using Kind = kernels::UpdateRule::Kind;
+
+  /// Parameters of one group at one step, on one device and of one dtype.
+  struct List {
+    size_t group = 0;
+    int64_t step = 0;  ///< that is being made, from 1; 0 where nobody counts
+    kernels::UpdateRule rule;
+    kernels::UpdateList tensors;
+    std::vector<State*> states;  ///< null: none is kept yet
+  };
+
+  /// No tensor is held between steps.
+  struct Emptied {
+    explicit Emptied(Fused& all) : optimizer(all) {}
+    Emptied(const Emptied&) = delete;
+    Emptied& operator=(const Emptied&) = delete;
+    ~Emptied() {
+      optimizer.empty();
+      optimizer.found_inf_ = at::Tensor();
+    }
+    Fused& optimizer;
+  };
+
+  void empty() {
+    for (size_t i = 0; i < used_; ++i) {
+      lists_[i].tensors.clear();
+      lists_[i].states.clear();
+    }
+    used_ = 0;
+    all_fused_ = true;
+  }
+
+  double rate_of(const base::DeviceNumbers& numbers) const {
+    return Rules::rule_of(this->param_groups()[numbers.group()].options()).lr;
+  }
+
+  State* state_of(const at::Tensor& param) const { return static_cast<State*>(base::find_state(this->state(), param)); }
+
+  /// The parameters of a group one after the other: which are fused, and their states.
+  class Sorter {
+   public:
+    Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group)
+        : optimizer_(all), rule_(Rules::rule_of(group.options())) {}
+
+    const kernels::UpdateRule& rule() const { return rule_; }
+
+    /// `state`: null where there is none yet.
+    bool is_fused(const at::Tensor& param, State*& state) {
+      if (!has_update_ || dtype_ != param.scalar_type() || device_ != param.device()) {
+        dtype_ = param.scalar_type();
+        device_ = param.device();
+        has_update_ = kernels::has_update(rule_.kind, device_, dtype_);
+      }
+      if (!has_update_ || !kernels::lies_like(param, param) || !has_like(param, param.grad())) return false;
+      state = optimizer_.state_of(param);
+      if (state == nullptr) return Rules::makes_states;
+      const base::StateFields fields = Rules::fields_of(*state);
+      for (int k = 0; k < kernels::kKept; ++k) {
+        if (!rule_.keeps(k)) continue;
+        const at::Tensor& kept = *fields.kept[k];
+        if (kept.defined() ? !has_like(param, kept) : rule_.kind != Kind::SGD) return false;
+      }
+      return true;
+    }
+
+   private:
+    static bool has_like(const at::Tensor& param, const at::Tensor& tensor) {
+      return tensor.layout() == at::kStrided && tensor.scalar_type() == param.scalar_type() &&
+             tensor.device() == param.device() && tensor.sizes() == param.sizes();
+    }
+
+    const Fused& optimizer_;
+    kernels::UpdateRule rule_;
+    at::ScalarType dtype_ = at::ScalarType::Undefined;
+    at::Device device_ = at::kCPU;
+    bool has_update_ = false;
+  };
+
+  /// What Base makes at a parameter's first step; SGD's buffer is for the update to fill.
+  State& make_state(const at::Tensor& param, const kernels::UpdateRule& rule) {
+    auto made = std::make_unique<State>();
+    const base::StateFields fields = Rules::fields_of(*made);
+    if (rule.kind != Kind::SGD)
+      for (int k = 0; k < kernels::kKept; ++k)
+        if (rule.keeps(k)) *fields.kept[k] = at::zeros_like(param, at::MemoryFormat::Preserve);
+    State& state = *made;
+    this->state()[base::state_key(param)] = std::move(made);
+    return state;
+  }
+
+  /// Fills the lists with the parameters that are fused.
+  void gather() {
+    empty();
+    const auto& groups = this->param_groups();
+    for (size_t k = 0; k < groups.size(); ++k) {
+      Sorter sorter(*this, groups[k]);
+      const size_t begin = used_;
+      for (const at::Tensor& param : groups[k].params()) {
+        if (!param.grad().defined()) continue;
+        State* state = nullptr;
+        if (sorter.is_fused(param, state))
+          add(param, state, sorter.rule(), begin, k);
+        else
+          all_fused_ = false;
+      }
+    }
+  }
+
+  /// The same; where the lists are no longer those of the devices' numbers, these come into state() first.
+  void sort() {
+    gather();
+    for (const base::DeviceNumbers& numbers : on_devices_) {
+      if (list_of(numbers) != nullptr) continue;
+      synchronize_counts();
+      on_devices_.clear();
+      return gather();
+    }
+  }
+
+  const List* list_of(const base::DeviceNumbers& numbers) const {
+    for (size_t i = 0; i < used_; ++i)
+      if (numbers.are_of(lists_[i].tensors, lists_[i].step)) return &lists_[i];
+    return nullptr;
+  }
+
+  /// To one of the lists from `begin` on.
+  void add(const at::Tensor& param, State* state, const kernels::UpdateRule& rule, size_t begin, size_t group) {
+    if (state == nullptr && rule.kind != Kind::SGD) state = &make_state(param, rule);
+    const base::StateFields fields = state == nullptr ? base::StateFields() : Rules::fields_of(*state);
+    const bool fresh =
+        rule.kind == Kind::SGD && rule.has_momentum() && (state == nullptr || !fields.kept[0]->defined());
+    List& list = list_for(begin, param, fields.step == nullptr ? 0 : *fields.step + 1, fresh, rule, group);
+    list.tensors.params.push_back(param);
+    list.tensors.gradients.push_back(arranged(param, param.grad()));
+    list.states.push_back(state);
+    for (int k = 0; k < kernels::kKept; ++k) {
+      if (!rule.keeps(k)) continue;
+      if (!fresh) *fields.kept[k] = arranged(param, *fields.kept[k]);
+      list.tensors.kept[k].push_back(fresh ? at::empty_like(param) : *fields.kept[k]);
+    }
+  }
+
+  /// In the parameter's order of memory.
+  static at::Tensor arranged(const at::Tensor& param, const at::Tensor& tensor) {
+    return kernels::lies_like(param, tensor) ? tensor : at::empty_like(param).copy_(tensor);
+  }
+
+  List& list_for(size_t begin, const at::Tensor& param, int64_t step, bool fresh, const kernels::UpdateRule& rule,
+                 size_t group) {
+    for (size_t i = begin; i < used_; ++i) {
+      const at::Tensor& first = lists_[i].tensors.params.front();
+      if (lists_[i].step == step && lists_[i].rule.fresh == fresh && first.scalar_type() == param.scalar_type() &&
+          first.device() == param.device())
+        return lists_[i];
+    }
+    if (used_ == lists_.size()) lists_.emplace_back();
+    List& list = lists_[used_++];
+    list.group = group;
+    list.step = step;
+    list.rule = rule;
+    list.rule.fresh = fresh;
+    list.rule.at(step);
+    return list;
+  }
+
+  /// Reads the number where it lies on the host, or, if the host `must` know, waits for its device.
+  bool is_skipped(bool must) {
+    if (!found_inf_.defined() || (!must && !found_inf_.device().is_cpu())) return false;
+    const bool skipped = found_inf_.template item<float>() > 0.0f;
+    found_inf_ = at::Tensor();
+    return skipped;
+  }
+
+  void step_of_others() {
+    std::vector<at::Tensor> fused;
+    for (size_t i = 0; i < used_; ++i)
+      fused.insert(fused.end(), lists_[i].tensors.params.begin(), lists_[i].tensors.params.end());
+    const base::HiddenGradients hidden(std::move(fused));
+    Base::step(nullptr);
+  }
+
+  void run(List& list) {
+    updater_.run(list.rule, list.tensors, numbers_for(list));
+    for (size_t i = 0; i < list.states.size(); ++i) {
+      if (list.rule.fresh) {
+        State& state = list.states[i] != nullptr ? *list.states[i] : make_state(list.tensors.params[i], list.rule);
+        *Rules::fields_of(state).kept[0] = list.tensors.kept[0][i];
+      } else if (list.step > 0) {
+        *Rules::fields_of(*list.states[i]).step = list.step;
+      }
+    }
+  }
+
+  kernels::UpdateNumbers numbers_for(const List& list) {
+    const at::Tensor& first = list.tensors.params.front();
+    if (!keeps_numbers_on(first.device()) || list.rule.kind == Kind::RMSprop) return {};
+    const bool captured = kernels::is_capturing(first.device());
+    if (captured) check_capture();
+    base::DeviceNumbers* numbers = nullptr;
+    for (base::DeviceNumbers& each : on_devices_)
+      if (each.are_of(list.tensors, list.step)) numbers = &each;
+    if (numbers == nullptr)
+      numbers = &on_devices_.emplace_back(list.tensors.params, list.group, list.step, list.rule.lr);
+    numbers->set_rate(list.rule.lr);
+    kernels::UpdateNumbers begun = numbers->begin_step(found_inf_);
+    // Outside of a graph a double of the host is exact where a rate in float32 is not.
+    if (first.scalar_type() == at::kDouble && !captured) begun.lr = at::Tensor();
+    return begun;
+  }
+
+  std::vector<List> lists_;
+  size_t used_ = 0;  ///< lists of this step
+  bool all_fused_ = true;
+  std::vector<base::DeviceNumbers> on_devices_;
+  at::Tensor found_inf_;
+  kernels::Updater updater_;
+};
+
+namespace detail {
+
+/// Options in braces.
+template <class Base>
+struct OptionsOf<Fused<Base>> : OptionsOf<Base> {};
+
+}  // namespace detail
+STEPPE_NAMESPACE_END
