@@ -1,5 +1,5 @@
-// Whole training steps: how much of one is neither the model's passes nor the base optimizer's step, and what a step of
-// each method costs over the base's.
+// Whole training steps: how much of one is neither the model's passes nor the base optimizer's step, what a step of
+// each method costs over the base's, and what the base's own step costs.
 // SPDX-License-Identifier: MIT
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/randint.h>
@@ -20,6 +20,7 @@
 #include <steppe/optimizers.hpp>
 #include <steppe/tensorized/norm_deviation.hpp>
 
+#include "base_step.hpp"
 #include "command_line.hpp"
 #include "interval.hpp"
 #include "models.hpp"
@@ -312,9 +313,15 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"resnet20", "resnet18", "resnet20-tr", "resnet18-tr"}).description(""));
   bool of_family = false;
   app.add_flag("--family", of_family, "Instead, what a step of every method costs over the base's");
+  bool of_bases = false;
+  app.add_flag("--base", of_bases, "Instead, the base's step alone: LibTorch's class beside steppe::Fused");
   CLI11_PARSE(app, argc, argv);
   try {
     if (!prepare(settings)) return 1;
+    if (of_bases) {
+      compare_base_steps(settings);
+      return 0;
+    }
     if (settings.quick && app.count("--batch") == 0) batch = kQuickBatch;
     run(settings, models, batch, of_family);
   } catch (const std::exception& error) {

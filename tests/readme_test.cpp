@@ -56,6 +56,15 @@ TEST_F(Readme, MethodsNearTheBasesCostMakeOnePass) {
   EXPECT_EQ(tail.policy().first_step(), 700);
 }
 
+TEST_F(Readme, TheBasesStepIsFused) {
+#include "readme/fused.inc"
+  sam.step(closure);
+  EXPECT_EQ(passes, 2);
+  EXPECT_EQ(sam.fused_groups(), std::vector<bool>{true});
+  adamw.step();
+  EXPECT_EQ(adamw.fused_groups(), std::vector<bool>{true});
+}
+
 TEST_F(Readme, OptionsReachTheirGroups) {
   const std::vector<at::Tensor> parameters = model->parameters();
   const std::vector<at::Tensor> weights(parameters.begin(), parameters.begin() + 2), others(parameters.begin() + 2, parameters.end());

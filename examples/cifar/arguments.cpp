@@ -113,6 +113,9 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   app.add_flag("--plain-loop", arguments.settings.plain_loop,
                "Train without a closure; the numbers are the same, to the last digit")
       ->group(group);
+  app.add_flag("--fused", arguments.settings.fused,
+               "The base's step in one pass over memory; its weights differ by rounding (not for lbfgs)")
+      ->group(group);
   app.add("--seed", given.seed, "Draws the initial weights, the order of the data, the noise", "S", group)
       ->check(number(0.0, 1e15, "a whole number from 0 on"))
       ->capture_default_str();

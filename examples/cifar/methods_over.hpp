@@ -4,6 +4,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <steppe/base/fused.hpp>
 #include <steppe/optimizers.hpp>
 
 #include <memory>
@@ -21,6 +22,12 @@ namespace cifar {
 AnyOptimizer over_adam(const std::string& method, const torch::nn::Module& model, const OptimizerSettings& settings);
 AnyOptimizer over_adamw(const std::string& method, const torch::nn::Module& model, const OptimizerSettings& settings);
 
+template <class Base>
+void set_fused(steppe::Fused<Base>& optimizer, bool fused) {
+  optimizer.enabled(fused);
+}
+inline void set_fused(torch::optim::Optimizer& /*has_one_step*/, bool /*fused*/) {}
+
 /// With what it tells about its last step.
 template <class Optimizer>
 AnyOptimizer watched(std::unique_ptr<Optimizer> optimizer) {
@@ -31,7 +38,8 @@ AnyOptimizer watched(std::unique_ptr<Optimizer> optimizer) {
 
 /// The cores of every tensorized layer are a group, all other parameters one that is not scaled.
 template <class Base, class BaseOptions>
-AnyOptimizer deviation_aware(const BaseOptions& base, const torch::nn::Module& model, double alpha) {
+AnyOptimizer deviation_aware(const BaseOptions& base, const torch::nn::Module& model,
+                             const OptimizerSettings& settings) {
   std::vector<torch::optim::OptimizerParamGroup> groups;
   std::unordered_set<const void*> seen;
   for (const std::vector<at::Tensor>& cores : cores_of(model)) {
@@ -43,7 +51,8 @@ AnyOptimizer deviation_aware(const BaseOptions& base, const torch::nn::Module& m
   for (const at::Tensor& parameter : model.parameters())
     if (seen.count(parameter.unsafeGetTensorImpl()) == 0) others.push_back(parameter);
   groups.emplace_back(others);
-  auto optimizer = std::make_unique<steppe::DAS<Base>>(groups, base, steppe::ScalingOptions().alpha(alpha));
+  auto optimizer = std::make_unique<steppe::DAS<Base>>(groups, base, steppe::ScalingOptions().alpha(settings.alpha));
+  set_fused(*optimizer, settings.fused);
   optimizer->scaling(groups.size() - 1).alpha(0.0);
   return {std::move(optimizer)};
 }
@@ -68,7 +77,11 @@ class Methods {
 
   /// The base alone, and the methods that work over every base.
   AnyOptimizer everywhere(const std::string& method) const {
-    if (method.empty()) return {std::make_unique<Base>(model_.parameters(), base_)};
+    if (method.empty()) {
+      auto alone = std::make_unique<Base>(model_.parameters(), base_);
+      set_fused(*alone, settings_.fused);
+      return {std::move(alone)};
+    }
     using steppe::ascent::Centralize, steppe::ascent::Chain, steppe::ascent::ZScoreFilter;
     using CentralizedZSharp = steppe::SharpnessAware<Base, Chain<Centralize, ZScoreFilter>>;
     const auto filter = ZScoreFilter().percentile(settings_.percentile);
@@ -93,7 +106,7 @@ class Methods {
  private:
   /// Methods that remember something from step to step.
   AnyOptimizer once_a_step(const std::string& method) const {
-    if (method == "das") return deviation_aware<Base>(base_, model_, settings_.alpha);
+    if (method == "das") return deviation_aware<Base>(base_, model_, settings_);
     if (method == "msam") return watched(made<steppe::MSAM<Base>>());
     if (method == "looksam") {
       auto looksam = made<steppe::LookSAM<Base>>(steppe::ascent::Gradient(), correction());
@@ -135,7 +148,9 @@ class Methods {
 
   template <class Optimizer, class... Links>
   std::unique_ptr<Optimizer> made(const Links&... links) const {
-    return std::make_unique<Optimizer>(model_, base_, options_, links...);
+    auto optimizer = std::make_unique<Optimizer>(model_, base_, options_, links...);
+    set_fused(*optimizer, settings_.fused);
+    return optimizer;
   }
 
   int64_t interval_of(const std::string& method) const {

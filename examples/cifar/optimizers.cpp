@@ -25,15 +25,15 @@ AnyOptimizer made(const OptimizerName& name, const torch::nn::Module& model, con
   if (name.base == "adamw") return over_adamw(method, model, settings);
   if (name.base == "sgd") {
     const auto options = SGDOptions(lr).momentum(settings.momentum).weight_decay(decay);
-    return methods_over<SGD>(options, model, settings).all(method);
+    return methods_over<steppe::Fused<SGD>>(options, model, settings).all(method);
   }
   if (name.base == "rmsprop") {
     const auto options = RMSpropOptions(lr).momentum(settings.momentum).weight_decay(decay);
-    return methods_over<RMSprop>(options, model, settings).most(method);
+    return methods_over<steppe::Fused<RMSprop>>(options, model, settings).most(method);
   }
   if (name.base == "adagrad") {
     const auto options = AdagradOptions(lr).weight_decay(decay);
-    return methods_over<Adagrad>(options, model, settings).most(method);
+    return methods_over<steppe::Fused<Adagrad>>(options, model, settings).most(method);
   }
   if (name.base == "lbfgs") {
     const auto options = LBFGSOptions(lr).max_iter(4).history_size(10);

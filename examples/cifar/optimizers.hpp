@@ -24,6 +24,7 @@ struct OptimizerSettings {
   double tail_share = 0.3;   ///< of tail
   int64_t steps = 0;         ///< of the whole training, for tail, aesam and aelooksam
   int64_t epoch_steps = 0;   ///< of an epoch, for xsam
+  bool fused = false;        ///< the base's step in one pass over memory, where the base has one
 };
 
 /// An optimizer of any kind with what it tells about its last step.

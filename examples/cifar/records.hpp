@@ -32,6 +32,7 @@ struct RunSettings {
   int64_t evaluate_every = 1;    ///< epochs; the last one is always evaluated
   double sharpness_rho = 0.05;   ///< of the measurement at the end
   bool plain_loop = false;       ///< steps without a closure; the numbers are the same
+  bool fused = false;            ///< the base's step in one pass over memory
   std::string average = "none";  ///< of the weights, for evaluations: ema or swa
   double average_decay = 0.999;  ///< of ema
 

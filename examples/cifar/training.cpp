@@ -25,7 +25,7 @@ at::Tensor hits(const at::Tensor& logits, const at::Tensor& labels) { return (lo
 
 OptimizerSettings optimizer_settings(const RunSettings& run) {
   return {run.learning_rate, run.momentum,   run.weight_decay,           run.rho,      run.percentile, run.alpha,
-          run.interval,      run.tail_share, run.epochs * run.batches(), run.batches()};
+          run.interval,      run.tail_share, run.epochs * run.batches(), run.batches(), run.fused};
 }
 
 /// BatchNorm's statistics are averaged as the weights of ema, and recomputed for those of swa. The warm-up lets a few

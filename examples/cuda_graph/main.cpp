@@ -93,13 +93,16 @@ bool replay_an_ascent(c10::cuda::CUDAStream stream) {
 }
 
 /// One model and its optimizer.
-template <class Optimizer>
+template <class Optimizer, class Options = SGDOptions>
 struct Training {
   torch::nn::Sequential model = new_model();
-  Optimizer optimizer{*model, SGDOptions(0.1).momentum(0.9), steppe::Options().rho(0.1)};
+  Optimizer optimizer;
   at::Tensor loss;
 
-  Training() { optimizer.replay_rng(false); }  // a graph cannot set the generators back; nothing here draws numbers
+  explicit Training(const Options& options = SGDOptions(0.1).momentum(0.9))
+      : optimizer(*model, options, steppe::Options().rho(0.1)) {
+    optimizer.replay_rng(false);  // a graph cannot set the generators back; nothing here draws numbers
+  }
 
   void step(const Batch& batch) {
     loss = optimizer.step([&] {
@@ -133,6 +136,29 @@ bool replay_steps(const std::string& name, c10::cuda::CUDAStream stream) {
   return tell(name + ", 10 steps", difference);
 }
 
+/// A base that counts its steps, and a learning rate that changes from replay to replay: both are numbers of the device.
+template <class Optimizer, class Options>
+bool replay_a_schedule(const std::string& name, const Options& options, c10::cuda::CUDAStream stream) {
+  Batch batch;
+  Training<Optimizer, Options> captured(options), plain(options);
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    batch.fill(seed);
+    run_on(stream, [&] { captured.step(batch); });
+    run_on(stream, [&] { plain.step(batch); });
+  }
+  Captured graph(stream, [&] { captured.step(batch); });
+  for (uint64_t seed = 10; seed < 20; ++seed) {
+    batch.fill(seed);
+    const double rate = options.lr() / static_cast<double>(seed - 8);
+    captured.optimizer.param_groups()[0].options().set_lr(rate);
+    plain.optimizer.param_groups()[0].options().set_lr(rate);
+    run_on(stream, [&] { captured.optimizer.refresh_learning_rates(); });
+    graph.replay();
+    run_on(stream, [&] { plain.step(batch); });
+  }
+  return tell(name + ", 10 steps of a schedule", largest_difference(*captured.model, *plain.model));
+}
+
 /// Steps that a graph would get wrong are refused before anything has happened.
 template <class Optimizer, class Change>
 bool is_refused(const std::string& what, c10::cuda::CUDAStream stream, bool run_first, Change&& change) {
@@ -159,6 +185,10 @@ bool everything(c10::cuda::CUDAStream stream) {
   right &= replay_steps<steppe::ASAM<SGD>>("ASAM", stream);
   right &= replay_steps<steppe::ZSharp<SGD>>("ZSharp", stream);
   right &= replay_steps<steppe::GCSAM<SGD>>("GCSAM", stream);
+  using torch::optim::Adam, torch::optim::AdamOptions, torch::optim::AdamW, torch::optim::AdamWOptions;
+  right &= replay_a_schedule<steppe::SAM<steppe::Fused<SGD>>>("SAM, fused SGD", SGDOptions(0.1).momentum(0.9), stream);
+  right &= replay_a_schedule<steppe::SAM<steppe::Fused<Adam>>>("SAM, fused Adam", AdamOptions(0.01), stream);
+  right &= replay_a_schedule<steppe::ZSharp<steppe::Fused<AdamW>>>("ZSharp, fused AdamW", AdamWOptions(0.01), stream);
   const auto nothing = [](SAM&) {};
   right &= is_refused<SAM>("a first step", stream, false, nothing);
   right &= is_refused<SAM>("random numbers in both passes", stream, true, [](SAM& sam) { sam.replay_rng(true); });

@@ -393,6 +393,20 @@ TEST(Fused, MemoryThatOverlapsOrHasGapsGoesByTheClass) {
   EXPECT_TRUE(torch::equal(wide.narrow(1, 3, 3), beside));
 }
 
+TEST(Fused, SwitchedOffItIsTheClass) {
+  const std::vector<at::Tensor> x = weights(at::kBFloat16), y = copies(x);
+  AdamW base(x, AdamWOptions(0.01));
+  Fused<AdamW> fused(y, AdamWOptions(0.01));
+  fused.enabled(false);
+  for (int step = 0; step < 4; ++step) {
+    set_gradients(x, y, step);
+    base.step();
+    fused.step();
+  }
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(torch::equal(x[i], y[i])) << "parameter " << i;
+  EXPECT_EQ(fused.fused_groups(), std::vector<bool>{false});
+}
+
 TEST(Fused, StateOfOtherOptionsGoesByTheClass) {
   const at::Tensor w = torch::ones({4}).requires_grad_(true);
   Fused<Adam> fused({w}, AdamOptions(0.1));

@@ -97,6 +97,13 @@ class Fused : public Base, public base::Skippable {
     return fused;
   }
 
+  /// Off: Base's own step for all parameters, as if this were Base.
+  bool enabled() const { return enabled_; }
+  Fused& enabled(bool value) {
+    enabled_ = value;
+    return *this;
+  }
+
   /// The rates of the groups' options, for a CUDA graph that is replayed next.
   void refresh_learning_rates() {
     for (base::DeviceNumbers& numbers : on_devices_) numbers.set_rate(rate_of(numbers));
@@ -198,6 +205,7 @@ class Fused : public Base, public base::Skippable {
 
     /// `state`: null where there is none yet.
     bool is_fused(const at::Tensor& param, State*& state) {
+      if (!optimizer_.enabled_) return false;
       if (!has_update_ || dtype_ != param.scalar_type() || device_ != param.device()) {
         dtype_ = param.scalar_type();
         device_ = param.device();
@@ -360,6 +368,7 @@ class Fused : public Base, public base::Skippable {
     return begun;
   }
 
+  bool enabled_ = true;
   std::vector<List> lists_;
   size_t used_ = 0;  ///< lists of this step
   bool all_fused_ = true;

@@ -325,6 +325,26 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarPlainLoop,
                            return name;
                          });
 
+TEST(CifarTraining, AFusedStepIsTheSameUpToRoundingAlsoWhereItWasStopped) {
+  for (const char* optimizer : {"sgd", "sam", "adamw+zsharp", "rmsprop+sam"}) {
+    SCOPED_TRACE(optimizer);
+    const TemporaryFolder folder;
+    RunSettings settings = settings_of(optimizer), fused = settings;
+    fused.fused = true;
+    TrainingRun by_class(tiny_data(), settings), whole(tiny_data(), fused), stopped(tiny_data(), fused),
+        resumed(tiny_data(), fused);
+    EXPECT_TRUE(train(by_class) && train(whole));
+    for (size_t i = 0; i < whole.history().size(); ++i)
+      EXPECT_NEAR(whole.history()[i].train_loss, by_class.history()[i].train_loss, 0.02);
+    EXPECT_FALSE(train(stopped, 4));
+    stopped.save(folder / "run.pt");
+    resumed.load(folder / "run.pt");
+    EXPECT_TRUE(train(resumed));
+    expect_identical(whole, resumed);
+    EXPECT_NE(load_error(folder / "run.pt", settings).find("fused 1, this run has 0"), std::string::npos);
+  }
+}
+
 TEST(CifarTraining, APlainLoopWithAnAverageGivesTheBitsOfAClosure) {
   for (const char* kind : {"ema", "swa"}) {
     TrainingRun with_closure(tiny_data(), with_average(kind)), plain(tiny_data(), in_a_plain_loop(with_average(kind)));
@@ -423,7 +443,7 @@ TEST(CifarCheckpoint, FromBeforeThePlainLoopAndTheCountOfGradientsIsOneOfARunWit
     c10::IValue value;
     if (key == "model" || key == "optimizer" || key == "gradients" || key == "settings/plain-loop" ||
         key == "settings/interval" || key == "settings/tail-share" || key == "settings/average" ||
-        key == "settings/average-decay")
+        key == "settings/average-decay" || key == "settings/fused")
       continue;
     saved.read(key, value);
     if (key == "format") value = c10::IValue("steppe-cifar 2");
