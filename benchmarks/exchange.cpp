@@ -4,7 +4,6 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
-#include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/utils.h>
 
 #include <algorithm>
@@ -15,14 +14,13 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <steppe/distributed/c10d.hpp>
 #include <steppe/distributed/gloo.hpp>
 
+#include "../tests/distributed/reducer.hpp"
 #include "command_line.hpp"
 #include "interval.hpp"
 #include "models.hpp"
@@ -32,31 +30,6 @@ namespace {
 
 using namespace benchmarks;
 using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
-
-/// The engine of Python's DistributedDataParallel. Its constructor has another form in every third version; a template,
-/// so that the one which exists is taken.
-template <class Reducer = c10d::Reducer>
-std::shared_ptr<Reducer> reducer_of(const std::vector<at::Tensor>& params, const Group& group, int64_t bucket) {
-  using Indices = std::vector<std::vector<size_t>>;
-  using Names = std::unordered_map<size_t, std::string>;
-  const std::vector<bool> sparse(params.size(), false);
-  const auto cap = static_cast<size_t>(bucket);
-  auto [indices, limits] = c10d::compute_bucket_assignment_by_size(params, {cap, cap}, sparse);
-  std::reverse(indices.begin(), indices.end());
-  std::reverse(limits.begin(), limits.end());
-  constexpr bool as_views = true, find_unused = false;
-  if constexpr (std::is_constructible_v<Reducer, std::vector<at::Tensor>, Indices, std::vector<size_t>, Group,
-                                        std::vector<bool>, int64_t, bool, bool, Names, int64_t>)
-    return std::make_shared<Reducer>(params, indices, limits, group, sparse, bucket, find_unused, as_views, Names(),
-                                     bucket);
-  else if constexpr (std::is_constructible_v<Reducer, std::vector<at::Tensor>, Indices, Group, std::vector<bool>,
-                                             int64_t, bool, bool, Names, int64_t, bool, bool>)
-    return std::make_shared<Reducer>(params, indices, group, sparse, bucket, find_unused, as_views, Names(), bucket,
-                                     false, false);
-  else
-    return std::make_shared<Reducer>(params, indices, group, sparse, bucket, find_unused, as_views, Names(), bucket,
-                                     false, false, std::vector<int64_t>{bucket});
-}
 
 /// A model of its own with one way to average its gradients.
 class Contestant {

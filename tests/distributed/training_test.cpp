@@ -24,6 +24,7 @@
 
 #include "../errors.hpp"
 #include "processes.hpp"
+#include "reducer.hpp"
 
 namespace {
 
@@ -130,6 +131,38 @@ TEST(TwoProcesses, EqualOneWithTwoParts) {
           trained_alone<steppe::ZSharp<SGD>>(2, Perturb::Together));
   compare("gcsam", trained_alone<steppe::GCSAM<SGD>>(2, Perturb::Each),
           trained_alone<steppe::GCSAM<SGD>>(2, Perturb::Together));
+}
+
+/// LibTorch's Reducer, the engine of Python's DistributedDataParallel, averages each pass by itself: gradients are
+/// views of its buckets, and the processes perturb together.
+const processes::Case kReducer("training, reducer", [](const World& world) {
+  const auto group = steppe::distributed::gloo(world);
+  const auto train = [&](Problem& problem, auto& optimizer) {
+    const auto reducer = reducer_of(problem.model->parameters(), group, 200);
+    optimizer.options().rho(0.2);
+    for (int k = 0; k < kSteps; ++k)
+      optimizer.step([&] {
+        reducer->rebuild_buckets();
+        reducer->prepare_for_backward({});
+        return problem.backward(world.rank, world.size);
+      });
+    return problem.weights();
+  };
+  Problem of_sam, of_wsam;
+  steppe::SAM<SGD> sam(*of_sam.model, kOptions);
+  steppe::WSAM<SGD> wsam(*of_wsam.model, kOptions);
+  torch::save(train(of_sam, sam), file(processes::folder(), "sam", world.rank));
+  torch::save(train(of_wsam, wsam), file(processes::folder(), "wsam", world.rank));
+});
+
+TEST(TwoProcesses, WithLibTorchsReducerPerturbTogether) {
+  const processes::Run run = processes::run("training, reducer", 2);
+  ASSERT_TRUE(run.passed()) << run.text();
+  for (int r = 0; r < 2; ++r) {
+    EXPECT_LE(distance(read(file(run.folder, "sam", r)), trained_alone<steppe::SAM<SGD>>(2, Perturb::Together)), 1e-6);
+    EXPECT_LE(distance(read(file(run.folder, "wsam", r)), trained_alone<steppe::WSAM<SGD>>(2, Perturb::Together)),
+              1e-6);
+  }
 }
 
 /// Steps of which something goes wrong in the third; what each process says, and whether its weights are as before it.
