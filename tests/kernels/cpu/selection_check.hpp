@@ -79,15 +79,16 @@ struct FilteredLayer {
 };
 
 /// What the filter keeps, by sorting. The means are the kernels' own.
-inline std::vector<bool> kept_by_sorting(const std::vector<float>& x, double quantile, float mean) {
-  std::vector<float> distances;
-  for (const float value : x) distances.push_back(std::fabs(value - mean));
-  std::vector<float> sorted = distances;
+template <class T>
+std::vector<bool> kept_by_sorting(const std::vector<Number<T>>& x, double quantile, Number<T> mean) {
+  std::vector<Number<T>> distances;
+  for (const Number<T> value : x) distances.push_back(std::fabs(rounded_to<T>(value - mean)));
+  std::vector<Number<T>> sorted = distances;
   const auto at = static_cast<int64_t>(std::floor(quantile * static_cast<double>(x.size() - 1)));
   std::nth_element(sorted.begin(), sorted.begin() + at, sorted.end());
   std::vector<bool> kept;
   bool any = false;
-  for (const float distance : distances) {
+  for (const Number<T> distance : distances) {
     kept.push_back(distance > sorted[static_cast<size_t>(at)]);
     any = any || kept.back();
   }
@@ -95,16 +96,43 @@ inline std::vector<bool> kept_by_sorting(const std::vector<float>& x, double qua
   return kept;
 }
 
-/// Runs the kernels on the layer with one instruction set; empty, or what is wrong.
-inline std::string check_selection(const FilteredLayer& given, InstructionSet set) {
+/// A number of the format and those next to it.
+template <class T>
+std::vector<Number<T>> with_neighbours(Number<T> value) {
+  using N = Number<T>;
+  const N infinity = std::numeric_limits<N>::infinity();
+  std::vector<N> all = {value};
+  for (const N side : {infinity, -infinity}) {
+    N next = std::nextafter(value, side);
+    // In 16 bits as far as the next number that is stored otherwise.
+    for (N step = std::nextafter(std::fabs(value), infinity) - std::fabs(value);
+         sizeof(T) == 2 && !(std::fabs(rounded_to<T>(next) - value) > N{0}); step *= 2)
+      next = value + std::copysign(step, side);
+    all.push_back(rounded_to<T>(next));
+  }
+  return all;
+}
+
+/// Runs the kernels on the layer in one format with one instruction set; empty, or what is wrong.
+template <class T>
+std::string check_selection(const FilteredLayer& given, Format format, InstructionSet set) {
+  using N = Number<T>;
   use(set);
-  constexpr float kFactor = 0.5f;
-  std::vector<float> x = given.gradient, out(x.size());
+  constexpr N kFactor = 0.5;
+  const size_t n = given.gradient.size();
+  std::vector<T> gradient(n), weights(n), out(n);
+  std::vector<N> x(n);
+  for (size_t i = 0; i < n; ++i) {
+    narrow(static_cast<N>(given.gradient[i]), gradient[i]);
+    narrow(static_cast<N>(given.weights[i]), weights[i]);
+    x[i] = widen(gradient[i]);
+  }
   Layer layer;
-  layer.direction = given.gradient.data();
-  layer.weights = given.weights.data();
+  layer.format = format;
+  layer.direction = gradient.data();
+  layer.weights = weights.data();
   layer.out = out.data();
-  layer.size = static_cast<int64_t>(x.size());
+  layer.size = static_cast<int64_t>(n);
   layer.row = given.row;
   layer.filtered = true;
   layer.quantile = given.quantile;
@@ -113,47 +141,61 @@ inline std::string check_selection(const FilteredLayer& given, InstructionSet se
   ascent.measure(layers, Serial{given.threads});
   const Statistics seen = ascent.statistics(0);
   bool finite = true;
-  for (const float value : x) finite = finite && std::isfinite(value);
+  for (const N value : x) finite = finite && std::isfinite(value);
   if (!finite) return std::isfinite(seen.gradient_squares) ? "a number that is not finite was not noticed" : "";
-  ascent.ascend(layers, {kFactor}, Serial{given.threads});
+  ascent.ascend(layers, {static_cast<double>(kFactor)}, Serial{given.threads});
   if (x.empty()) return "";
 
-  const Passes<float>& pass = passes<float>();
+  const Passes<T>& pass = passes<T>();
   double unused = 0.0;
   for (int64_t begin = 0; given.row > 0 && begin < layer.size; begin += given.row) {
     double sum = 0.0;
     for (int64_t part = begin; part < begin + given.row; part += kPiece) {
       double of_part = 0.0;
-      pass.sums(given.gradient.data() + part, std::min(kPiece, begin + given.row - part), of_part, unused);
+      pass.sums(gradient.data() + part, std::min(kPiece, begin + given.row - part), of_part, unused);
       sum += of_part;
     }
-    const auto mean = static_cast<float>(sum / static_cast<double>(given.row));
-    for (int64_t i = begin; i < begin + given.row; ++i) x[static_cast<size_t>(i)] -= mean;
+    const N mean = rounded_to<T>(static_cast<N>(sum / static_cast<double>(given.row)));
+    for (int64_t i = begin; i < begin + given.row; ++i)
+      x[static_cast<size_t>(i)] = rounded_to<T>(x[static_cast<size_t>(i)] - mean);
   }
-  for (const float value : x)
+  for (const N value : x)
     if (!std::isfinite(value))
       return std::isfinite(seen.measure) ? "a difference beyond the format was not noticed" : "";
   double sum = 0.0;
-  for (const float value : x) sum += static_cast<double>(value);
-  const auto mean = static_cast<float>(sum / static_cast<double>(x.size()));
+  for (const N value : x) sum += static_cast<double>(value);
+  const N mean = rounded_to<T>(static_cast<N>(sum / static_cast<double>(n)));
   // The kernels add up in another order: the rounded mean may be a neighbour.
-  const float infinity = std::numeric_limits<float>::infinity();
   std::string wrong;
-  for (const float candidate : {mean, std::nextafter(mean, infinity), std::nextafter(mean, -infinity)}) {
-    const std::vector<bool> kept = kept_by_sorting(x, given.quantile, candidate);
+  for (const N candidate : with_neighbours<T>(mean)) {
+    const std::vector<bool> kept = kept_by_sorting<T>(x, given.quantile, candidate);
     std::ostringstream words;
     const auto count = std::count(kept.begin(), kept.end(), true);
-    if (seen.kept != count) words << "kept " << seen.kept << " and not " << count << " of " << x.size();
-    for (size_t i = 0; i < x.size() && words.tellp() == 0; ++i) {
-      const float e = x[i] * kFactor;
-      const float expected = kept[i] ? given.weights[i] + e : given.weights[i];
-      if (out[i] != expected)
-        words << "component " << i << " of " << x.size() << " is " << out[i] << " and not " << expected;
+    if (seen.kept != count) words << "kept " << seen.kept << " and not " << count << " of " << n;
+    double squares = 0.0;
+    for (size_t i = 0; i < n && words.tellp() == 0; ++i) {
+      const N w = widen(weights[i]);
+      const N expected = kept[i] ? rounded_to<T>(w + rounded_to<T>(x[i] * kFactor)) : w;
+      if (kept[i]) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      if (std::fabs(widen(out[i]) - expected) > N{0})
+        words << "component " << i << " of " << n << " is " << widen(out[i]) << " and not " << expected;
     }
+    // Of float's rows the squares about the mean are those of unrounded differences.
+    if (words.tellp() == 0 && !(std::fabs(seen.measure - squares) <= (given.row > 0 ? 1e-6 : 1e-12) * squares))
+      words << "the squares are " << seen.measure << " and not " << squares;
     if (words.tellp() == 0) return "";
     if (wrong.empty())
       wrong = words.str() + " (row " + std::to_string(given.row) + ", quantile " + std::to_string(given.quantile) + ")";
   }
+  return wrong;
+}
+
+/// In every format.
+inline std::string check_selection(const FilteredLayer& given, InstructionSet set) {
+  std::string wrong = check_selection<float>(given, Format::Float32, set);
+  if (wrong.empty()) wrong = check_selection<double>(given, Format::Float64, set);
+  if (wrong.empty()) wrong = check_selection<BFloat16>(given, Format::BFloat16, set);
+  if (wrong.empty()) wrong = check_selection<Half>(given, Format::Half, set);
   return wrong;
 }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
 #include <vector>
 
 #include <steppe/kernels/cpu/histogram_selection.hpp>
@@ -132,7 +131,6 @@ class LayerJobOf final : public LayerJob {
     Measured measured;
   };
 
-  static constexpr bool kIsFloat = std::is_same_v<T, float>;
   /// Below this many components everything is in the cache, and sampling would not pay.
   static constexpr int64_t kSampled = 1 << 15;
   static constexpr int kAttempts = 2;
@@ -225,7 +223,7 @@ class LayerJobOf final : public LayerJob {
   void begin_direction(Worker& worker) {
     if (!layer_.filtered) {
       sweep_ = layer_.scaled ? Sweep::Measure : Sweep::Sums;
-    } else if (kIsFloat && layer_.size >= kSampled) {
+    } else if (layer_.size >= kSampled) {
       begin_window(nullptr, worker);
     } else {
       sweep_ = Sweep::Sums;
@@ -312,7 +310,7 @@ class LayerJobOf final : public LayerJob {
     sample.draw(gradient(), layer_.size, rule_.centralized ? row_means_.data() : nullptr, layer_.row);
     const N centre = known_mean != nullptr ? *known_mean : sample.mean();
     const Window<N> window = sample.window(centre, rank_from_top(), kSigmas[attempt_]);
-    window_lists_.begin(*lists_, pieces_, window, sample.share_inside());
+    window_lists_.begin(*passes_, pieces_, window, sample.share_inside());
     sweep_ = Sweep::Window;
   }
 
@@ -371,7 +369,7 @@ class LayerJobOf final : public LayerJob {
   int attempt_ = 0;
   std::vector<Part> parts_;
   std::vector<N> row_means_;
-  WindowLists<N> window_lists_;
+  WindowLists<T> window_lists_;
 };
 
 }  // namespace kernels::cpu

@@ -66,7 +66,7 @@ struct Passes {
 
   double (*squares)(const T* g, int64_t n);
   void (*sums)(const T* g, int64_t n, double& sum, double& squares);
-  /// Appends to seen.list, which needs room for n and kBlockRoom more. For float only.
+  /// Appends to seen.list, which needs room for n and kBlockRoom more.
   void (*window)(const T* g, int64_t n, const Rule<T>& rule, const Window<N>& window, Seen<N>& seen);
   /// |x - mean| of the centralized components.
   void (*distances)(const T* g, int64_t n, const Rule<T>& rule, N* to);
@@ -76,11 +76,11 @@ struct Passes {
   int64_t (*count_above)(const N* x, int64_t n, N bound);
   /// Writes low < x <= high to `to`, which needs room for 16 more and may be x; returns how many there are.
   int64_t (*between)(const N* x, int64_t n, N low, N high, N* to);
-  /// The same of |x - mean|; counts what is above.
+  /// The same of |x - mean|, rounded to the storage format; counts what is above.
   int64_t (*distances_between)(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above);
   /// The part of a list that is not above the window; `to` may be x. Adds up the others.
   int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindow& above);
-  /// The sum of x^2 over |x - mean| > threshold, and their number.
+  /// The sum of x^2 over |x - mean| > threshold, the distance rounded to the storage format; and their number.
   double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
   ProductSums (*products)(const T* x, const T* y, int64_t n);
   /// out = a x + b y, or a x where y is null; `out` may be x or y. Past the cache where asked and possible. Returns the

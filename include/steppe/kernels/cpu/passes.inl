@@ -66,7 +66,7 @@ struct Centralized : Kind {
 
 /// One pack, of which only the valid lanes count; the lanes that are to be listed.
 template <class Kind, bool kWhole, class T>
-inline Mask see(Pack<T> x, Mask valid, WindowRun<T>& seen) {
+STEPPE_ALWAYS_INLINE Mask see(Pack<T> x, Mask valid, WindowRun<T>& seen) {
   Mask listed = above(absolute(Kind::kCentred ? x : minus(x, seen.centre)), seen.low);
   if constexpr (!kWhole) listed = both(listed, valid);
   if constexpr (Kind::kPlateau) {
@@ -88,31 +88,35 @@ void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<
     seen.linear.add(x);
     seen.square.add_squares(x);
   };
+  // What a block picks from: the numbers as they are computed.
+  constexpr bool kAsStored = std::is_same_v<T, N> && !Kind::kCentralized;
   N* list = run.list;
   int64_t i = 0;
   for (; i + kPacks * kLanes <= n; i += kPacks * kLanes) {
-    const T* from = g + i;
-    T differences[kPacks * kLanes];
+    N computed[kPacks * kLanes];
     Block<T> block;
     for (int k = 0; k < kPacks; ++k) {
-      auto x = load(g + i + k * kLanes);
-      if constexpr (Kind::kCentralized) {
-        x = minus(x, row_mean);
-        store(differences + k * kLanes, x);
-        add(widened(x));
-        from = differences;
+      const T* const from = g + i + k * kLanes;
+      auto x = load(from);
+      if constexpr (Kind::kCentralized) x = rounded<T>(minus(x, row_mean));
+      if constexpr (kAsStored) {
+        add(widened(from));
       } else {
-        add(widened(g + i + k * kLanes));
+        store(computed + k * kLanes, x);
+        add(widened(x));
       }
       block.take(k, x, see<Kind, true, T>(x, every, seen));
     }
-    list += block.write(list, from);
+    if constexpr (kAsStored)
+      list += block.write(list, g + i);
+    else
+      list += block.write(list, computed);
   }
   for (; i < n; i += kLanes) {
     const Mask valid = valid_lanes(n - i);
     auto x = load_some(g + i, n - i);
     // The lanes behind the end hold zeros; a centralized zero is none.
-    if constexpr (Kind::kCentralized) x = choose(valid, minus(x, row_mean), all<T>(0));
+    if constexpr (Kind::kCentralized) x = choose(valid, rounded<T>(minus(x, row_mean)), all<T>(0));
     add(widened(x));
     list += compress(list, x, see<Kind, false, T>(x, valid, seen));
   }
@@ -140,13 +144,13 @@ inline Pack<T> centralized(Pack<T> x, const Rule<T>& rule) {
 }
 
 template <class T>
-inline Mask kept_lanes(Pack<T> x, const Rule<T>& rule) {
+STEPPE_ALWAYS_INLINE Mask kept_lanes(Pack<T> x, const Rule<T>& rule) {
   return above(absolute(rounded<T>(minus(x, all<T>(rule.mean)))), all<T>(rule.threshold));
 }
 
 /// |w| + eta
 template <class T>
-inline Pack<T> scale_of(Pack<T> w, const Rule<T>& rule) {
+STEPPE_ALWAYS_INLINE Pack<T> scale_of(Pack<T> w, const Rule<T>& rule) {
   return rounded<T>(plus(absolute(w), all<T>(rule.eta)));
 }
 
@@ -184,7 +188,7 @@ struct SumsOfRun {
 };
 
 template <class T, Case kCase>
-inline void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const Rule<T>& rule, SumsOfRun<T>& sums) {
+STEPPE_ALWAYS_INLINE void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const Rule<T>& rule, SumsOfRun<T>& sums) {
   constexpr bool kAny = kCase == Case::Any;
   if (kCase == Case::Centralized || (kAny && rule.centralized)) x = rounded<T>(minus(x, all<T>(rule.row_mean)));
   Mask keep = valid;
@@ -244,7 +248,7 @@ void measure(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& m
 
 /// One pack of `out`; the bits of w that are not moved stay as they are.
 template <class T, Case kCase>
-inline Pack<T> moved(Pack<T> x, Pack<T> w, const Rule<T>& rule, Pack<T> factor) {
+STEPPE_ALWAYS_INLINE Pack<T> moved(Pack<T> x, Pack<T> w, const Rule<T>& rule, Pack<T> factor) {
   const bool any = kCase == Case::Any;
   if (kCase == Case::Centralized || (any && rule.centralized)) x = rounded<T>(minus(x, all<T>(rule.row_mean)));
   Pack<T> u = x;
@@ -314,13 +318,13 @@ int64_t between(const N* x, int64_t n, N low, N high, N* to) {
   return end - to;
 }
 
-template <class N>
+template <class T, class N = Number<T>>
 int64_t distances_between(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above_high) {
-  const auto means = all<N>(mean), lows = all<N>(low), highs = all<N>(high);
+  const auto means = all<T>(mean), lows = all<T>(low), highs = all<T>(high);
   N* end = to;
   int64_t outside_count = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
-    const auto distance = absolute(minus(load_some(x + i, n - i), means));
+    const auto distance = absolute(rounded<T>(minus(load_some(x + i, n - i), means)));
     Mask outside = above(distance, highs), inside = above(distance, lows);
     if (n - i < kLanes) {
       outside = both(outside, valid_lanes(n - i));
@@ -352,26 +356,17 @@ int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindo
   return end - to;
 }
 
-template <class N>
+template <class T, class N = Number<T>>
 double kept_squares(const N* x, int64_t n, N mean, N threshold, int64_t& kept) {
-  Sums<N> square;
-  const auto means = all<N>(mean), thresholds = all<N>(threshold), zero = all<N>(0);
+  Sums<T> square;
+  const auto means = all<T>(mean), thresholds = all<T>(threshold), zero = all<T>(0);
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto some = load_some(x + i, n - i);
-    const Mask keep = both(above(absolute(minus(some, means)), thresholds), valid_lanes(n - i));
+    const Mask keep = both(above(absolute(rounded<T>(minus(some, means))), thresholds), valid_lanes(n - i));
     kept += count(keep);
     square.add_squares(widened(choose(keep, some, zero)));
   }
   return square.total();
-}
-
-/// Only where numbers are stored as they are computed, and computed in vectors.
-template <class T>
-constexpr auto window_pass() -> decltype(Passes<T>::window) {
-  if constexpr (std::is_same_v<T, float>)
-    return window<float>;
-  else
-    return nullptr;
 }
 
 template <class T>
@@ -397,7 +392,7 @@ struct Factors {
 
 /// One pack of `out`. Each product is rounded by itself: the same bits with and without fused multiply-add.
 template <class T, bool kBoth>
-inline Pack<T> combined(Pack<T> x, Pack<T> y, const Factors<T>& factors) {
+STEPPE_ALWAYS_INLINE Pack<T> combined(Pack<T> x, Pack<T> y, const Factors<T>& factors) {
   const auto first = times(factors.a, x);
   if constexpr (kBoth) return rounded<T>(plus(first, times(factors.b, y)));
   return rounded<T>(first);
@@ -441,9 +436,9 @@ double combine(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int64_t
 template <class T>
 const Passes<T>& passes() {
   using N = Number<T>;
-  static constexpr Passes<T> all_passes = {squares<T>,           sums<T>,   window_pass<T>(), distances<T>,
+  static constexpr Passes<T> all_passes = {squares<T>,           sums<T>,   window<T>, distances<T>,
                                            measure<T>,           ascend<T>, count_above<N>,   between<N>,
-                                           distances_between<N>, within<N>, kept_squares<N>, products<T>, combine<T>};
+                                           distances_between<T>, within<N>, kept_squares<T>, products<T>, combine<T>};
   return all_passes;
 }
 

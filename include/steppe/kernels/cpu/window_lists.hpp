@@ -6,23 +6,28 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
+#include <steppe/kernels/cpu/instruction_sets.hpp>
 #include <steppe/kernels/cpu/layer.hpp>
 #include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Sums over all components, and a list of those inside the window; a list for every piece.
-template <class N>
+/// Sums over all components, and a list of those inside the window; a list for every piece. T is how they are stored.
+template <class T>
 class WindowLists {
  public:
+  using N = Number<T>;
+
   /// Room for twice the share of components that a sample saw inside.
-  void begin(const Passes<N>& passes, int64_t pieces, const Window<N>& window, double share_inside) {
+  void begin(const Passes<T>& passes, int64_t pieces, const Window<N>& window, double share_inside) {
     passes_ = &passes;
     window_ = window;
     room_ = (std::min)(kPiece, static_cast<int64_t>(2.0 * share_inside * static_cast<double>(kPiece)) + 512);
@@ -70,8 +75,9 @@ class WindowLists {
     found = select(rank, mean, scratch);
     // The window lies around another centre than the mean: its edges count only as far as that is certain.
     const double shift = std::fabs(static_cast<double>(mean) - static_cast<double>(window_.centre));
-    const double low = window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + 1e-6);
-    const double high = (static_cast<double>(window_.high) - shift) * (1.0 - 1e-6);
+    const double low =
+        window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + kRelative) + kAbsolute;
+    const double high = (static_cast<double>(window_.high) - shift) * (1.0 - kRelative) - kAbsolute;
     return static_cast<double>(found) > low && static_cast<double>(found) < high;
   }
 
@@ -82,7 +88,7 @@ class WindowLists {
     for (size_t piece = 0; piece < parts_.size(); ++piece)
       squares +=
           passes_->kept_squares(inside_of(static_cast<int64_t>(piece)), parts_[piece].inside, mean, threshold, kept);
-    if (seen_.plateau == 0 || !(std::fabs(window_.plateau - mean) > threshold)) return squares;
+    if (seen_.plateau == 0 || !(distance_of(window_.plateau, mean) > threshold)) return squares;
     kept += seen_.plateau;
     const auto plateau = static_cast<double>(window_.plateau);
     return squares + static_cast<double>(seen_.plateau) * plateau * plateau;
@@ -96,6 +102,13 @@ class WindowLists {
     AboveWindow above;
     int64_t inside = 0;  ///< more than there is room for: they are not kept
   };
+
+  /// What rounding may do to a distance: in float that of its computation, in 16 bits that of storing it as well, which
+  /// for half's subnormal numbers is half of their last place.
+  static constexpr double kRelative = std::is_same_v<T, BFloat16> ? 0x1p-7 : std::is_same_v<T, Half> ? 0x1p-10 : 1e-6;
+  static constexpr double kAbsolute = std::is_same_v<T, Half> ? 0x1p-24 : 0.0;
+
+  static N distance_of(N x, N mean) { return std::fabs(rounded_to<T>(x - mean)); }
 
   N* inside_of(int64_t piece) { return inside_.room_for<N>(0) + piece * room_; }
 
@@ -117,7 +130,7 @@ class WindowLists {
     for (int64_t i = 0; i < kSome; ++i) {
       const int64_t at = i * inside_count_ / kSome;
       while (at - before >= parts_[piece].inside) before += parts_[piece++].inside;
-      some[i] = std::fabs(inside_of(static_cast<int64_t>(piece))[at - before] - mean);
+      some[i] = distance_of(inside_of(static_cast<int64_t>(piece))[at - before], mean);
     }
     bracket_of(some, kSome, static_cast<double>(rank) / static_cast<double>(inside_count_), low, high);
   }
@@ -129,7 +142,7 @@ class WindowLists {
     N* const keys = scratch.room_for<N>(inside_count_ + kBlockRoom);
     int64_t above = 0;
     if (seen_.plateau > 0) {
-      const N level = std::fabs(window_.plateau - mean);
+      const N level = distance_of(window_.plateau, mean);
       distances(mean, level, level, keys, above);
       if (rank >= above && rank < above + seen_.plateau) return level;
       if (rank >= above) rank -= seen_.plateau;
@@ -142,10 +155,10 @@ class WindowLists {
       above = 0;
       found = distances(mean, N{-1}, kHighest, keys, above);
     }
-    return order_statistic(*passes_, keys, found, rank - above);
+    return order_statistic(passes<N>(), keys, found, rank - above);
   }
 
-  const Passes<N>* passes_ = nullptr;
+  const Passes<T>* passes_ = nullptr;
   Window<N> window_;
   Memory inside_;
   int64_t room_ = 0;

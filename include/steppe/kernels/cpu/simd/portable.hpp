@@ -188,7 +188,7 @@ class Block {
     x_[pack] = x;
     mask_[pack] = m;
   }
-  int write(Number<T>* to, const T* /*memory*/) const {
+  int write(Number<T>* to, const Number<T>* /*memory*/) const {
     int n = 0;
     for (int k = 0; k < kPacks; ++k) n += compress(to + n, x_[k], mask_[k]);
     return n;
