@@ -16,6 +16,7 @@
 #include <limits>
 #include <memory>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -70,7 +71,13 @@ std::vector<at::Tensor> copies(const std::vector<at::Tensor>& tensors) {
 void set_gradients(const std::vector<at::Tensor>& x, const std::vector<at::Tensor>& y, int step) {
   torch::manual_seed(static_cast<uint64_t>(100 + step));
   for (size_t i = 0; i < x.size(); ++i) {
-    const at::Tensor g = torch::randn(x[i].sizes()).mul_(0.5).to(x[i].scalar_type());
+    // In 16 bits far from zero and on the weight's side: nothing may cancel, where quotients show what is left of it.
+    const at::Tensor g = x[i].element_size() == 2 ? torch::rand(x[i].sizes())
+                                                        .mul_(0.5)
+                                                        .add_(0.25)
+                                                        .copysign_(x[i].detach().to(at::kFloat))
+                                                        .to(x[i].scalar_type())
+                                                  : torch::randn(x[i].sizes()).mul_(0.5).to(x[i].scalar_type());
     const bool is_left_out = (i == 1 && step % 3 == 1) || (i == 2 && step < 4);
     for (const auto* all : {&x, &y})
       (*all)[i].mutable_grad() = is_left_out     ? at::Tensor()
@@ -92,14 +99,31 @@ double unit_roundoff(at::ScalarType dtype) {
   }
 }
 
-/// Both begin alike and see the same gradients for fifty steps; the second is made of Base's class by `Fused`.
+template <class Optimizer>
+std::string saved(const Optimizer& optimizer) {
+  std::ostringstream stream;
+  torch::save(optimizer, stream);
+  return stream.str();
+}
+template <class Optimizer>
+void load(Optimizer& optimizer, const std::string& text) {
+  std::istringstream stream(text);
+  torch::load(optimizer, stream);
+}
+
+double largest_of(const at::Tensor& x) { return x.numel() == 0 ? 0.0 : x.abs().max().item<double>(); }
+
+/// Both see the same gradients; the second is made of Base's class by `Fused`.
 ///
-/// What may lie between them: a step of Base rounds its update in up to ten operations and the weight once, and what an
-/// average with the factor 0.9 or 0.99 keeps of earlier roundings adds up to ten or, under the root, fifty times one of
-/// them. With u the unit roundoff and d the largest move of a step that makes, after T steps, less than
-/// 2 T u (|w| + 50 |d|).
+/// float32 and float64: fifty steps of both. A step of Base rounds its update in up to ten operations and the weight
+/// once, and what an average with the factor 0.9 or 0.99 keeps of earlier roundings adds up to ten or, under the root,
+/// fifty times one of them. With u the unit roundoff and d the largest move of a step that makes, after T steps, less
+/// than 2 T u (|w| + 50 |d|); 1e-12 in float64.
+///
+/// 16 bits: single steps from the same weights and state. AdamW rounds the weight twice, this once: 3 u |w| + 16 u |d|.
 template <class Base, class Options>
 void expect_equal_trajectories(const Options& first, const Options& second, at::ScalarType dtype) {
+  const bool anew = dtype == at::kBFloat16 || dtype == at::kHalf;
   const std::vector<at::Tensor> x = weights(dtype), y = copies(x);
   const auto groups = [&](const std::vector<at::Tensor>& all) {
     std::vector<OptimizerParamGroup> made;
@@ -109,28 +133,40 @@ void expect_equal_trajectories(const Options& first, const Options& second, at::
   };
   Base base(groups(x), first);
   Fused<Base> fused(groups(y), first);
+  const double unit = unit_roundoff(dtype);
   double largest = 0.0, moved = 0.0;
-  constexpr int kSteps = 50;
-  for (int step = 0; step < kSteps; ++step) {
+  const int steps = anew ? 8 : 50;
+  for (int step = 0; step < steps; ++step) {
+    if (anew && step > 0) {
+      const torch::NoGradGuard no_grad;
+      for (size_t i = 0; i < x.size(); ++i) y[i].detach().copy_(x[i]);
+      load(fused, saved(base));
+    }
     set_gradients(x, y, step);
     const std::vector<at::Tensor> before = copies(x);
     for (const bool is_fused : fused.fused_groups()) ASSERT_TRUE(is_fused);
     base.step();
     fused.step();
     for (size_t i = 0; i < x.size(); ++i) {
-      if (x[i].numel() == 0) continue;
-      largest = std::max(largest, x[i].abs().max().template item<double>());
-      moved = std::max(moved, (x[i].detach() - before[i].detach()).abs().max().template item<double>());
+      const at::Tensor w = x[i].detach().to(at::kDouble), difference = (y[i].detach().to(at::kDouble) - w).abs();
+      const double by = largest_of(w - before[i].detach().to(at::kDouble));
+      largest = std::max(largest, largest_of(w));
+      moved = std::max(moved, by);
+      if (!anew || w.numel() == 0) continue;
+      const double excess = (difference - 3.0 * unit * w.abs()).max().item<double>();
+      EXPECT_LE(excess, 16.0 * unit * by) << "parameter " << i << ", step " << step;
     }
   }
-  const double bound = 2.0 * kSteps * unit_roundoff(dtype) * (largest + 50.0 * moved);
+  const double bound = 2.0 * steps * unit * (largest + 50.0 * moved);
   for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i].numel() == 0) continue;
-    const double difference =
-        (x[i].detach().to(at::kDouble) - y[i].detach().to(at::kDouble)).abs().max().item<double>();
-    EXPECT_LE(difference, dtype == at::kDouble ? std::min(bound, 1e-12) : bound) << "parameter " << i;
+    if (!anew) {
+      EXPECT_LE(largest_of(x[i].detach().to(at::kDouble) - y[i].detach().to(at::kDouble)),
+                dtype == at::kDouble ? std::min(bound, 1e-12) : bound)
+          << "parameter " << i;
+    }
     EXPECT_EQ(y[i].strides(), x[i].strides());
   }
+  EXPECT_GT(moved, dtype == at::kDouble ? 1e-12 : bound / 100.0);
 }
 
 template <class Base, class Options>
@@ -200,18 +236,6 @@ std::vector<at::ScalarType> dtypes() {
 }
 INSTANTIATE_TEST_SUITE_P(Dtypes, FusedTrajectories, testing::ValuesIn(dtypes()),
                          [](const auto& dtype) { return std::string(c10::toString(dtype.param)); });
-
-template <class Optimizer>
-std::string saved(const Optimizer& optimizer) {
-  std::ostringstream stream;
-  torch::save(optimizer, stream);
-  return stream.str();
-}
-template <class Optimizer>
-void load(Optimizer& optimizer, const std::string& text) {
-  std::istringstream stream(text);
-  torch::load(optimizer, stream);
-}
 
 /// Five steps of one, its checkpoint into the other, five more steps of both.
 template <class From, class To, class Options>
@@ -381,7 +405,7 @@ TEST(Fused, AnErrorOfTheClassLeavesFusedGroupsAlone) {
   EXPECT_TRUE(small.grad().defined());
 }
 
-TEST(Fused, MemoryThatOverlapsOrHasGapsGoesByTheClass) {
+TEST(Fused, MemoryWithGapsGoesByTheClass) {
   const at::Tensor wide = torch::randn({4, 6});
   const at::Tensor gaps = wide.narrow(1, 0, 3).detach().requires_grad_(true);
   Fused<SGD> fused({gaps}, SGDOptions(0.1));
@@ -405,6 +429,27 @@ TEST(Fused, SwitchedOffItIsTheClass) {
   }
   for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(torch::equal(x[i], y[i])) << "parameter " << i;
   EXPECT_EQ(fused.fused_groups(), std::vector<bool>{false});
+}
+
+/// Tied weights that were listed twice: LibTorch steps them twice.
+TEST(Fused, AParameterThatIsListedTwiceGoesByTheClass) {
+  const auto run = [](auto optimizer_of) {
+    const at::Tensor w = torch::full({40}, 0.5).requires_grad_(true), v = torch::full({3}, 0.5).requires_grad_(true);
+    auto optimizer = optimizer_of(std::vector<at::Tensor>{w, v, w});
+    for (int step = 0; step < 3; ++step) {
+      w.mutable_grad() = torch::ones({40});
+      v.mutable_grad() = torch::ones({3});
+      optimizer.step();
+      EXPECT_TRUE(w.grad().defined());
+    }
+    return torch::cat({w.detach(), v.detach()});
+  };
+  using Params = std::vector<at::Tensor>;
+  const auto sgd = SGDOptions(0.1).momentum(0.9);
+  EXPECT_TRUE(torch::allclose(run([&](Params all) { return SGD(all, sgd); }),
+                              run([&](Params all) { return Fused<SGD>(all, sgd); })));
+  EXPECT_TRUE(torch::allclose(run([](Params all) { return Adam(all, AdamOptions(0.1)); }),
+                              run([](Params all) { return Fused<Adam>(all, AdamOptions(0.1)); })));
 }
 
 TEST(Fused, StateOfOtherOptionsGoesByTheClass) {
@@ -432,7 +477,6 @@ TEST(Fused, ASteadyStepAllocatesNothing) {
   EXPECT_EQ(allocated_bytes::peak_of(step), 0);
 }
 
-/// What a user's own class does in step() would be lost.
 TEST(Fused, ItsMarksSayWhatItIs) {
   EXPECT_TRUE((std::is_same_v<detail::OptionsOf<Fused<Adam>>::Type, AdamOptions>));
   EXPECT_TRUE((std::is_same_v<detail::CheckpointBase<Fused<Adam>>::Type, Adam>));
@@ -514,11 +558,11 @@ TEST(FusedOnADevice, AReplayCountsOnAndSeesAnotherRate) {
       numbers.set_rate(0.01);
       reference.param_groups()[0].options().set_lr(0.01);
     }
-    updater.run(rule, list, numbers.begin_step({}));  // rule.step stays 1: what counts is the device's
+    updater.run(rule, list, numbers.begin_step({}, true));  // rule.step stays 1: what counts is the device's
     reference.step();
     EXPECT_TRUE(torch::allclose(w, v, 1e-5, 1e-6)) << step;
   }
-  EXPECT_EQ(numbers.made(), 8);
+  EXPECT_EQ(numbers.synchronize(), 8);
 }
 
 TEST(FusedOnADevice, ASkippedStepChangesAndCountsNothing) {
@@ -533,13 +577,62 @@ TEST(FusedOnADevice, ASkippedStepChangesAndCountsNothing) {
   kernels::Updater updater;
   const kernels::UpdateRule rule = base::Rules<AdamW>::rule_of(AdamWOptions(0.1));
   const at::Tensor before = w.detach().clone();
-  updater.run(rule, list, numbers.begin_step(torch::ones({1})));
+  updater.run(rule, list, numbers.begin_step(torch::ones({1}), false));
   EXPECT_TRUE(torch::equal(w, before));
   EXPECT_TRUE(torch::equal(list.kept[0][0], torch::zeros({20})));
-  EXPECT_EQ(numbers.made(), 0);
-  updater.run(rule, list, numbers.begin_step(torch::zeros({1})));
+  EXPECT_EQ(numbers.synchronize(), 0);
+  updater.run(rule, list, numbers.begin_step(torch::zeros({1}), false));
   EXPECT_FALSE(torch::equal(w, before));
-  EXPECT_EQ(numbers.made(), 1);
+  EXPECT_EQ(numbers.synchronize(), 1);
+}
+
+/// The same within step().
+template <class Base, class Options>
+void expect_skipped_steps_are_none(const Options& options) {
+  if (!kHasOperators) GTEST_SKIP() << "needs LibTorch's fused operators";
+  const std::vector<at::Tensor> x = weights(at::kFloat), y = copies(x);
+  Base base(x, options);
+  AsOnADevice<Base> device(y, options);
+  for (int step = 0; step < 8; ++step) {
+    set_gradients(x, y, step);
+    const bool skipped = step == 0 || step == 3;  // the first one, too, which has no state yet
+    if (!skipped) base.step();
+    device.skip_where(torch::full({1}, skipped ? 1.0f : 0.0f));
+    device.step();
+    for (size_t i = 0; i < x.size(); ++i)
+      EXPECT_TRUE(torch::allclose(x[i], y[i], 1e-5, 1e-6)) << "parameter " << i << ", step " << step;
+  }
+  const std::vector<at::Tensor> z = copies(y);
+  Base back(z, options);
+  load(back, saved(device));  // with the counts of the steps that were made
+  set_gradients(x, z, 8);
+  base.step();
+  back.step();
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(torch::allclose(x[i], z[i], 1e-5, 1e-6)) << "parameter " << i;
+}
+TEST(FusedOnADevice, SkippedStepsOfSGDAreNone) {
+  expect_skipped_steps_are_none<SGD>(SGDOptions(0.05).momentum(0.9).dampening(0.3));
+}
+TEST(FusedOnADevice, SkippedStepsOfAdamAreNone) { expect_skipped_steps_are_none<Adam>(AdamOptions(0.01)); }
+TEST(FusedOnADevice, SkippedStepsOfAdagradAreNone) {
+  expect_skipped_steps_are_none<Adagrad>(AdagradOptions(0.05).lr_decay(0.1));
+}
+
+TEST(FusedOnADevice, WhatAGraphReadsStaysAndFollowsTheHost) {
+  if (!kHasOperators) GTEST_SKIP() << "needs LibTorch's fused operators";
+  const at::Tensor w = torch::ones({2}).requires_grad_(true);
+  base::DeviceNumbers counted({w}, 0, 1, 0.1), plain({w}, 0, 0, 0.1);
+  const kernels::UpdateNumbers first = counted.begin_step({}, true);
+  EXPECT_TRUE(counted.is_captured() && counted.is_ahead());
+  first.step.add_(4.0);  // replays
+  EXPECT_EQ(counted.counted_on_host(), 1);
+  EXPECT_EQ(counted.synchronize(), 5);
+  counted.set_count(2);
+  const kernels::UpdateNumbers next = counted.begin_step({}, false);
+  EXPECT_TRUE(next.step.is_same(first.step) && next.lr.is_same(first.lr));
+  EXPECT_EQ(next.step.item<float>(), 3.0f);
+  plain.begin_step({}, false);
+  EXPECT_FALSE(plain.counts() || plain.is_ahead());
 }
 
 TEST(FusedOnADevice, ACaptureNeedsAStepAndTheRateInPlace) {
@@ -588,6 +681,25 @@ TEST(Fused, AnOverflowIsNoStep) {
   }
 }
 
+/// A device tells later whether its step overflowed: with the settings of the update, not of the time of reading.
+TEST(Fused, AnUpdateIsCarriedOutWithItsOwnSettings) {
+  const at::Tensor w = torch::ones({2}).requires_grad_(true);
+  Fused<SGD> sgd({w}, SGDOptions(0.1));
+  training::GradScaler scaler(4.0);
+  scaler.growth_interval(2);
+  const auto step = [&] {
+    scaler.scale(w.sum()).backward();
+    scaler.step(sgd);
+    scaler.update();
+    w.mutable_grad().reset();
+  };
+  step();
+  step();
+  scaler.growth_interval(100).growth_factor(3.0);
+  EXPECT_EQ(scaler.factor(), 8.0);
+  EXPECT_EQ(scaler.growth_tracker(), 0);
+}
+
 TEST(Fused, SkipWhereHoldsForOneStep) {
   const at::Tensor w = torch::ones({4}).requires_grad_(true);
   Fused<SGD> sgd({w}, SGDOptions(0.1));
@@ -597,6 +709,12 @@ TEST(Fused, SkipWhereHoldsForOneStep) {
   EXPECT_TRUE(torch::equal(w, torch::ones({4})));
   sgd.step();
   EXPECT_FALSE(torch::equal(w, torch::ones({4})));
+  EXPECT_NE(message_of([&] { sgd.skip_where(torch::ones({1}, at::kBool)); }).find("float32"), std::string::npos);
+  sgd.skip_where(torch::ones({1}));
+  EXPECT_THROW(sgd.step([]() -> at::Tensor { throw std::runtime_error("no loss"); }), std::runtime_error);
+  const at::Tensor before = w.detach().clone();
+  sgd.step();
+  EXPECT_FALSE(torch::equal(w, before));
 }
 
 }  // namespace

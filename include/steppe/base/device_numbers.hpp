@@ -17,7 +17,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace base {
 
 /// The count of steps and the learning rate of a list of parameters. A CUDA graph that holds a step reads both and
-/// counts on by itself, so that the host's count falls behind.
+/// counts on by itself, so that the host's count falls behind; neither tensor may go as long as there is such a graph.
 class DeviceNumbers {
  public:
   /// `next`: the step that is made next, from 1, as the host counts; 0 where nobody counts.
@@ -31,9 +31,12 @@ class DeviceNumbers {
   const std::vector<at::Tensor>& params() const { return params_; }
   size_t group() const { return group_; }
   double lr() const { return lr_; }
+  bool counts() const { return next_ > 0; }
+  /// A graph reads them.
+  bool is_captured() const { return captured_; }
 
-  bool are_of(const kernels::UpdateList& list, int64_t step) const {
-    if (step != next_ || list.params.size() != params_.size()) return false;
+  bool are_of(const kernels::UpdateList& list) const {
+    if (list.params.size() != params_.size()) return false;
     for (size_t i = 0; i < params_.size(); ++i)
       if (!params_[i].is_same(list.params[i])) return false;
     return true;
@@ -42,31 +45,47 @@ class DeviceNumbers {
   void set_rate(double lr) {
     if (lr < lr_ || lr > lr_) rate_.fill_(lr_ = lr);
   }
+  /// The host knows better: so many steps were made.
+  void set_count(int64_t made) {
+    if (!counts() || next_ == made + 1) return;
+    count_.fill_(static_cast<double>(made));
+    next_ = made + 1;
+    is_ahead_ = captured_;
+  }
 
-  /// For the step that is made now; `found_inf`: where it is 1 that step does not count. Undefined: it does.
-  kernels::UpdateNumbers begin_step(const at::Tensor& found_inf) {
+  /// For the step that is made now. `found_inf`: where it is 1 that step does not count; undefined: it does.
+  kernels::UpdateNumbers begin_step(const at::Tensor& found_inf, bool captured) {
     kernels::UpdateNumbers numbers;
-    count_.add_(1.0);
-    if (found_inf.defined()) {
-      numbers.found_inf = found_inf.to(count_.device());
-      count_.sub_(numbers.found_inf.reshape({}));
+    if (found_inf.defined()) numbers.found_inf = found_inf.reshape({});
+    if (counts()) {
+      count_.add_(1.0);
+      if (found_inf.defined()) count_.sub_(numbers.found_inf);
+      ++next_;
     }
+    captured_ = captured_ || captured;
+    is_ahead_ = is_ahead_ || captured || found_inf.defined();
     numbers.step = count_;
     numbers.lr = rate_;
-    if (next_ > 0) ++next_;
     return numbers;
   }
 
-  /// The steps that the host has counted, and those that were made; waits for the device.
+  /// The device may have counted another number of steps than the host.
+  bool is_ahead() const { return is_ahead_; }
   int64_t counted_on_host() const { return next_ - 1; }
-  int64_t made() const { return static_cast<int64_t>(count_.item<float>()); }
-  void count_on_host(int64_t steps) { next_ = steps + 1; }
+  /// Waits for the device; the host counts from there on.
+  int64_t synchronize() {
+    const auto made = static_cast<int64_t>(count_.item<float>());
+    next_ = made + 1;
+    is_ahead_ = captured_;
+    return made;
+  }
 
  private:
   std::vector<at::Tensor> params_;
   size_t group_;
   int64_t next_;
   double lr_;
+  bool captured_ = false, is_ahead_ = false;
   at::Tensor count_, rate_;
 };
 

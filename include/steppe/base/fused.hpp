@@ -10,6 +10,7 @@
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -42,7 +43,8 @@ STEPPE_NAMESPACE_BEGIN
 /// On a device other than the CPU the count of steps and the learning rate are numbers of the device, so that a CUDA
 /// graph of a step counts on when it is replayed: call refresh_learning_rates() before a replay where a scheduler has
 /// changed a rate of SGD, Adam or AdamW. state() has the counts after synchronize_counts(), which save() calls. The
-/// other options, and the rate of Adagrad and RMSprop, are as they were when the graph was captured.
+/// other options, and the rate of Adagrad and RMSprop, are as they were when the graph was captured. RMSprop takes a
+/// dozen operators over the whole list there.
 template <class Base>
 class Fused : public Base, public base::Skippable {
   using Rules = base::Rules<Base>;
@@ -59,25 +61,30 @@ class Fused : public Base, public base::Skippable {
   /// Whose name a checkpoint has: it fits both.
   using CheckpointBase = Base;
 
-  /// The closure first, as Base does; then the step. Errors: those of Base, before fused parameters have changed.
+  /// The closure first, as Base does; then the step. Errors: those of Base, and a step that a CUDA graph would repeat
+  /// wrongly, before fused parameters have changed.
   at::Tensor step(LossClosure closure = nullptr) override {
+    const Emptied at_the_end(*this);
     at::Tensor loss;
     if (closure) {
       const c10::AutoGradMode with_gradients(true);
       loss = closure();
     }
     const c10::NoGradGuard no_grad;
-    const Emptied at_the_end(*this);
-    if (is_skipped(false)) return loss;
+    if (found_inf_.defined() && !keeps_numbers_on(found_inf_.device()) && is_skipped()) return loss;
     sort();
-    // LibTorch's own step, and RMSprop's, have no way to be skipped by a device.
-    if ((!all_fused_ || Rules::rule_of(this->defaults()).kind == Kind::RMSprop) && is_skipped(true)) return loss;
+    check_captured_lists();
+    if (found_inf_.defined() && !device_can_skip() && is_skipped()) return loss;
     if (!all_fused_) step_of_others();
     for (size_t i = 0; i < used_; ++i) run(lists_[i]);
     return loss;
   }
 
-  void skip_where(const at::Tensor& found_inf) override { found_inf_ = found_inf; }
+  void skip_where(const at::Tensor& found_inf) override {
+    TORCH_CHECK(found_inf.defined() && found_inf.scalar_type() == at::kFloat && found_inf.numel() == 1,
+                "steppe: skip_where() takes a float32 tensor of one element, 1 where the next step is to be skipped");
+    found_inf_ = found_inf;
+  }
 
   /// For each parameter group, whether the step of all its parameters is fused, with the gradients that are there now.
   /// It is not where a parameter or a gradient is sparse, complex or an integer, one differs from the other in dtype or
@@ -86,8 +93,9 @@ class Fused : public Base, public base::Skippable {
   /// group without any gradient is fused.
   std::vector<bool> fused_groups() const {
     std::vector<bool> fused;
+    const std::vector<const void*> repeated = repeated_parameters();
     for (const auto& group : this->param_groups()) {
-      Sorter sorter(*this, group);
+      Sorter sorter(*this, group, repeated);
       bool all = true;
       State* state = nullptr;
       for (const at::Tensor& param : group.params())
@@ -104,41 +112,46 @@ class Fused : public Base, public base::Skippable {
     return *this;
   }
 
-  /// The rates of the groups' options, for a CUDA graph that is replayed next.
+  /// The rates of the groups' options, for a CUDA graph that is replayed next. Errors: one of Adagrad or RMSprop, which
+  /// a graph keeps.
   void refresh_learning_rates() {
-    for (base::DeviceNumbers& numbers : on_devices_) numbers.set_rate(rate_of(numbers));
+    for (base::DeviceNumbers& numbers : on_devices_) {
+      const double rate = rate_of(numbers);
+      TORCH_CHECK(reads_rates() || !numbers.is_captured() || is_same(rate, numbers.lr()),
+                  "steppe: a CUDA graph keeps the learning rate of this optimizer, which has changed from ",
+                  numbers.lr(), " to ", rate, " in parameter group ", numbers.group(), "; capture the step anew");
+      numbers.set_rate(rate);
+    }
   }
 
   /// Writes the counts of steps, which go on in a CUDA graph, into state(). Waits for the devices.
   void synchronize_counts() {
     for (base::DeviceNumbers& numbers : on_devices_) {
-      const int64_t made = numbers.made(), counted = numbers.counted_on_host();
+      if (!numbers.counts() || !numbers.is_ahead()) continue;
+      const int64_t counted = numbers.counted_on_host(), made = numbers.synchronize();
       for (const at::Tensor& param : numbers.params()) {
-        State* const state = state_of(param);
-        int64_t* const count = state == nullptr ? nullptr : Rules::fields_of(*state).step;
+        int64_t* const count = count_of(param);
         // Not where somebody else has set it.
         if (count != nullptr && *count == counted) *count = made;
       }
-      numbers.count_on_host(made);
     }
   }
 
-  /// Errors: a step that a CUDA graph would repeat wrongly.
+  /// Errors: a step that a CUDA graph would repeat wrongly, as far as it can be told before its gradients are there.
   void check_capture() const {
-    const std::vector<bool> fused = fused_groups();
-    for (size_t k = 0; k < fused.size(); ++k)
-      TORCH_CHECK(fused[k], "steppe: a step is captured into a CUDA graph, but parameter group ", k,
-                  " is not all fused (see fused_groups()): LibTorch's own step counts on the host");
-    TORCH_CHECK(!on_devices_.empty() || Rules::rule_of(this->defaults()).kind == Kind::RMSprop,
+    if (!enabled_ && Rules::kind == Kind::SGD) return;
+    TORCH_CHECK(
+        enabled_,
+        "steppe: a step is captured into a CUDA graph, but this optimizer is not enabled(): LibTorch's own step "
+        "counts on the host");
+    TORCH_CHECK(!on_devices_.empty(),
                 "steppe: a step is captured into a CUDA graph, but this optimizer has made none yet, and every replay "
                 "would begin anew; make one before");
-    for (const base::DeviceNumbers& numbers : on_devices_) {
-      const double rate = rate_of(numbers);
-      TORCH_CHECK(!(rate < numbers.lr() || rate > numbers.lr()),
+    for (const base::DeviceNumbers& numbers : on_devices_)
+      TORCH_CHECK(is_same(rate_of(numbers), numbers.lr()),
                   "steppe: a step is captured into a CUDA graph, but the learning rate of parameter group ",
-                  numbers.group(), " has changed to ", rate,
+                  numbers.group(), " has changed to ", rate_of(numbers),
                   " since the last step; call refresh_learning_rates() before the capture");
-    }
   }
 
   /// What Base writes; waits for the devices.
@@ -149,7 +162,8 @@ class Fused : public Base, public base::Skippable {
   }
   void load(torch::serialize::InputArchive& archive) override {
     Base::load(archive);
-    on_devices_.clear();
+    for (base::DeviceNumbers& numbers : on_devices_)
+      if (const int64_t* const count = count_of(numbers.params().front())) numbers.set_count(*count);
   }
 
  protected:
@@ -168,7 +182,7 @@ class Fused : public Base, public base::Skippable {
     std::vector<State*> states;  ///< null: none is kept yet
   };
 
-  /// No tensor is held between steps.
+  /// No gradient is held between steps.
   struct Emptied {
     explicit Emptied(Fused& all) : optimizer(all) {}
     Emptied(const Emptied&) = delete;
@@ -193,13 +207,35 @@ class Fused : public Base, public base::Skippable {
     return Rules::rule_of(this->param_groups()[numbers.group()].options()).lr;
   }
 
+  static bool is_same(double a, double b) { return !(a < b || a > b); }
+  /// The operators of these take a rate of the device.
+  static constexpr bool reads_rates() {
+    return Rules::kind == Kind::SGD || Rules::kind == Kind::Adam || Rules::kind == Kind::AdamW;
+  }
+
   State* state_of(const at::Tensor& param) const { return static_cast<State*>(base::find_state(this->state(), param)); }
+  int64_t* count_of(const at::Tensor& param) const {
+    State* const state = state_of(param);
+    return state == nullptr ? nullptr : Rules::fields_of(*state).step;
+  }
+
+  /// Those that are in the groups more than once: LibTorch steps them as often, one after the other.
+  std::vector<const void*> repeated_parameters() const {
+    std::vector<const void*> all;
+    for (const auto& group : this->param_groups())
+      for (const at::Tensor& param : group.params()) all.push_back(param.unsafeGetTensorImpl());
+    std::sort(all.begin(), all.end());
+    std::vector<const void*> repeated;
+    for (size_t i = 1; i < all.size(); ++i)
+      if (all[i] == all[i - 1]) repeated.push_back(all[i]);
+    return repeated;
+  }
 
   /// The parameters of a group one after the other: which are fused, and their states.
   class Sorter {
    public:
-    Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group)
-        : optimizer_(all), rule_(Rules::rule_of(group.options())) {}
+    Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group, const std::vector<const void*>& repeated)
+        : optimizer_(all), rule_(Rules::rule_of(group.options())), repeated_(repeated) {}
 
     const kernels::UpdateRule& rule() const { return rule_; }
 
@@ -212,13 +248,15 @@ class Fused : public Base, public base::Skippable {
         has_update_ = kernels::has_update(rule_.kind, device_, dtype_);
       }
       if (!has_update_ || !kernels::lies_like(param, param) || !has_like(param, param.grad())) return false;
+      if (!repeated_.empty() && std::binary_search(repeated_.begin(), repeated_.end(), param.unsafeGetTensorImpl()))
+        return false;
       state = optimizer_.state_of(param);
       if (state == nullptr) return Rules::makes_states;
       const base::StateFields fields = Rules::fields_of(*state);
       for (int k = 0; k < kernels::kKept; ++k) {
         if (!rule_.keeps(k)) continue;
         const at::Tensor& kept = *fields.kept[k];
-        if (kept.defined() ? !has_like(param, kept) : rule_.kind != Kind::SGD) return false;
+        if (kept.defined() ? !has_like(param, kept) : Rules::kind != Kind::SGD) return false;
       }
       return true;
     }
@@ -231,6 +269,7 @@ class Fused : public Base, public base::Skippable {
 
     const Fused& optimizer_;
     kernels::UpdateRule rule_;
+    const std::vector<const void*>& repeated_;
     at::ScalarType dtype_ = at::ScalarType::Undefined;
     at::Device device_ = at::kCPU;
     bool has_update_ = false;
@@ -240,7 +279,7 @@ class Fused : public Base, public base::Skippable {
   State& make_state(const at::Tensor& param, const kernels::UpdateRule& rule) {
     auto made = std::make_unique<State>();
     const base::StateFields fields = Rules::fields_of(*made);
-    if (rule.kind != Kind::SGD)
+    if (Rules::kind != Kind::SGD)
       for (int k = 0; k < kernels::kKept; ++k)
         if (rule.keeps(k)) *fields.kept[k] = at::zeros_like(param, at::MemoryFormat::Preserve);
     State& state = *made;
@@ -252,8 +291,9 @@ class Fused : public Base, public base::Skippable {
   void gather() {
     empty();
     const auto& groups = this->param_groups();
+    const std::vector<const void*> repeated = repeated_parameters();
     for (size_t k = 0; k < groups.size(); ++k) {
-      Sorter sorter(*this, groups[k]);
+      Sorter sorter(*this, groups[k], repeated);
       const size_t begin = used_;
       for (const at::Tensor& param : groups[k].params()) {
         if (!param.grad().defined()) continue;
@@ -266,29 +306,65 @@ class Fused : public Base, public base::Skippable {
     }
   }
 
-  /// The same; where the lists are no longer those of the devices' numbers, these come into state() first.
+  /// The same. Where a list is no longer that of a device's numbers, these come into state() first, and go, unless a
+  /// graph reads them.
   void sort() {
     gather();
+    bool all_are_there = true, any_ahead = false;
     for (const base::DeviceNumbers& numbers : on_devices_) {
-      if (list_of(numbers) != nullptr) continue;
-      synchronize_counts();
-      on_devices_.clear();
-      return gather();
+      all_are_there = all_are_there && list_of(numbers) != nullptr;
+      any_ahead = any_ahead || numbers.is_ahead();
     }
+    if (all_are_there) return;
+    if (any_ahead) {
+      synchronize_counts();
+      gather();
+    }
+    on_devices_.erase(std::remove_if(on_devices_.begin(), on_devices_.end(),
+                                     [this](const base::DeviceNumbers& numbers) {
+                                       return !numbers.is_captured() && list_of(numbers) == nullptr;
+                                     }),
+                      on_devices_.end());
   }
 
   const List* list_of(const base::DeviceNumbers& numbers) const {
     for (size_t i = 0; i < used_; ++i)
-      if (numbers.are_of(lists_[i].tensors, lists_[i].step)) return &lists_[i];
+      if (numbers.are_of(lists_[i].tensors)) return &lists_[i];
     return nullptr;
+  }
+  base::DeviceNumbers* numbers_of(const List& list) {
+    for (base::DeviceNumbers& each : on_devices_)
+      if (each.are_of(list.tensors)) return &each;
+    return nullptr;
+  }
+
+  /// Throws on what every replay would begin anew, or repeat.
+  void check_captured_lists() {
+    bool captured = false;
+    for (const auto& group : this->param_groups())
+      for (const at::Tensor& param : group.params())
+        if (!param.device().is_cpu() && param.grad().defined()) {
+          captured = captured || kernels::is_capturing(param.device());
+          break;
+        }
+    if (!captured) return;
+    check_capture();
+    TORCH_CHECK(all_fused_ || (!enabled_ && Rules::kind == Kind::SGD),
+                "steppe: a step is captured into a CUDA graph, but not all parameters are fused (see fused_groups()): "
+                "LibTorch's own step counts on the host");
+    for (size_t i = 0; i < used_; ++i)
+      TORCH_CHECK(numbers_of(lists_[i]) != nullptr && !lists_[i].rule.fresh,
+                  "steppe: a step is captured into a CUDA graph, but a parameter of group ", lists_[i].group,
+                  " has its first gradient, or the parameters that have one are others than in the last step; make a "
+                  "step with these before");
   }
 
   /// To one of the lists from `begin` on.
   void add(const at::Tensor& param, State* state, const kernels::UpdateRule& rule, size_t begin, size_t group) {
-    if (state == nullptr && rule.kind != Kind::SGD) state = &make_state(param, rule);
+    if (state == nullptr && Rules::kind != Kind::SGD) state = &make_state(param, rule);
     const base::StateFields fields = state == nullptr ? base::StateFields() : Rules::fields_of(*state);
     const bool fresh =
-        rule.kind == Kind::SGD && rule.has_momentum() && (state == nullptr || !fields.kept[0]->defined());
+        Rules::kind == Kind::SGD && rule.has_momentum() && (state == nullptr || !fields.kept[0]->defined());
     List& list = list_for(begin, param, fields.step == nullptr ? 0 : *fields.step + 1, fresh, rule, group);
     list.tensors.params.push_back(param);
     list.tensors.gradients.push_back(arranged(param, param.grad()));
@@ -319,16 +395,24 @@ class Fused : public Base, public base::Skippable {
     list.step = step;
     list.rule = rule;
     list.rule.fresh = fresh;
-    list.rule.at(step);
+    list.rule.set_step(step);
     return list;
   }
 
-  /// Reads the number where it lies on the host, or, if the host `must` know, waits for its device.
-  bool is_skipped(bool must) {
-    if (!found_inf_.defined() || (!must && !found_inf_.device().is_cpu())) return false;
+  /// Waits for the device that knows.
+  bool is_skipped() {
     const bool skipped = found_inf_.template item<float>() > 0.0f;
     found_inf_ = at::Tensor();
     return skipped;
+  }
+
+  /// LibTorch's own step and RMSprop's have no way to be skipped by a device; a first momentum buffer would hold
+  /// nothing after it; and every list must lie where the number is.
+  bool device_can_skip() const {
+    bool can = all_fused_ && Rules::kind != Kind::RMSprop;
+    for (size_t i = 0; i < used_; ++i)
+      can = can && !lists_[i].rule.fresh && lists_[i].tensors.params.front().device() == found_inf_.device();
+    return can;
   }
 
   void step_of_others() {
@@ -353,16 +437,15 @@ class Fused : public Base, public base::Skippable {
 
   kernels::UpdateNumbers numbers_for(const List& list) {
     const at::Tensor& first = list.tensors.params.front();
-    if (!keeps_numbers_on(first.device()) || list.rule.kind == Kind::RMSprop) return {};
-    const bool captured = kernels::is_capturing(first.device());
-    if (captured) check_capture();
-    base::DeviceNumbers* numbers = nullptr;
-    for (base::DeviceNumbers& each : on_devices_)
-      if (each.are_of(list.tensors, list.step)) numbers = &each;
+    if (!keeps_numbers_on(first.device())) return {};
+    const bool captured = !first.device().is_cpu() && kernels::is_capturing(first.device());
+    base::DeviceNumbers* numbers = numbers_of(list);
     if (numbers == nullptr)
       numbers = &on_devices_.emplace_back(list.tensors.params, list.group, list.step, list.rule.lr);
+    numbers->set_count(list.step - 1);
     numbers->set_rate(list.rule.lr);
-    kernels::UpdateNumbers begun = numbers->begin_step(found_inf_);
+    kernels::UpdateNumbers begun = numbers->begin_step(found_inf_, captured);
+    if (Rules::kind == Kind::RMSprop) return {};
     // Outside of a graph a double of the host is exact where a rate in float32 is not.
     if (first.scalar_type() == at::kDouble && !captured) begun.lr = at::Tensor();
     return begun;

@@ -13,7 +13,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace base {
 
-/// Takes gradients away until the end of its scope, from an optimizer that passes over parameters without one.
+/// Takes gradients away until the end of its scope, from an optimizer that passes over parameters without one. They may
+/// be listed twice.
 class HiddenGradients {
  public:
   explicit HiddenGradients(std::vector<at::Tensor> params) : params_(std::move(params)) {
@@ -26,7 +27,7 @@ class HiddenGradients {
   HiddenGradients(const HiddenGradients&) = delete;
   HiddenGradients& operator=(const HiddenGradients&) = delete;
   ~HiddenGradients() {
-    for (size_t i = 0; i < params_.size(); ++i) params_[i].mutable_grad() = std::move(gradients_[i]);
+    for (size_t i = params_.size(); i-- > 0;) params_[i].mutable_grad() = std::move(gradients_[i]);
   }
 
  private:

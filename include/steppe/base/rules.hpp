@@ -27,8 +27,8 @@ struct StateFields {
   int64_t* step = nullptr;
 };
 
-/// For each optimizer: its State; the rule that a group's options stand for; the fields of a state; whether states are
-/// made at the first step. Void: it has no fused update.
+/// For each optimizer: its State; its kind; the rule that a group's options stand for; the fields of a state; whether
+/// states are made at the first step. Void: it has no fused update.
 template <class Optimizer, class = void>
 struct Rules {
   using State = void;
@@ -37,12 +37,13 @@ struct Rules {
 template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::SGD, Optimizer>>> {
   using State = torch::optim::SGDParamState;
+  static constexpr auto kind = kernels::UpdateRule::Kind::SGD;
   static constexpr bool makes_states = true;
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& any) {
     const auto& options = static_cast<const torch::optim::SGDOptions&>(any);
     kernels::UpdateRule rule;
-    rule.kind = kernels::UpdateRule::Kind::SGD;
+    rule.kind = kind;
     rule.lr = options.lr();
     rule.weight_decay = options.weight_decay();
     rule.momentum = options.momentum();
@@ -78,10 +79,11 @@ StateFields adam_fields(State& state) {
 template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::Adam, Optimizer>>> {
   using State = torch::optim::AdamParamState;
+  static constexpr auto kind = kernels::UpdateRule::Kind::Adam;
   static constexpr bool makes_states = true;
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& options) {
-    return detail::adam_rule(kernels::UpdateRule::Kind::Adam, static_cast<const torch::optim::AdamOptions&>(options));
+    return detail::adam_rule(kind, static_cast<const torch::optim::AdamOptions&>(options));
   }
   static StateFields fields_of(State& state) { return detail::adam_fields(state); }
 };
@@ -89,10 +91,11 @@ struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::Adam, O
 template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::AdamW, Optimizer>>> {
   using State = torch::optim::AdamWParamState;
+  static constexpr auto kind = kernels::UpdateRule::Kind::AdamW;
   static constexpr bool makes_states = true;
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& options) {
-    return detail::adam_rule(kernels::UpdateRule::Kind::AdamW, static_cast<const torch::optim::AdamWOptions&>(options));
+    return detail::adam_rule(kind, static_cast<const torch::optim::AdamWOptions&>(options));
   }
   static StateFields fields_of(State& state) { return detail::adam_fields(state); }
 };
@@ -100,12 +103,13 @@ struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::AdamW, 
 template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::Adagrad, Optimizer>>> {
   using State = torch::optim::AdagradParamState;
+  static constexpr auto kind = kernels::UpdateRule::Kind::Adagrad;
   static constexpr bool makes_states = false;  // its constructor has
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& any) {
     const auto& options = static_cast<const torch::optim::AdagradOptions&>(any);
     kernels::UpdateRule rule;
-    rule.kind = kernels::UpdateRule::Kind::Adagrad;
+    rule.kind = kind;
     rule.lr = options.lr();
     rule.lr_decay = options.lr_decay();
     rule.weight_decay = options.weight_decay();
@@ -118,12 +122,13 @@ struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::Adagrad
 template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::RMSprop, Optimizer>>> {
   using State = torch::optim::RMSpropParamState;
+  static constexpr auto kind = kernels::UpdateRule::Kind::RMSprop;
   static constexpr bool makes_states = true;
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& any) {
     const auto& options = static_cast<const torch::optim::RMSpropOptions&>(any);
     kernels::UpdateRule rule;
-    rule.kind = kernels::UpdateRule::Kind::RMSprop;
+    rule.kind = kind;
     rule.lr = options.lr();
     rule.weight_decay = options.weight_decay();
     rule.momentum = options.momentum();

@@ -66,6 +66,12 @@ struct ChecksCapture : std::false_type {};
 template <class Base>
 struct ChecksCapture<Base, std::void_t<decltype(std::declval<const Base&>().check_capture())>> : std::true_type {};
 
+/// Bases whose count of steps may be ahead of state().
+template <class Base, class = void>
+struct CountsOnDevices : std::false_type {};
+template <class Base>
+struct CountsOnDevices<Base, std::void_t<decltype(std::declval<Base&>().synchronize_counts())>> : std::true_type {};
+
 /// Others whose update depends on a number of steps that the host counts; a CUDA graph would repeat one of them.
 template <class Base>
 inline constexpr bool counts_on_the_host =

@@ -168,8 +168,8 @@ class ShardedState : public Base {
  public:
   using Base::Base;
   using typename torch::optim::Optimizer::LossClosure;
-  /// Whose name a checkpoint has: it fits all.
   static constexpr bool divides_state = true;
+  /// Whose name a checkpoint has: it fits all.
   using CheckpointBase = typename steppe::detail::CheckpointBase<Base>::Type;
 
   /// Divides the parameters among the processes of `group`. State that is there already (after load(), or after steps
@@ -232,6 +232,7 @@ class ShardedState : public Base {
     auto& self = const_cast<ShardedState&>(*this);
     self.divide();
     const OthersForgotten at_the_end(self);
+    if constexpr (steppe::detail::CountsOnDevices<Base>::value) self.synchronize_counts();
     self.gather();
     Base::save(archive);
   }

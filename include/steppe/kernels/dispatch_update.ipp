@@ -27,7 +27,7 @@
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 
-// The CPU got its kernels of these operators in 2.4.
+// The CPU got its kernels of these operators in 2.4; before it CUDA goes by LibTorch's classes as well.
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
 #define STEPPE_HAS_FUSED_OPERATORS 1
 #include <ATen/ops/_fused_adagrad.h>
@@ -61,8 +61,20 @@ inline const char* operator_of(UpdateRule::Kind kind) {
 /// This LibTorch may have been built without the device's kernels.
 inline bool has_operator(UpdateRule::Kind kind, at::Device device) {
   if (!STEPPE_HAS_FUSED_OPERATORS || operator_of(kind) == nullptr) return false;
-  const auto found = c10::Dispatcher::singleton().findSchema({operator_of(kind), ""});
-  return found && found->hasKernelForDispatchKey(device.is_cuda() ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU);
+  struct Found {
+    bool cpu[5] = {}, cuda[5] = {};
+    Found() {
+      for (int k = 0; k < 5; ++k) {
+        const char* const name = operator_of(static_cast<UpdateRule::Kind>(k));
+        if (name == nullptr) continue;
+        const auto schema = c10::Dispatcher::singleton().findSchema({name, ""});
+        cpu[k] = schema && schema->hasKernelForDispatchKey(c10::DispatchKey::CPU);
+        cuda[k] = schema && schema->hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+      }
+    }
+  };
+  static const Found found;
+  return (device.is_cuda() ? found.cuda : found.cpu)[static_cast<int>(kind)];
 }
 
 /// Kernels of steppe, on the CPU. In double they are plain C++, which LibTorch's operators and class are ahead of.

@@ -34,8 +34,7 @@ struct UpdateRule {
   double step = 1.0;          ///< counted from 1
   double c1 = 1.0, c2 = 1.0;  ///< Adam's corrections of the bias at this step
 
-  /// The same rule at another step.
-  void at(int64_t number) {
+  void set_step(int64_t number) {
     step = static_cast<double>(number);
     c1 = 1.0 - std::pow(beta1, step);
     c2 = 1.0 - std::pow(beta2, step);

@@ -95,10 +95,10 @@ class LossScale {
     overflowed_ = overflowed_ || overflowed;
     return updates_;
   }
-  /// The same, of a bool that only its device knows. Undefined: there were no gradients.
-  int64_t note(const at::Tensor& overflowed) {
-    if (overflowed.defined() && !overflowed.device().is_cpu()) on_devices_.push_back(overflowed);
-    return note(overflowed.defined() && overflowed.device().is_cpu() && overflowed.item<bool>());
+  /// The same, of a bool that is read when the factor is asked for again: it may lie on a device.
+  int64_t note_later(const at::Tensor& overflowed) {
+    later_.push_back(overflowed);
+    return note(false);
   }
 
   /// Errors: no step was made.
@@ -107,10 +107,8 @@ class LossScale {
                 "steppe: GradScaler::update() was called, but no step was made since the last one; call it "
                 "after the optimizer's step");
     settle();
-    is_due_ = true;
-    due_overflowed_ = overflowed_;
-    due_.swap(on_devices_);
-    if (due_.empty()) settle();
+    due_ = {true, overflowed_, growth_factor, backoff_factor, growth_interval, std::move(later_)};
+    if (due_.later.empty()) settle();
     begin_anew();
   }
   void set(double value, int64_t tracker) {
@@ -140,36 +138,42 @@ class LossScale {
     return unscale_on(device, values, 1.0 / factor());
   }
 
-  /// Carries out an update() whose overflow a device knew. Const: the factor is what it was to become.
+  /// An update() that is to be carried out, with the settings of that time.
+  struct Due {
+    bool is_due = false, overflowed = false;
+    double growth_factor = 0.0, backoff_factor = 0.0;
+    int64_t growth_interval = 0;
+    std::vector<at::Tensor> later;
+  };
+
+  /// Carries it out. Const: the factor is what it was to become.
   void settle() const {
-    if (!is_due_) return;
-    is_due_ = false;
-    for (const at::Tensor& flag : due_) due_overflowed_ = due_overflowed_ || flag.item<bool>();
-    due_.clear();
+    if (!due_.is_due) return;
+    for (const at::Tensor& flag : due_.later) due_.overflowed = flag.item<bool>() || due_.overflowed;
     ++growth_tracker_;
-    if (due_overflowed_) {
-      factor_ *= backoff_factor;
+    if (due_.overflowed) {
+      factor_ *= due_.backoff_factor;
       growth_tracker_ = 0;
-    } else if (growth_tracker_ >= growth_interval) {
+    } else if (growth_tracker_ >= due_.growth_interval) {
       // Not beyond what a float holds, as LibTorch's own.
-      if (const double next = factor_ * growth_factor; next <= 3.4028234663852886e38) factor_ = next;
+      if (const double next = factor_ * due_.growth_factor; next <= 3.4028234663852886e38) factor_ = next;
       growth_tracker_ = 0;
     }
+    due_ = Due();
   }
 
   void begin_anew() {
     in_use_ = noted_ = overflowed_ = false;
-    on_devices_.clear();
+    later_.clear();
     ++updates_;
   }
 
   mutable double factor_ = 65536.0;
   mutable int64_t growth_tracker_ = 0;
   bool in_use_ = false, noted_ = false, overflowed_ = false;
-  std::vector<at::Tensor> on_devices_;  ///< overflows of this iteration
+  std::vector<at::Tensor> later_;  ///< whether steps of this iteration overflowed
   int64_t updates_ = 0;
-  mutable bool is_due_ = false, due_overflowed_ = false;  ///< an update() that is to be carried out
-  mutable std::vector<at::Tensor> due_;
+  mutable Due due_;
 };
 
 /// An optimizer that unscales its gradients itself, because it makes several passes.

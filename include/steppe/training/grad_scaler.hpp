@@ -4,6 +4,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
@@ -41,8 +42,7 @@ namespace training {
 /// each of them skips its own steps; update() comes after the last of them.
 ///
 /// The factor is a number of the host: a step waits once for the device, to know whether it overflowed. That of
-/// steppe::Fused by itself does not: the device skips it, and the next scale() waits, with the next forward pass under
-/// way.
+/// steppe::Fused by itself does not, as the device skips it; the next scale() waits, for the next forward pass as well.
 /// bfloat16 has the range of float32 and needs no scaler.
 class GradScaler {
  public:
@@ -114,7 +114,14 @@ class GradScaler {
       for (const at::Tensor& param : group.params())
         if (param.grad().defined()) gradients.push_back(param.grad());
     seen.overflowed = scale_->unscale(gradients);
-    seen.unscaled_at = scale_->note(seen.overflowed);
+    if (!seen.overflowed.defined()) seen.overflowed = at::zeros({}, at::kBool);
+    // What can be skipped where its gradients are need not be waited for.
+    if (dynamic_cast<base::Skippable*>(&optimizer) != nullptr) {
+      seen.unscaled_at = scale_->note_later(seen.overflowed);
+    } else {
+      seen.overflowed = seen.overflowed.cpu();
+      seen.unscaled_at = scale_->note(seen.overflowed.item<bool>());
+    }
   }
 
   /// The optimizer's step() along true gradients, or none if they are not finite. For loops without a closure; with
@@ -131,7 +138,6 @@ class GradScaler {
     if (seen.unscaled_at != scale_->updates()) unscale(optimizer);
     scale_->check_updated(seen.stepped_at);
     seen.stepped_at = scale_->updates();
-    if (!seen.overflowed.defined()) return optimizer.step();
     if (auto* skippable = dynamic_cast<base::Skippable*>(&optimizer)) {
       skippable->skip_where(seen.overflowed.to(at::kFloat));
       return optimizer.step();

@@ -1,6 +1,7 @@
 // Ascents and whole steps in CUDA graphs: what they give when replayed, and what is refused.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <steppe/base/fused.hpp>
 #include <steppe/optimizers.hpp>
 #include <torch/cuda.h>
 #include <torch/optim/adam.h>
@@ -131,6 +132,61 @@ TEST_F(CudaGraph, RepeatsAStepOfGcsam_CUDA) { expect_the_steps_of<GCSAM<SGD>>(st
 TEST_F(CudaGraph, RepeatsAStepOverRmsprop_CUDA) {
   using RMSprop = SAM<torch::optim::RMSprop>;
   expect_the_steps<RMSprop>(stream(), torch::optim::RMSpropOptions(0.01).momentum(0.9), Options(), step<RMSprop>);
+}
+
+/// Counts and rates of the device: a base that counts, and a rate that changes from replay to replay.
+template <class Base, class BaseOptions>
+void expect_a_schedule_over(c10::cuda::CUDAStream stream, const BaseOptions& base_options) {
+  Problem captured, plain;
+  SAM<Fused<Base>> ours(captured.weights, base_options);
+  SAM<Base> expected(plain.weights, base_options);
+  ours.replay_rng(false);
+  for (int i = 0; i < 2; ++i)
+    run_on(stream, [&] {
+      step(ours, captured);
+      step(expected, plain);
+    });
+  Captured graph(stream, [&] { step(ours, captured); });
+  for (int i = 0; i < 6; ++i) {
+    for (Problem* each : {&captured, &plain}) each->fill(0.1 * i);
+    const double rate = base_options.lr() / (1.0 + i);
+    ours.param_groups()[0].options().set_lr(rate);
+    expected.param_groups()[0].options().set_lr(rate);
+    run_on(stream, [&] { ours.refresh_learning_rates(); });
+    graph.replay();
+    run_on(stream, [&] { step(expected, plain); });
+  }
+  expect_close(captured.weights, plain.weights);
+  ours.synchronize_counts();
+  run_on(stream, [&] {  // not captured, from where the graph has counted to
+    step(ours, captured);
+    step(expected, plain);
+  });
+  expect_close(captured.weights, plain.weights);
+}
+TEST_F(CudaGraph, FollowsAScheduleOverFusedSgd_CUDA) {
+  expect_a_schedule_over<SGD>(stream(), SGDOptions(0.05).momentum(0.9));
+}
+TEST_F(CudaGraph, FollowsAScheduleOverFusedAdam_CUDA) {
+  expect_a_schedule_over<torch::optim::Adam>(stream(), torch::optim::AdamOptions(0.01));
+}
+TEST_F(CudaGraph, FollowsAScheduleOverFusedAdamW_CUDA) {
+  expect_a_schedule_over<torch::optim::AdamW>(stream(), torch::optim::AdamWOptions(0.01));
+}
+
+TEST_F(CudaGraph, AStepThatOverflowsIsSkippedOnTheDevice_CUDA) {
+  for (const bool first : {true, false}) {
+    const at::Tensor w = at::ones({50}, at::TensorOptions().device(at::kCUDA)).requires_grad_();
+    Fused<SGD> sgd({w}, SGDOptions(0.1).momentum(0.9).dampening(0.5));
+    w.mutable_grad() = at::ones_like(w);
+    if (!first) sgd.step();
+    const at::Tensor before = w.detach().clone();
+    sgd.skip_where(at::ones({1}, at::TensorOptions().device(at::kCUDA)));
+    sgd.step();
+    EXPECT_TRUE(w.equal(before));
+    sgd.step();
+    EXPECT_TRUE(at::allclose(before - w.detach(), at::full_like(before, first ? 0.1 : 0.14)));
+  }
 }
 
 TEST_F(CudaGraph, RepeatsAnAscentAndTheWayBackBitForBit_CUDA) {

@@ -36,7 +36,7 @@ STEPPE_TARGET_END
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// A weight, its gradient and what is kept for it: in one format and the same order of memory.
+/// A weight, its gradient and what is kept for it: in one format (not float64) and the same order of memory.
 struct Updated {
   Format format = Format::Float32;
   void* w = nullptr;
@@ -45,15 +45,12 @@ struct Updated {
   int64_t size = 0;
 };
 
-/// double is computed in plain C++ everywhere, other formats below AVX2. Finite results have the same bits for every
-/// instruction set.
+/// In plain C++ below AVX2. Finite results have the same bits for every instruction set.
 template <class T>
 void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  if constexpr (sizeof(T) <= sizeof(float)) {
-    if (instruction_set() == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
-    if (instruction_set() == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
-  }
+  if (instruction_set() == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
+  if (instruction_set() == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
 #endif
   portable::update(rule, w, g, kept, n);
 }
@@ -81,7 +78,7 @@ class UpdatePass {
         case Format::Float32:
           return part<float>(rule, tensor, piece.span);
         case Format::Float64:
-          return part<double>(rule, tensor, piece.span);
+          return;  // goes by LibTorch's operators, or its class
         case Format::BFloat16:
           return part<BFloat16>(rule, tensor, piece.span);
         case Format::Half:

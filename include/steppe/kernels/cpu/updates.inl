@@ -19,10 +19,10 @@ struct Decayed {
 template <class T>
 struct Average {
   explicit Average(double stays)
-      : old(all<T>(static_cast<Number<T>>(stays))), fresh(all<T>(static_cast<Number<T>>(1.0 - stays))) {}
-  Pack<T> operator()(Pack<T> average, Pack<T> x) const { return plus(times(old, average), times(fresh, x)); }
+      : kept(all<T>(static_cast<Number<T>>(stays))), added(all<T>(static_cast<Number<T>>(1.0 - stays))) {}
+  Pack<T> operator()(Pack<T> average, Pack<T> x) const { return plus(times(kept, average), times(added, x)); }
 
-  Pack<T> old, fresh;
+  Pack<T> kept, added;
 };
 
 template <class T>
@@ -57,7 +57,7 @@ struct AdamUpdate {
       : decayed(rule),
         first(rule.beta1),
         second(rule.beta2),
-        step(all<T>(static_cast<Number<T>>(rule.lr / rule.c1))),
+        rate(all<T>(static_cast<Number<T>>(rule.lr / rule.c1))),
         scale(all<T>(static_cast<Number<T>>(1.0 / std::sqrt(rule.c2)))),
         eps(all<T>(static_cast<Number<T>>(rule.eps))),
         shrink(all<T>(static_cast<Number<T>>(1.0 - rule.lr * rule.weight_decay))),
@@ -71,12 +71,12 @@ struct AdamUpdate {
     kept[1] = second(kept[1], times(d, d));
     if (amsgrad) kept[2] = choose(above(kept[2], kept[1]), kept[2], kept[1]);
     const Pack<T> spread = plus(times(root(amsgrad ? kept[2] : kept[1]), scale), eps);
-    return minus(w, over(times(step, kept[0]), spread));
+    return minus(w, over(times(rate, kept[0]), spread));
   }
 
   Decayed<T> decayed;
   Average<T> first, second;
-  Pack<T> step, scale, eps, shrink;
+  Pack<T> rate, scale, eps, shrink;
   bool decoupled, amsgrad;
 };
 
