@@ -95,9 +95,9 @@ void check(const std::string& name, Options options, const Case& one) {
   for (size_t i = 0; i < one.weights.size(); ++i) {
     const at::Tensor exact = by_class.weights()[i].detach().to(at::kDouble);
     const at::Tensor bound = (exact.abs() + 0.2) * (4.0 * kSteps * unit);
-    if (((fused.weights()[i].detach().to(at::kDouble) - exact).abs() - bound).max().item<double>() > 0.0)
+    if (((fused.weights()[i].detach().to(at::kDouble) - exact).abs() - bound).max().template item<double>() > 0.0)
       throw std::runtime_error(name + ": the fused step is another one than the class's");
-    moved = std::max(moved, (exact - one.weights[i].to(at::kDouble)).abs().max().item<double>());
+    moved = std::max(moved, (exact - one.weights[i].to(at::kDouble)).abs().max().template item<double>());
   }
   if (!(moved > 0.0)) throw std::runtime_error(name + ": no step was made");
 }
