@@ -14,3 +14,5 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/steppe-config-version.cm
   COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES cmake/Compiled.cmake "${PROJECT_BINARY_DIR}/steppe-config.cmake" "${PROJECT_BINARY_DIR}/steppe-config-version.cmake"
   DESTINATION "${steppe_package_dir}")
+configure_file(packaging/steppe.pc.in "${PROJECT_BINARY_DIR}/steppe.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/steppe.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
