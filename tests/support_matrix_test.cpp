@@ -1,4 +1,4 @@
-// The README's table of what is supported, row by row.
+// The table of what is supported in docs/limits.md, row by row.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
