@@ -684,6 +684,39 @@ TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
   EXPECT_EQ(zsharp.state().size(), 1u);
 }
 
+TEST(Checkpoint, OfAnotherMethodLeavesTheSettingsAsTheyAre) {
+  const at::Tensor a = vector_of(1.0), b = vector_of(2.0);
+  LookSAM<SGD> looksam(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
+  looksam.clip_grad_norm(0.01).exclude({b}).every(3);
+  looksam.step(bowl({a, b}));
+  SAM<SGD> sam(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
+  restore(sam, saved(looksam));
+  EXPECT_EQ(sam.steps(), 1);
+  int passes = 0;
+  bool moved = false;
+  sam.step([&] {
+    if (++passes == 2) moved = !b.eq(2.0).all().item<bool>();
+    return bowl({a, b})();
+  });
+  EXPECT_EQ(passes, 2);  // step 1 of every(3) would be a plain one
+  EXPECT_TRUE(moved);
+  EXPECT_GT(sam.report().gradient_norm.item<double>(), 0.01);
+  Tail<SGD> tail(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
+  tail.policy().total(10);
+  sam.every(2);
+  restore(tail, saved(sam));
+  EXPECT_EQ(tail.policy().first_step(), 7);
+  SAM<SGD> same(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
+  restore(same, saved(sam));
+  passes = 0;
+  for (int i = 0; i < 2; ++i)
+    same.step([&] {
+      ++passes;
+      return bowl({a, b})();
+    });
+  EXPECT_EQ(passes, 3);
+}
+
 TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
   const at::Tensor w = vector_of(1.0), v = vector_of(2.0);
   SAM<torch::optim::Adam> adam(std::vector<at::Tensor>{w}, torch::optim::AdamOptions(0.1));

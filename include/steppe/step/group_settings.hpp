@@ -83,6 +83,17 @@ struct GroupSettings {
     });
   }
 
+  /// Whether a method of these parts has written the archive.
+  static bool has_written(torch::serialize::InputArchive& archive, const std::string& prefix) {
+    const auto type_of = [&](const std::string& name) {
+      c10::IValue written;
+      return archive.try_read(name + "/type", written) && written.isString() ? written.toStringRef() : std::string();
+    };
+    constexpr bool has_descent = checkpoint::HasFields<Descent, checkpoint::Writer>::value;
+    return type_of(prefix + "options") == checkpoint::name_of<Ascent>() &&
+           type_of(prefix + "descent") == (has_descent ? checkpoint::name_of<Descent>() : "");
+  }
+
   /// A part that was written by another method keeps its settings.
   void read(torch::serialize::InputArchive& archive, const std::string& prefix) {
     forget();  // it was of other steps

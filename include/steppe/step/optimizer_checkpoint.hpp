@@ -83,11 +83,14 @@ struct OptimizerCheckpoint {
     TORCH_CHECK(step >= 0, "steppe: the checkpoint counts ", step, " steps; it is damaged");
     read("non_finite_steps", non_finite_steps);
     read("non_finite_clips", non_finite_clips);
-    read("clipping", clipping);
-    read("steps", steps);
+    const bool is_of_this_method = has_written(archive);
+    if (is_of_this_method) {
+      read("clipping", clipping);
+      read("steps", steps);
+      read("ascents", ascents);
+    }
     read("perturbed_steps", perturbed_steps);
     if (c10::IValue present; archive.try_read("skipped_steps", present)) read("skipped_steps", skipped_steps);
-    read("ascents", ascents);
     TORCH_CHECK(perturbed_steps >= 0 && perturbed_steps <= step && skipped_steps >= 0 && ascents >= 1,
                 "steppe: the checkpoint counts ", perturbed_steps, " perturbed steps of ", step, " and ", skipped_steps,
                 " skipped ones, and has ", ascents, " ascents; it is damaged");
@@ -110,11 +113,23 @@ struct OptimizerCheckpoint {
       TORCH_CHECK(flags.defined() && flags.numel() == takes_part[k].numel() && flags.scalar_type() == at::kBool,
                   "steppe: the checkpoint does not fit parameter group ", k, ", which has ", takes_part[k].numel(),
                   " parameters");
-      takes_part[k] = flags.cpu().contiguous();
+      if (is_of_this_method) takes_part[k] = flags.cpu().contiguous();
     }
   }
 
  private:
+  /// LookSAM's interval, for one, is not SAM's: another method's settings stay there.
+  static bool has_written(torch::serialize::InputArchive& archive) {
+    c10::IValue written;
+    const bool has_policy = archive.try_read("policy/type", written) && written.isString();
+    if constexpr (checkpoint::HasFields<Policy, checkpoint::Writer>::value) {
+      if (!has_policy || written.toStringRef() != checkpoint::name_of<Policy>()) return false;
+    } else if (has_policy) {
+      return false;
+    }
+    return Group::has_written(archive, prefix_of(0));
+  }
+
   static constexpr int64_t kFormat = 2;
   static std::string prefix_of(size_t group) { return "group/" + std::to_string(group) + "/"; }
 };
