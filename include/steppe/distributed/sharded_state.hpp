@@ -279,9 +279,15 @@ class ShardedState : public Base {
     const auto bytes_of = [](const at::Tensor& param) {
       return param.numel() * static_cast<int64_t>(param.element_size());
     };
-    std::stable_sort(fresh.begin(), fresh.end(),
-                     [&](const at::Tensor& a, const at::Tensor& b) { return bytes_of(a) > bytes_of(b); });
-    for (const at::Tensor& param : fresh) {
+    // Not stable_sort, of which clang 19 says with libstdc++ 12 that it is deprecated inside.
+    std::vector<size_t> order(fresh.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      const int64_t of_a = bytes_of(fresh[a]), of_b = bytes_of(fresh[b]);
+      return of_a != of_b ? of_a > of_b : a < b;
+    });
+    for (const size_t i : order) {
+      const at::Tensor& param = fresh[i];
       const auto least = std::min_element(owned_bytes_.begin(), owned_bytes_.end());
       *least += bytes_of(param);
       owners_[param.unsafeGetTensorImpl()] = {param, static_cast<int>(least - owned_bytes_.begin())};
