@@ -715,6 +715,10 @@ TEST(Checkpoint, OfAnotherMethodLeavesTheSettingsAsTheyAre) {
       return bowl({a, b})();
     });
   EXPECT_EQ(passes, 3);
+  sam.options().rho(0.4);
+  XSAM<SGD> xsam(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));  // along the gradient as well
+  restore(xsam, saved(sam));
+  EXPECT_EQ(xsam.options().rho(), 0.15);
 }
 
 TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {

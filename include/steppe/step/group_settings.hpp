@@ -94,7 +94,7 @@ struct GroupSettings {
            type_of(prefix + "descent") == (has_descent ? checkpoint::name_of<Descent>() : "");
   }
 
-  /// A part that was written by another method keeps its settings.
+  /// What has_written() holds for. A part that was written by another one keeps its settings.
   void read(torch::serialize::InputArchive& archive, const std::string& prefix) {
     forget();  // it was of other steps
     checkpoint::Reader read(archive);

@@ -103,7 +103,10 @@ struct OptimizerCheckpoint {
         policy.forget();
     }
     for (size_t k = 0; k < groups.size(); ++k) {
-      groups[k].read(archive, prefix_of(k));
+      if (is_of_this_method)
+        groups[k].read(archive, prefix_of(k));
+      else
+        groups[k].forget();  // it was of other steps
       groups[k].validate();
       TORCH_CHECK(kernels::exact::are_equal(groups[k].options.p(), groups.front().options.p()),
                   "steppe: the checkpoint has groups of different norm orders, p = ", groups.front().options.p(),

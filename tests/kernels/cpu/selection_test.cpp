@@ -41,6 +41,34 @@ TEST(Selection, IsThatOfSortingOnEveryInstructionSet) {
   use(before);
 }
 
+/// In 16 bits a distance beyond the window may round to one that lies in it: both are 1, and none is the larger.
+TEST(WindowLists, AreNotSureOfWhatRoundingMayMoveAcrossAnEdge) {
+  const float mean = 0x1p-8f, inside = -0.99609375f, beyond = 1.0078125f;  // 1 and 1.00390625 from the mean
+  BFloat16 values[2];
+  narrow(inside, values[0]);
+  narrow(beyond, values[1]);
+  ASSERT_EQ(rounded_to<BFloat16>(beyond - mean), 1.0f);
+  Window<float> window;
+  window.centre = mean;
+  window.low = 0.5f;
+  for (const bool is_near : {true, false}) {
+    window.high = is_near ? 1.002f : 1.5f;
+    WindowLists<BFloat16> lists;
+    Memory scratch, keys;
+    lists.begin(passes<BFloat16>(), 1, window, 0.5);
+    lists.sweep(0, scratch,
+                [&](Seen<float>& seen) { passes<BFloat16>().window(values, 2, Rule<BFloat16>(), window, seen); });
+    lists.settle();
+    float found = 0.0f;
+    EXPECT_EQ(lists.find(1, mean, keys, found), !is_near);
+    if (is_near) continue;
+    int64_t kept = -1;
+    EXPECT_EQ(found, 1.0f);
+    EXPECT_EQ(lists.kept_squares(mean, found, kept), 0.0);
+    EXPECT_EQ(kept, 0);
+  }
+}
+
 /// Zeros that nobody has written to take no memory; calloc's may be what the kernels read here.
 class Zeros {
  public:
