@@ -38,7 +38,7 @@ class Reuse {
   static constexpr bool keeps_state = true;
   static constexpr int64_t default_interval = 5;
 
-  /// The paper's .7 is for vision transformers with rho near 1; convolutional networks stop learning with it.
+  /// The paper's .7 is for vision transformers with rho near 1; small convolutional networks want less.
   TORCH_ARG(double, alpha) = 0.3;
   /// In alpha's place |g_v| / |g| as it was on the last perturbed step.
   TORCH_ARG(bool, measured) = false;
