@@ -49,8 +49,11 @@ struct Updated {
 template <class T>
 void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  if (instruction_set() == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
-  if (instruction_set() == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
+  const InstructionSet set = instruction_set();
+  // As the ascent, in 256 bits where as much is written as read: by a fifth faster on Zen 4.
+  if constexpr (sizeof(T) < sizeof(float))
+    if (set == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
+  if (set == InstructionSet::Avx512 || set == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
 #endif
   portable::update(rule, w, g, kept, n);
 }
