@@ -8,4 +8,4 @@ using Misused = steppe::SharpnessAware<torch::optim::SGD, torch::optim::SGDOptio
 #else
 using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::ZScoreFilter>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -8,4 +8,4 @@ using Misused = Chain<ZScoreFilter, Centralize>;
 #else
 using Misused = Chain<Centralize, ZScoreFilter>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

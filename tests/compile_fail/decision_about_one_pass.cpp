@@ -10,4 +10,4 @@ using Misused = steppe::SharpnessAware<SGD, steppe::ascent::LastGradient, descen
 #else
 using Misused = steppe::SharpnessAware<SGD, steppe::ascent::LastGradient, descent::PerturbedGradient, steppe::policy::Tail>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -8,4 +8,4 @@ using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::Gradie
 #else
 using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::Gradient, steppe::descent::Centralize>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -14,4 +14,4 @@ using Misused = steppe::Fused<OfTheUser>;
 #else
 using Misused = steppe::Fused<torch::optim::SGD>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

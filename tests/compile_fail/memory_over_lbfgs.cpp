@@ -9,4 +9,4 @@ using Misused = steppe::LookSAM<torch::optim::LBFGS>;
 #else
 using Misused = steppe::LookSAM<torch::optim::SGD>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -8,4 +8,4 @@ using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::Moment
 #else
 using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::AdaptiveScale, steppe::descent::SurrogateGap>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -8,4 +8,4 @@ using Misused = ascent::Chain<ascent::Friendly, ascent::Momentum>;
 #else
 using Misused = ascent::Chain<ascent::Momentum, ascent::ZScoreFilter>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

@@ -8,4 +8,4 @@ using Misused = steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::ZScore
 #else
 using Misused = steppe::XSAM<torch::optim::SGD>;
 #endif
-const auto size = sizeof(Misused);
+static_assert(sizeof(Misused) > 0);

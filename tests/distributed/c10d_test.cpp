@@ -560,7 +560,7 @@ void sums_and_broadcasts(const World& world, const c10::intrusive_ptr<c10d::Proc
     expect_all(numbers, size * (size + 1) / 2.0);
   }
 
-  torch::manual_seed(17 + r);
+  torch::manual_seed(static_cast<uint64_t>(17 + r));
   const auto make = [](int64_t seed) {
     torch::manual_seed(static_cast<uint64_t>(seed));
     std::vector<at::Tensor> tensors = {torch::randn({5, 3}),

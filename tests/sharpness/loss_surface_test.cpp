@@ -131,7 +131,7 @@ TEST(LossSurface, WhatAForwardWritesIntoItsWeightsIsTakenBack) {
         return layer->forward(features).square().mean();
       };
       measure(LossSurface(*model, [&] { return loss(false); }));
-      message_of([&, &measure = measure] { measure(LossSurface(*model, [&] { return loss(true); })); });
+      message_of([&, &take = measure] { take(LossSurface(*model, [&] { return loss(true); })); });
       for (size_t i = 0; i < before.size(); ++i) {
         const at::Tensor p = model->parameters()[i];
         EXPECT_EQ(p.data_ptr(), addresses[i]) << name << " " << i;
@@ -187,13 +187,13 @@ TEST(LossSurface, AForwardOutsideOfTheClosureIsAnErrorOfEveryMeasurement) {
   for (const auto& [name, measure] : every_measurement())
     for (const LossSurface& surface :
          {LossSurface(*net.model, [&] { return loss; }), LossSurface(*net.model, [&] { return torch::cross_entropy_loss(outputs, net.targets); })})
-      EXPECT_NE(message_of([&, &measure = measure] { measure(surface); }).find("compute it inside of the closure"), std::string::npos) << name;
+      EXPECT_NE(message_of([&, &take = measure] { take(surface); }).find("compute it inside of the closure"), std::string::npos) << name;
   net.expect_untouched(before);
   // A flat loss, and what was computed before from other parameters, are none.
   const at::Tensor frozen = torch::ones({2}, at::kDouble).requires_grad_(true), scale = frozen.exp().sum();
   for (const double factor : {1.0, 0.0})
     for (const auto& [name, measure] : every_measurement())
-      EXPECT_EQ(message_of([&, &measure = measure] { measure(LossSurface(*net.model, [&] { return net.loss() * scale.detach() * factor + (factor > 0 ? scale : scale * 0); })); }), "") << name;
+      EXPECT_EQ(message_of([&, &take = measure] { take(LossSurface(*net.model, [&] { return net.loss() * scale.detach() * factor + (factor > 0 ? scale : scale * 0); })); }), "") << name;
 }
 
 TEST(LossSurface, AMeasurementThatThrowsLeavesTheModelToo) {
@@ -205,7 +205,7 @@ TEST(LossSurface, AMeasurementThatThrowsLeavesTheModelToo) {
       if (++calls > 1) throw std::runtime_error("on purpose");
       return net.loss();
     });
-    EXPECT_NE(message_of([&, &measure = measure] { measure(surface); }).find("on purpose"), std::string::npos) << name;
+    EXPECT_NE(message_of([&, &take = measure] { take(surface); }).find("on purpose"), std::string::npos) << name;
     EXPECT_TRUE(net.model->parameters()[0].equal(before)) << name;
   }
 }

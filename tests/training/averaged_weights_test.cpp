@@ -434,7 +434,7 @@ TEST(AveragedWeights, SettingsThatMakeNoAverageAreRefused) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const auto& [decay, words] : {std::pair(1.0, "in [0, 1), got 1;"), std::pair(-0.1, "got -0.1"),
                                      std::pair(1.5, "got 1.5"), std::pair(nan, "got nan")})
-    expect_words(message_of([decay = decay] { ema(decay); }), words);
+    expect_words(message_of([value = decay] { ema(value); }), words);
   expect_words(message_of([] { swa().warm_up(); }), "warm_up() belongs to ema()");
   EXPECT_EQ(message_of([] { swa().warm_up(false); }), "");
   torch::nn::Sequential nothing;

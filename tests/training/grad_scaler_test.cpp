@@ -485,7 +485,7 @@ TEST(AnAutocastRegion, GivesTheCallersStateBack) {
   }
   EXPECT_TRUE(step::AutocastState::now() == before);
   expect_error_with([] { Autocast(at::kCPU, at::kFloat); }, "got Float");
-  expect_error_with([] { Autocast(at::kHIP); }, "at::kCUDA, got ");
+  expect_error_with([] { static_cast<void>(Autocast(at::DeviceType::HIP)); }, "at::kCUDA, got ");
 }
 
 }  // namespace

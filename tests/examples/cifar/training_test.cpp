@@ -325,6 +325,11 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarPlainLoop,
                            return name;
                          });
 
+/// What a run says of a checkpoint; empty if it takes it.
+std::string load_error(const fs::path& file, const RunSettings& settings = settings_of("sam")) {
+  return message_of([&] { TrainingRun(tiny_data(), settings).load(file); });
+}
+
 TEST(CifarTraining, AFusedStepIsTheSameUpToRoundingAlsoWhereItWasStopped) {
   for (const char* optimizer : {"sgd", "sam", "adamw+zsharp", "rmsprop+sam"}) {
     SCOPED_TRACE(optimizer);
@@ -379,10 +384,6 @@ TEST(CifarCheckpoint, OfARunThatHasNotBegunOrIsOverIsOneToo) {
     EXPECT_TRUE(train(run));
     expect_identical(whole, run);
   }
-}
-
-std::string load_error(const fs::path& file, const RunSettings& settings = settings_of("sam")) {
-  return message_of([&] { TrainingRun(tiny_data(), settings).load(file); });
 }
 
 TEST(CifarCheckpoint, ForeignAndDamagedFilesAreErrorsThatNameTheFile) {
