@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <steppe/base/fused.hpp>
 #include <steppe/optimizers.hpp>
 #include <torch/optim/sgd.h>
 
@@ -54,7 +55,7 @@ TEST(CifarOptimizers, DasGroupsTheCoresOfEachLayerAndLeavesTheRestUnscaled) {
   ResNet model = make_model("small", 10, 0, "tr", 3.0);
   const auto layers = cores_of(*model);
   const AnyOptimizer any = make_optimizer({"sgd", "das"}, *model, OptimizerSettings());
-  auto& das = dynamic_cast<steppe::DAS<torch::optim::SGD>&>(*any.optimizer);
+  auto& das = dynamic_cast<steppe::DAS<steppe::Fused<torch::optim::SGD>>&>(*any.optimizer);
   ASSERT_EQ(das.param_groups().size(), layers.size() + 1);
   size_t parameters = 0;
   for (size_t i = 0; i < das.param_groups().size(); ++i) {

@@ -3,6 +3,9 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <steppe/base/fused.hpp>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
 #include <torch/serialize/archive.h>
 
 #include <cmath>
@@ -330,21 +333,25 @@ std::string load_error(const fs::path& file, const RunSettings& settings = setti
   return message_of([&] { TrainingRun(tiny_data(), settings).load(file); });
 }
 
+template <class Base>
+bool is_fused(TrainingRun& run) {
+  const auto* const optimizer = dynamic_cast<const steppe::Fused<Base>*>(&run.optimizer());
+  return optimizer != nullptr && optimizer->enabled();
+}
+
 TEST(CifarTraining, AFusedStepIsTheSameUpToRoundingAlsoWhereItWasStopped) {
-  for (const char* optimizer : {"sgd", "sam", "adamw+zsharp", "rmsprop+sam"}) {
+  for (const char* optimizer : {"sgd", "sam", "adamw+zsharp"}) {
     SCOPED_TRACE(optimizer);
     const TemporaryFolder folder;
     RunSettings settings = settings_of(optimizer), fused = settings;
     fused.fused = true;
     TrainingRun by_class(tiny_data(), settings), whole(tiny_data(), fused), stopped(tiny_data(), fused),
         resumed(tiny_data(), fused);
+    EXPECT_FALSE(is_fused<torch::optim::SGD>(by_class) || is_fused<torch::optim::AdamW>(by_class));
+    EXPECT_TRUE(is_fused<torch::optim::SGD>(whole) || is_fused<torch::optim::AdamW>(whole));
     EXPECT_TRUE(train(by_class) && train(whole));
-    for (size_t i = 0; i < whole.history().size(); ++i)
-      EXPECT_NEAR(whole.history()[i].train_loss, by_class.history()[i].train_loss, 0.02);
-    bool differs = false;  // it rounds otherwise
-    for (size_t i = 0; i < whole.model()->parameters().size(); ++i)
-      differs = differs || !at::equal(whole.model()->parameters()[i], by_class.model()->parameters()[i]);
-    EXPECT_TRUE(differs);
+    const double loss = by_class.history()[0].train_loss;
+    EXPECT_NEAR(whole.history()[0].train_loss, loss, 0.02 * loss);
     EXPECT_FALSE(train(stopped, 4));
     stopped.save(folder / "run.pt");
     resumed.load(folder / "run.pt");

@@ -1,7 +1,12 @@
 #include <steppe/steppe.hpp>
 
 at::Tensor train_elsewhere();
+
+#ifdef WITH_PROCESSES
 int processes();
+#else
+static int processes() { return 1; }
+#endif
 
 int main() {
   const at::Tensor w = train_elsewhere();
