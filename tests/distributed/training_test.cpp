@@ -24,7 +24,11 @@
 
 #include "../errors.hpp"
 #include "processes.hpp"
+// Debian's LibTorch lacks a header that the Reducer's includes.
+#if __has_include(<torch/csrc/distributed/autograd/context/context.h>)
+#define STEPPE_HAS_REDUCER
 #include "reducer.hpp"
+#endif
 
 namespace {
 
@@ -133,6 +137,7 @@ TEST(TwoProcesses, EqualOneWithTwoParts) {
           trained_alone<steppe::GCSAM<SGD>>(2, Perturb::Together));
 }
 
+#ifdef STEPPE_HAS_REDUCER
 /// LibTorch's Reducer, the engine of Python's DistributedDataParallel, averages each pass by itself: gradients are
 /// views of its buckets, and the processes perturb together.
 const processes::Case kReducer("training, reducer", [](const World& world) {
@@ -164,6 +169,7 @@ TEST(TwoProcesses, WithLibTorchsReducerPerturbTogether) {
               1e-6);
   }
 }
+#endif
 
 /// Steps of which something goes wrong in the third; what each process says, and whether its weights are as before it.
 void train_with_a_fault(const World& world, const std::function<at::Tensor(Problem&, int step)>& pass) {
