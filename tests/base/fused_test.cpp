@@ -417,6 +417,30 @@ TEST(Fused, MemoryWithGapsGoesByTheClass) {
   EXPECT_TRUE(torch::equal(wide.narrow(1, 3, 3), beside));
 }
 
+TEST(Fused, ParametersThatShareMemoryGoByTheClass) {
+  const auto run = [](auto optimizer_of) {
+    const at::Tensor whole = torch::full({6, 4}, 0.5), apart = torch::full({3}, 0.5).requires_grad_(true);
+    const at::Tensor w = whole.detach().requires_grad_(true),
+                     rows = whole.narrow(0, 1, 2).detach().requires_grad_(true);
+    auto optimizer = optimizer_of(std::vector<at::Tensor>{w, apart, rows});
+    for (int step = 0; step < 3; ++step) {
+      for (const at::Tensor& each : {w, apart, rows}) each.mutable_grad() = torch::ones_like(each).mul_(step + 1);
+      optimizer.step();
+    }
+    return torch::cat({whole.flatten(), apart.detach()});
+  };
+  using Params = std::vector<at::Tensor>;
+  const auto options = RMSpropOptions(0.1).momentum(0.9);
+  EXPECT_TRUE(torch::allclose(run([&](Params all) { return RMSprop(all, options); }),
+                              run([&](Params all) { return Fused<RMSprop>(all, options); })));
+  const at::Tensor w = torch::ones({4}).requires_grad_(true), part = w.detach().narrow(0, 1, 2).requires_grad_(true);
+  Fused<SGD> sgd(std::vector<OptimizerParamGroup>{OptimizerParamGroup({w}), OptimizerParamGroup({part})},
+                 SGDOptions(0.1));
+  w.mutable_grad() = torch::ones({4});
+  part.mutable_grad() = torch::ones({2});
+  EXPECT_EQ(sgd.fused_groups(), (std::vector<bool>{false, false}));
+}
+
 TEST(Fused, SwitchedOffItIsTheClass) {
   const std::vector<at::Tensor> x = weights(at::kBFloat16), y = copies(x);
   AdamW base(x, AdamWOptions(0.01));

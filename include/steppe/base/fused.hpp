@@ -93,9 +93,9 @@ class Fused : public Base, public base::Skippable {
   /// group without any gradient is fused.
   std::vector<bool> fused_groups() const {
     std::vector<bool> fused;
-    const std::vector<const void*> repeated = repeated_parameters();
+    const std::vector<const void*> entangled = entangled_parameters();
     for (const auto& group : this->param_groups()) {
-      Sorter sorter(*this, group, repeated);
+      Sorter sorter(*this, group, entangled);
       bool all = true;
       State* state = nullptr;
       for (const at::Tensor& param : group.params())
@@ -173,6 +173,12 @@ class Fused : public Base, public base::Skippable {
  private:
   using Kind = kernels::UpdateRule::Kind;
 
+  /// The memory of a parameter.
+  struct Range {
+    uintptr_t begin, end;
+    const void* param;
+  };
+
   /// Parameters of one group at one step, on one device and of one dtype.
   struct List {
     size_t group = 0;
@@ -219,23 +225,35 @@ class Fused : public Base, public base::Skippable {
     return state == nullptr ? nullptr : Rules::fields_of(*state).step;
   }
 
-  /// Those that are in the groups more than once: LibTorch steps them as often, one after the other.
-  std::vector<const void*> repeated_parameters() const {
-    std::vector<const void*> all;
+  /// Those that share memory with another one, or are listed twice: LibTorch steps them one after the other, and a pass
+  /// over all at once would not.
+  std::vector<const void*> entangled_parameters() const {
+    ranges_.clear();
     for (const auto& group : this->param_groups())
-      for (const at::Tensor& param : group.params()) all.push_back(param.unsafeGetTensorImpl());
-    std::sort(all.begin(), all.end());
-    std::vector<const void*> repeated;
-    for (size_t i = 1; i < all.size(); ++i)
-      if (all[i] == all[i - 1]) repeated.push_back(all[i]);
-    return repeated;
+      for (const at::Tensor& param : group.params()) {
+        if (param.layout() != at::kStrided || param.numel() == 0) continue;
+        const auto begin = reinterpret_cast<uintptr_t>(param.data_ptr());
+        ranges_.push_back({begin, begin + param.nbytes(), param.unsafeGetTensorImpl()});
+      }
+    std::sort(ranges_.begin(), ranges_.end(), [](const Range& x, const Range& y) { return x.begin < y.begin; });
+    std::vector<const void*> entangled;
+    size_t longest = 0;  // of those so far the one that ends last
+    for (size_t i = 1; i < ranges_.size(); ++i) {
+      if (ranges_[i].begin < ranges_[longest].end) {
+        entangled.push_back(ranges_[longest].param);
+        entangled.push_back(ranges_[i].param);
+      }
+      if (ranges_[i].end > ranges_[longest].end) longest = i;
+    }
+    std::sort(entangled.begin(), entangled.end());
+    return entangled;
   }
 
   /// The parameters of a group one after the other: which are fused, and their states.
   class Sorter {
    public:
-    Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group, const std::vector<const void*>& repeated)
-        : optimizer_(all), rule_(Rules::rule_of(group.options())), repeated_(repeated) {}
+    Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group, const std::vector<const void*>& entangled)
+        : optimizer_(all), rule_(Rules::rule_of(group.options())), entangled_(entangled) {}
 
     const kernels::UpdateRule& rule() const { return rule_; }
 
@@ -248,7 +266,7 @@ class Fused : public Base, public base::Skippable {
         has_update_ = kernels::has_update(rule_.kind, device_, dtype_);
       }
       if (!has_update_ || !kernels::lies_like(param, param) || !has_like(param, param.grad())) return false;
-      if (!repeated_.empty() && std::binary_search(repeated_.begin(), repeated_.end(), param.unsafeGetTensorImpl()))
+      if (!entangled_.empty() && std::binary_search(entangled_.begin(), entangled_.end(), param.unsafeGetTensorImpl()))
         return false;
       state = optimizer_.state_of(param);
       if (state == nullptr) return Rules::makes_states;
@@ -269,7 +287,7 @@ class Fused : public Base, public base::Skippable {
 
     const Fused& optimizer_;
     kernels::UpdateRule rule_;
-    const std::vector<const void*>& repeated_;
+    const std::vector<const void*>& entangled_;
     at::ScalarType dtype_ = at::ScalarType::Undefined;
     at::Device device_ = at::kCPU;
     bool has_update_ = false;
@@ -291,9 +309,9 @@ class Fused : public Base, public base::Skippable {
   void gather() {
     empty();
     const auto& groups = this->param_groups();
-    const std::vector<const void*> repeated = repeated_parameters();
+    const std::vector<const void*> entangled = entangled_parameters();
     for (size_t k = 0; k < groups.size(); ++k) {
-      Sorter sorter(*this, groups[k], repeated);
+      Sorter sorter(*this, groups[k], entangled);
       const size_t begin = used_;
       for (const at::Tensor& param : groups[k].params()) {
         if (!param.grad().defined()) continue;
@@ -452,6 +470,7 @@ class Fused : public Base, public base::Skippable {
   }
 
   bool enabled_ = true;
+  mutable std::vector<Range> ranges_;  ///< memory to work in
   std::vector<List> lists_;
   size_t used_ = 0;  ///< lists of this step
   bool all_fused_ = true;
