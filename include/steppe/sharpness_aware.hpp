@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Type.h>
@@ -17,7 +16,6 @@
 #include <string>
 #include <type_traits>
 #include <typeinfo>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -55,17 +53,17 @@ using NotOurs = std::enable_if_t<!std::is_same_v<BaseOptions, Options>>;
 /// base optimizer's own step consumes the second gradient at w (arXiv 2010.01412).
 ///
 ///     e = rho * d / |d|,  d made from g by Ascent;  final gradient made from g+ (and g) by Descent;
-///     Policy says on which steps
+///     Policy chooses the steps
 ///
 /// It is a Base: schedulers, parameter groups, save and load work as before. Cost: two passes of the model per step.
-/// Memory: as a rule none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
+/// Memory: usually none, see Placement. Weight decay belongs to the base step at w, not to the perturbation.
 ///
 ///     using torch::optim::SGD;
 ///     steppe::SharpnessAware<SGD> sam(*model, torch::optim::SGDOptions(0.1), steppe::Options().rho(0.1));
 ///     auto loss = sam.step(closure);
 ///
 /// Hyper-parameters belong to parameter groups: options(i), ascent(i), descent(i). They may change at any time and are
-/// checked before a step changes anything. A group that is added later inherits what the constructor was given.
+/// checked before a step changes anything. A group that is added later inherits the settings given to the constructor.
 template <class Base, class Ascent = ascent::Gradient, class Descent = descent::PerturbedGradient,
           class Policy = policy::EveryStep>
 class SharpnessAware : public Base, public step::UsesLossScale {
@@ -90,16 +88,17 @@ class SharpnessAware : public Base, public step::UsesLossScale {
       "is only one pass");
   static_assert(!detail::NeedsRawAscent<Descent>::value || std::is_same_v<Ascent, ascent::Gradient>,
                 "steppe: XSAM takes the gradient for the ascent's direction; use it with steppe::ascent::Gradient");
-  static_assert(
-      detail::StepsWithoutClosure<Base>::value ||
-          !(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value || detail::HasDecides<Policy>::value),
-      "steppe: this method remembers something from step to step, but the base optimizer evaluates its closure "
-      "several times a step");
+  static_assert(detail::StepsWithoutClosure<Base>::value ||
+                    !(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value ||
+                      detail::HasDecides<Policy>::value),
+                "steppe: this method keeps state from step to step, but the base optimizer evaluates its closure "
+                "several times a step");
 
  public:
+  /// Computes the loss and calls backward().
   using Closure = torch::optim::Optimizer::LossClosure;
 
-  /// The parameters of a module, which may be behind its holder or a shared_ptr; its buffers are guarded in pass 2 and
+  /// The parameters of a module, given as such, by its holder or by a shared_ptr. Its buffers are guarded in pass 2 and
   /// its normalization gains known, as by attach().
   template <class Model, class BaseOptions = typename detail::OptionsOf<Base>::Type,
             class = detail::NotOurs<BaseOptions>, class = std::enable_if_t<step::is_model<Model>>>
@@ -126,7 +125,8 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     initialize();
   }
 
-  /// With the base's default options, where it has some.
+  /// With the base's default options, if it has any.
+  ///@{
   template <class Model, class AnyBase = Base, class = std::enable_if_t<step::is_model<Model>>,
             class = detail::WithDefaults<AnyBase, std::vector<at::Tensor>>>
   explicit SharpnessAware(const Model& model) : SharpnessAware(step::module_of(model).parameters()) {
@@ -141,8 +141,9 @@ class SharpnessAware : public Base, public step::UsesLossScale {
       : Base(detail::checked(std::move(groups))) {
     initialize();
   }
+  ///@}
 
-  /// Never compiles; says what is wrong.
+  /// Does not compile; the message explains the mistake.
   template <class Parameters, class Given, class... Others, class = std::enable_if_t<std::is_same_v<Given, Options>>>
   SharpnessAware(Parameters&&, const Given&, Others&&...) : SharpnessAware(Misused()) {
     static_assert(
@@ -152,8 +153,8 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   }
 
   /// Guards the model's buffers (BatchNorm statistics and counters, custom ones) in pass 2, keeps that pass from the
-  /// gradients of its parameters that another optimizer has, and tells normalization gains from biases. Call it again
-  /// after adding buffers, and for every other module that the passes run through.
+  /// gradients of parameters of the model that another optimizer has, and distinguishes normalization gains from
+  /// biases. Call it again after adding buffers, and for every other module that the passes use.
   template <class Model>
   std::enable_if_t<step::is_model<Model>> attach(const Model& model) {
     two_pass_.attach(step::module_of(model));
@@ -164,18 +165,22 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     two_pass_.attach(buffers);
     recorder_.learn(all_params(), two_pass_.buffers());
   }
-  /// Those of a torch::jit::Module, or of whatever else has buffers().
+  /// Guards the buffers of a torch::jit::Module, or of any other object that has buffers().
   template <class Script>
   std::enable_if_t<step::has_buffers<Script>> attach(const Script& module) {
     attach(step::buffers_of(module));
   }
 
+  /// Settings of one parameter group, to read or to change. Throws c10::Error if there is no such group.
+  ///@{
   Options& options(size_t group = 0) { return group_at(group).options; }
   Ascent& ascent(size_t group = 0) { return group_at(group).ascent; }
   Descent& descent(size_t group = 0) { return group_at(group).descent; }
-  /// One for all groups.
+  ///@}
+  /// The policy, one for all groups.
   Policy& policy() { return policy_; }
 
+  /// Adds a group, which inherits the settings given to the constructor.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     Base::add_param_group(group);
     sync_groups();
@@ -191,7 +196,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     groups_.back().options = std::move(group_settings.options);
   }
 
-  /// Every group's rho as a function of the step, groups with rho 0 excepted.
+  /// Sets every group's rho as a function of the step, except in groups with rho 0.
   SharpnessAware& rho_schedule(const schedule::Schedule& rho) {
     sync_groups();
     defaults_of_groups_.options.rho_schedule(rho);
@@ -215,20 +220,20 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     return *this;
   }
 
-  /// K ascents of rho / K each, the gradient taken anew after each: e = e_1 + ... + e_K, 1 + K passes. With step() and
-  /// step(closure) only; not for directions that remember something. The report is about e_1.
+  /// K ascents of rho / K each, with a new gradient after each: e = e_1 + ... + e_K, 1 + K passes. With step() and
+  /// step(closure) only; not for directions that keep state. The report describes e_1.
   SharpnessAware& ascents(int64_t count) {
     TORCH_CHECK(count >= 1, "steppe: ascents(count) needs at least one, got ", count);
     TORCH_CHECK(!detail::is_ahead_of_pass_one<Ascent> || count == 1, "steppe: ascents(", count,
                 ") needs the gradient of the pass before each, but this method's only pass comes after its ascent");
     TORCH_CHECK(!detail::keeps_state<Ascent> || count == 1, "steppe: ascents(", count,
-                ") would let this method's direction learn from each of them; it remembers one gradient a step");
+                ") would update this method's state after each of them; it takes one gradient a step");
     ascents_ = count;
     return *this;
   }
-  /// From now on the perturbation of step(closure) comes from this closure's loss, that of another batch, which takes
-  /// the place of pass 1; the loss that step() returns is its. Null: from the step's own closure again. Errors: methods
-  /// that use the first gradient, which is not of the step's batch, for more than the perturbation.
+  /// From now on this closure takes the place of pass 1 in step(closure): the perturbation comes from its loss, that of
+  /// another batch, and step() returns that loss. Null: from the step's own closure again. Errors: methods that use the
+  /// first gradient, which is not of the step's batch, for more than the perturbation.
   SharpnessAware& ascend_on(Closure closure) {
     TORCH_CHECK(
         !detail::is_ahead_of_pass_one<Ascent>,
@@ -244,22 +249,22 @@ class SharpnessAware : public Base, public step::UsesLossScale {
 
   /// Parameters that are neither perturbed nor counted in the norm: sam.exclude(steppe::biases_and_norms(*model)).
   SharpnessAware& exclude(const std::vector<at::Tensor>& params) {
-    check_members(params);
+    detail::check_members(params, all_params());
     two_pass_.participation().exclude(params);
     return *this;
   }
   /// Perturbs these parameters only, whatever was excluded before: sam.only(steppe::norms(*model)) is SAM-ON (arXiv
   /// 2306.04226). Parameters that are added later are not perturbed.
   SharpnessAware& only(const std::vector<at::Tensor>& params) {
-    check_members(params);
+    detail::check_members(params, all_params());
     two_pass_.participation().only(params);
     return *this;
   }
 
   /// Whether pass 2 draws the random numbers of pass 1 again (dropout masks); on by default.
   void replay_rng(bool on) { two_pass_.replay_rng(on); }
-  /// Called with all gradients after pass 1, before the ascent: means over processes and parts, or, with Perturb::Each,
-  /// those of this process or, once for each, of a part.
+  /// Called with all gradients after pass 1, before the ascent: means over processes and parts or, with Perturb::Each,
+  /// those of this process, or of each part in turn.
   void after_pass_one(GradientHook hook) { two_pass_.after_pass_one(std::move(hook)); }
   /// Called with the final gradients before the base step, at the restored weights: the place to clip.
   void before_descent(GradientHook hook) { two_pass_.before_descent(std::move(hook)); }
@@ -271,29 +276,29 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     two_pass_.clipping().norm(max_norm, norm_type);
     return *this;
   }
-  /// Cuts each component of the final gradients to [-limit, limit], after clip_grad_norm() if both are asked for.
+  /// Clamps each component of the final gradients to [-limit, limit], after clip_grad_norm() if both are set.
   SharpnessAware& clip_grad_value(double limit) {
     two_pass_.clipping().value(limit);
     return *this;
   }
 
-  /// The gradients are those of losses that this scaler multiplies: they are divided once, before the descent and
-  /// before whatever mixes, keeps or looks at them. A step of which a pass has overflowed is not made: weights, and
-  /// buffers as far as step() has seen them change, are as before it, step() returns the loss, and skipped_steps()
-  /// counts it. update() belongs to the program. Errors: a base that evaluates its closure several times a step.
+  /// The losses are multiplied by this scaler. Gradients are divided once, before the descent and before anything that
+  /// mixes, keeps or reads them. A step in which a pass overflows is skipped: weights, and buffers as far as step() has
+  /// seen them change, are as before it, step() returns the loss, and skipped_steps() counts it. The program calls
+  /// update(). Errors: a base that evaluates its closure several times a step.
   SharpnessAware& scaler(const training::GradScaler& scaler) {
     use_loss_scale(scaler.shared());
     return *this;
   }
-  /// Steps that were not made because a gradient overflowed.
+  /// Steps that were skipped because a gradient overflowed.
   int64_t skipped_steps() const { return skipped_steps_; }
 
   /// Every process of `exchange` trains this model with its share of the batch: the final gradient is the mean over
-  /// all, and so are the loss that step() returns and those of the report, whose norms are this process' own. perturb()
-  /// says along what. A method that mixes, keeps or decides by the first gradient goes by the mean in any case, which
-  /// costs one more exchange; Perturb::Each is an error where the direction itself is made of earlier gradients. A
-  /// process without gradients takes part. A step waits once for the device, to agree on it. Null: no exchange any
-  /// more.
+  /// all, and so are the loss that step() returns and those of the report, whose norms are of this process. perturb()
+  /// sets the gradient that the weights are perturbed along. A method that mixes, keeps or decides by the first
+  /// gradient uses the mean in any case, which costs one more exchange; Perturb::Each is an error where the direction
+  /// itself is made of earlier gradients. A process without gradients takes part. A step waits once for the device, so
+  /// that all processes agree. Null: no exchange from now on.
   ///
   /// Errors, on all processes and with no weight changed: a loss or gradient that is not finite, without a scaler; an
   /// exception in a pass of one of them, or in after_pass_one().
@@ -306,8 +311,8 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   SharpnessAware& exchange(std::shared_ptr<GradientExchange> exchange, Perturb perturb) {
     return this->exchange(std::move(exchange)).perturb(perturb);
   }
-  /// Along what the parts of a step are perturbed, processes and those of step(parts, part): Perturb::Each unless it is
-  /// said.
+  /// The gradient along which the parts of a step are perturbed, that is processes and the parts of step(parts, part);
+  /// Perturb::Each by default.
   SharpnessAware& perturb(Perturb perturb) {
     two_pass_.check_between_steps("perturb()");
     two_pass_.reduction().perturb(perturb);
@@ -315,12 +320,13 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   }
 
   /// Every process holds a part of the parameters, with the gradients of that part: means over all processes, as a
-  /// reduce-scatter leaves them. Norms, means and quantiles are those of the whole, by `sum`, so that the step is that
-  /// of one process with everything. `shards` says where the parts lie; without any, all parameters are cut between
-  /// rows. Each ascent asks for the same sums on every process, whatever its data: one; for ZSharp five (eight in
-  /// float64, or with Threshold::Global); one more where rows are cut and centralized. `sum` null: whole parameters.
+  /// reduce-scatter leaves them. Norms, means and quantiles are computed over the whole, by `sum`, so that the step is
+  /// that of one process with all parameters. `shards` gives the place of each part; without it, all parameters are
+  /// split between rows. Each ascent makes the same sums on every process, whatever its data: one; for ZSharp five
+  /// (eight in float64, or with Threshold::Global); one more where rows are split and centralized. `sum` null: whole
+  /// parameters.
   ///
-  /// The ascent takes ATen operations, not the fused kernels. Errors, before a step: own links; energy() and
+  /// The ascent uses ATen operations, not the fused kernels. Errors, before a step: custom links; energy() and
   /// z_score(Robust); descents that take sums over the gradient; exchange() beside it.
   SharpnessAware& sharded(SumOverShards sum, std::vector<Shard> shards = {}) {
     two_pass_.check_between_steps("sharded()");
@@ -332,8 +338,8 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   }
 
   /// For loops without a closure: whether the calling thread's forward passes are recorded, from now on; the first
-  /// iteration begins here. On from the start on the thread that makes the optimizer; step(closure) and ascend() turn
-  /// it off.
+  /// iteration begins here. On by default on the thread that makes the optimizer; step(closure) and ascend() turn it
+  /// off.
   void replay(bool on) {
     if (!on) return recorder_.stop("replay(false)");
     if constexpr (kReplays) recorder_.start(all_params(), two_pass_.buffers(), true);
@@ -341,7 +347,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   /// When a loop without a closure is checked by a third pass.
   void replay(Verify when) { recorder_.verify(when); }
 
-  /// As the base's; an iteration begins here at the latest, for a loop without a closure.
+  /// As in the base. For a loop without a closure an iteration begins here at the latest.
   template <class... Arguments>
   void zero_grad(Arguments... arguments) {
     Base::zero_grad(arguments...);
@@ -350,7 +356,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     recorder_.gradients_are_cleared();
   }
 
-  /// What the last step saw.
+  /// Diagnostics of the last step.
   const Report& report() const { return two_pass_.report(); }
   /// Steps taken so far; a CUDA graph that repeats a captured one does not count.
   int64_t steps() const { return step_; }
@@ -364,30 +370,30 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     for (const Group& group : groups_) sum += group.bytes();
     return sum;
   }
-  /// Frees them; the next step makes them anew. Errors: a step was captured into a CUDA graph.
+  /// Frees these buffers; the next step allocates them again. Errors: a step was captured into a CUDA graph.
   void release_memory() { two_pass_.release_memory(); }
-  /// Where the perturbed values of a parameter were in the last step.
+  /// Where the perturbed values of a parameter were stored in the last step.
   Placement placement(const at::Tensor& param) const { return two_pass_.memory().placement(param); }
 
   /// One step. The closure computes the loss and calls backward(); it runs twice, at w and at w + e (once, at w or at
-  /// w + e, on plain steps and in methods of one pass). What it changes
-  /// beside gradients and the attached model's buffers changes twice: a state that is carried over must be computed
-  /// from the one before the step, and stored after it.
+  /// w + e, on plain steps and in methods of one pass). What it changes beside gradients and the attached model's
+  /// buffers changes twice: a state that is carried over must be computed from the one before the step, and stored
+  /// after it.
   ///
   /// Without a closure, after a forward pass and backward(): the operators of that pass, which were recorded as they
-  /// ran, are called again at w + e. The result is that of step(closure) to the last bit.
+  /// ran, are called again at w + e. The result is the same as that of step(closure), bit for bit.
   ///
-  /// Returns the loss of the first of them: at w, but for methods whose only pass is at w + e (undefined if backward()
+  /// Returns the loss of the first pass: at w, or at w + e in methods whose only pass is there (undefined if backward()
   /// was called on something else than single elements). Gradients are cleared before each pass; whether the closure
   /// does so too does not matter. If the closure or a hook throws, weights and buffers are as before the step and the
-  /// exception passes through. Errors without a closure, with nothing changed: passes that cannot be made again, each
-  /// by name.
+  /// exception passes through. Errors without a closure, with nothing changed: passes that cannot be repeated, with the
+  /// reason.
   at::Tensor step(Closure closure = nullptr) override {
     if (!closure) return step_of_recording();
     return step(std::move(closure), nullptr);
   }
-  /// The same for a method that looks at losses elsewhere: `loss` computes that of the closure's batch without
-  /// backward(), which spares a backward pass each time.
+  /// The same for a method that evaluates the loss at other weights: `loss` computes that of the closure's batch
+  /// without backward(), which saves a backward pass each time.
   at::Tensor step(Closure closure, Closure loss) {
     TORCH_CHECK(closure, "steppe: step(closure, loss) needs a closure that computes the loss and calls backward()");
     return step_over({std::move(closure), std::move(loss), ascend_on_, 1, {}});
@@ -401,7 +407,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   ///     });
   ///
   /// Memory with Each: one more gradient, the sum. The report's norms are those of the first part. Errors: parts below
-  /// 1; what exchange() says of Each, and methods that decide after pass 1.
+  /// 1; those of exchange() with Each, and methods that decide after pass 1.
   at::Tensor step(int64_t parts, std::function<at::Tensor(int64_t)> part) {
     TORCH_CHECK(parts >= 1 && part, "steppe: step(parts, part) needs at least one part and a function, got ", parts,
                 " parts");
@@ -419,8 +425,8 @@ class SharpnessAware : public Base, public step::UsesLossScale {
 
   /// Two-phase use, after loss.backward() at w: moves the weights to w + e and clears the gradients.
   ///
-  /// Returns whether a second pass is needed; it is not on steps that a schedule leaves out, or without gradients.
-  /// The loss, if given, goes into the report.
+  /// Returns whether a second pass is needed; it is not on plain steps, or without gradients. The loss, if given, goes
+  /// into the report.
   ///
   ///     loss.backward();  if (sam.ascend()) { /* forward and backward again */ }  sam.descend();
   bool ascend(const at::Tensor& loss = {}) {
@@ -437,7 +443,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     });
   }
 
-  /// Two-phase use, after pass 2: puts the weights back and makes the base optimizer's step.
+  /// Two-phase use, after pass 2: restores the weights and makes the base optimizer's step.
   void descend(const at::Tensor& perturbed_loss = {}) {
     std::vector<std::vector<at::Tensor>> params;
     for (const auto& group : this->param_groups()) params.push_back(group.params());
@@ -455,12 +461,12 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     count_step();
   }
 
-  /// Gives up a two-phase step: weights and first gradients are put back.
+  /// Gives up a two-phase step: weights and first gradients are restored.
   void cancel() { two_pass_.cancel(); }
 
-  /// The base's state, then one more sub-archive "steppe": counters, schedules and hyper-parameters of every group. No
-  /// perturbation is in it; which parameters are excluded is. Functions (hooks, custom schedules) are not. A plain Base
-  /// can load it.
+  /// Writes the base's state, then one more sub-archive "steppe": counters, schedules, the hyper-parameters of every
+  /// group, and which parameters are excluded. Perturbations and functions (hooks, custom schedules) are not included.
+  /// A plain Base can load it.
   void save(torch::serialize::OutputArchive& archive) const override {
     two_pass_.check_between_steps("save()");
     Base::save(archive);
@@ -471,9 +477,9 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     archive.write("steppe", own);
   }
 
-  /// Restores what save() wrote, learning rates included (LibTorch before 2.6 leaves them). A checkpoint of a plain
-  /// Base, or of another method over the same Base, gives the base's state and leaves the settings as they are; what
-  /// the method remembers of other steps is forgotten.
+  /// Restores what save() wrote, learning rates included (LibTorch before 2.6 does not restore them). A checkpoint of a
+  /// plain Base, or of another method over the same Base, restores the base's state and leaves the settings as they
+  /// are; the method's own state from earlier steps is dropped.
   ///
   /// Errors leave everything as it was: another base, another number of groups or parameters, damaged archives.
   void load(torch::serialize::InputArchive& archive) override {
@@ -494,7 +500,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   using Group = GroupSettings<Ascent, Descent>;
   using OwnCheckpoint = step::OptimizerCheckpoint<Group, Policy>;
 
-  /// Loops without a closure have made pass 1 when step() is called.
+  /// In loops without a closure pass 1 is over when step() is called.
   static constexpr bool kReplays = detail::StepsWithoutClosure<Base>::value && !detail::is_ahead_of_pass_one<Ascent>;
 
   struct Misused {};
@@ -510,12 +516,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     if constexpr (kReplays) recorder_.start(all_params(), two_pass_.buffers(), false);
   }
 
-  std::vector<at::Tensor> all_params() const {
-    std::vector<at::Tensor> params;
-    for (const auto& group : this->param_groups())
-      params.insert(params.end(), group.params().begin(), group.params().end());
-    return params;
-  }
+  std::vector<at::Tensor> all_params() const { return detail::params_of(*this); }
 
   void use_loss_scale(std::shared_ptr<step::LossScale> scale) override {
     TORCH_CHECK(detail::StepsWithoutClosure<Base>::value || !scale->enabled,
@@ -526,13 +527,13 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     two_pass_.reduction().scale(std::move(scale));
   }
 
-  /// Tells the other processes of an exception, so that they do not wait for this one.
+  /// Informs the other processes of an exception, so that they do not wait for this one.
   template <class Body>
   auto together(Body&& body) -> decltype(body()) {
     try {
       return body();
     } catch (const step::Overflow&) {
-      throw;  // all have it
+      throw;  // all processes have it
     } catch (const std::exception& error) {
       two_pass_.reduction().abandon(error.what());
       throw;
@@ -585,13 +586,11 @@ class SharpnessAware : public Base, public step::UsesLossScale {
 
   at::Tensor rest_of_recording() {
     const StepPlan step_plan = plan();
-    TORCH_CHECK(!captured_,
-                "steppe: a CUDA graph cannot capture step() without a closure; hand the pass over as "
-                "step(closure)");
+    TORCH_CHECK(!captured_, "steppe: a CUDA graph cannot capture step() without a closure; use step(closure)");
     recorder_.learn(all_params(), two_pass_.buffers());
     const step::Unobserved unobserved;
     recorder_.check_started();
-    // A loop gives backward() the loss that a scaler has multiplied.
+    // The loss of the loop's backward() is multiplied by the scaler.
     const auto true_loss = [this](const at::Tensor& of_backward) {
       return two_pass_.reduction().true_loss(of_backward);
     };
@@ -622,16 +621,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     return groups_[index];
   }
 
-  void check_members(const std::vector<at::Tensor>& params) const {
-    std::unordered_set<const c10::TensorImpl*> own;
-    for (const auto& group : this->param_groups())
-      for (const at::Tensor& param : group.params()) own.insert(param.unsafeGetTensorImpl());
-    for (size_t i = 0; i < params.size(); ++i)
-      TORCH_CHECK(params[i].defined() && own.count(params[i].unsafeGetTensorImpl()) != 0, "steppe: tensor ", i,
-                  " of the list is not a parameter of this optimizer; pass parameters of the model it was made from");
-  }
-
-  /// Everything that the step at hand does, checked.
+  /// The plan of this step, checked.
   StepPlan plan() {
     sync_groups();
     StepPlan step_plan;
@@ -656,34 +646,19 @@ class SharpnessAware : public Base, public step::UsesLossScale {
           link.look_at(static_cast<Base&>(*this), k);
         }
       });
-      TORCH_CHECK(kernels::exact::are_equal(group.options.p(), groups_.front().options.p()),
-                  "steppe: parameter groups share one norm, but group 0 "
-                  "has p = ",
-                  groups_.front().options.p(), " and group ", k, " has p = ", group.options.p());
-      GroupPlan& group_plan = step_plan.groups.emplace_back();
-      group_plan.params = base_group.params();
-      group_plan.direction = direction_of(group.ascent, step_);
-      group_plan.direction.recipe.p = group.options.p();
-      group_plan.direction.recipe.radius = group.options.radius().at(step_);
-      group_plan.direction.recipe.radius.sigma /= static_cast<double>(ascents_);  // as rho is
+      GroupPlan& group_plan = step_plan.add_group(base_group, direction_of(group.ascent, step_), group.options);
       if constexpr (detail::NeedsRawAscent<Descent>::value)
-        TORCH_CHECK(
-            kernels::exact::are_equal(group.options.p(), 2.0),
-            "steppe: this method takes the gradient for the ascent's direction, which it is for p = 2 alone; got "
-            "p = ",
-            group.options.p());
+        TORCH_CHECK(kernels::exact::are_equal(group.options.p(), 2.0),
+                    "steppe: this method needs the gradient as the ascent's direction, which it is for p = 2 only; got "
+                    "p = ",
+                    group.options.p());
       if constexpr (detail::HasAgreesWith<Descent>::value)
         TORCH_CHECK(group.descent.agrees_with(groups_.front().descent),
                     "steppe: the descents of parameter groups 0 and ", k,
                     " differ in settings that belong to the whole step; set descent(i) of every group alike");
       if constexpr (detail::HasAfterStep<Descent>::value)
-        if (group.descent.needs_lr()) base_group.options().get_lr();  // a base that has none is an error here
-      const bool follows_lr = group.options.rho_schedule().needs_lr() && group.options.rho() > 0.0;
-      group_plan.rho = group.options.rho_at(step_, follows_lr ? base_group.options().get_lr() : 0.0);
+        if (group.descent.needs_lr()) base_group.options().get_lr();  // throws if the base has none
       if (step_plan.perturb) group_plan.rho *= detail::radius(policy_, step_);
-      group_plan.in_norm = group.options.in_norm();
-      group_plan.fused = group.options.fused();
-      group_plan.placement = group.options.placement();
       if constexpr (!std::is_same_v<Descent, descent::PerturbedGradient> && !detail::IsTogether<Descent>::value)
         group_plan.descent = std::ref(group.descent);
       group_plan.needs_first_gradient = Descent::needs_first_gradient;
@@ -728,7 +703,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
       };
   }
 
-  /// Throws on what would stand still in a CUDA graph: it repeats the step that was captured.
+  /// Throws on what changes from step to step, since a CUDA graph repeats the captured step.
   void check_capture() {
     if constexpr (detail::ChecksCapture<Base>::value)
       Base::check_capture();
@@ -739,14 +714,13 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     if constexpr (!std::is_same_v<Policy, policy::EveryStep>)
       TORCH_CHECK(false, "steppe: a step is captured into a CUDA graph, but the policy ",
                   c10::demangle(typeid(Policy).name()), " chooses step by step; capture a method without one");
-    TORCH_CHECK(
-        !(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value) && ascents_ == 1,
-        "steppe: a step is captured into a CUDA graph, but this method remembers something from step to step, or "
-        "makes several ascents, which a graph would not; capture SAM, ASAM, ZSharp or GCSAM");
+    TORCH_CHECK(!(detail::keeps_state<Ascent> || detail::KeepsState<Descent>::value) && ascents_ == 1,
+                "steppe: a step is captured into a CUDA graph, but this method keeps state from step to step, or makes "
+                "several ascents, which a graph cannot repeat; capture SAM, ASAM, ZSharp or GCSAM");
     TORCH_CHECK(steps_.settled(step_),
                 "steppe: a step is captured into a CUDA graph, which would perturb always or never, but every(k), "
-                "from_step(n) or last(share, total) choose by the step; leave the choice to the program, every(1) and "
-                "from_step(0)");
+                "from_step(n) or last(share, total) depend on the step; set every(1) and from_step(0), and choose in "
+                "the program");
     for (size_t k = 0; k < groups_.size(); ++k) {
       bool varies = groups_[k].options.rho() > 0.0 &&
                     (groups_[k].options.rho_schedule().varies() || groups_[k].options.radius().varies());
@@ -754,11 +728,11 @@ class SharpnessAware : public Base, public step::UsesLossScale {
       TORCH_CHECK(
           !varies,
           "steppe: a step is captured into a CUDA graph, which keeps its rho and percentile, but parameter group ", k,
-          " has a schedule of them; set constants, and capture anew where they change");
+          " has a schedule of them; set constants, and capture again when they change");
     }
   }
 
-  /// After the base's step. A captured one has not been taken, and is not counted where the graph is replayed.
+  /// After the base's step. A captured step has not run; replays of its graph are not counted.
   void count_step() {
     if constexpr (detail::HasAfterStep<Descent>::value)
       for (size_t k = 0; k < groups_.size(); ++k)
@@ -784,22 +758,13 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     own.skipped_steps = skipped_steps_;
     own.ascents = ascents_;
     own.policy = policy_;
-    own.groups = std::vector<Group>(groups_);  // made, not assigned: a link may be a const callable
+    own.groups = std::vector<Group>(groups_);  // constructed, not assigned: a link may be a const callable
     for (size_t k = 0; k < own.groups.size(); ++k) own.groups[k].bind(this->param_groups()[k].params());
-    for (const auto& group : this->param_groups()) {
-      at::Tensor flags = at::empty({static_cast<int64_t>(group.params().size())}, at::TensorOptions().dtype(at::kBool));
-      for (size_t i = 0; i < group.params().size(); ++i)
-        flags.data_ptr<bool>()[i] = two_pass_.participation().includes(group.params()[i]);
-      own.takes_part.push_back(std::move(flags));
-    }
+    own.note_participation(*this, two_pass_.participation());
     return own;
   }
 
   void take(OwnCheckpoint own) {
-    std::vector<at::Tensor> left_out;
-    for (size_t k = 0; k < own.takes_part.size(); ++k)
-      for (size_t i = 0; i < this->param_groups()[k].params().size(); ++i)
-        if (!own.takes_part[k].template data_ptr<bool>()[i]) left_out.push_back(this->param_groups()[k].params()[i]);
     groups_.swap(own.groups);
     steps_ = own.steps;
     step_ = own.step;
@@ -810,7 +775,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
     two_pass_.notes().non_finite_steps().set(own.non_finite_steps);
     two_pass_.notes().non_finite_clips().set(own.non_finite_clips);
     two_pass_.clipping() = own.clipping;
-    two_pass_.participation().exclude_exactly(left_out);
+    own.restore_participation(*this, two_pass_.participation());
   }
 
   TwoPass two_pass_;
@@ -823,7 +788,7 @@ class SharpnessAware : public Base, public step::UsesLossScale {
   int64_t ascents_ = 1;
   int64_t step_ = 0, perturbed_steps_ = 0, skipped_steps_ = 0;
   step::TailWatch tail_watch_;
-  bool captured_ = false;  ///< the step at hand goes into a CUDA graph
+  bool captured_ = false;  ///< this step is being captured into a CUDA graph
 };
 
 STEPPE_NAMESPACE_END

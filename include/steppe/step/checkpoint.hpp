@@ -4,12 +4,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
-#include <c10/util/Exception.h>
-#include <c10/util/Type.h>
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
@@ -29,16 +28,14 @@ struct HasFields<T, Fields, std::void_t<decltype(std::declval<T&>().fields(std::
     : std::true_type {};
 
 /// A type by its name, without the library's version.
+std::string name_of(const std::type_info& type);
 template <class T>
 std::string name_of() {
-  const std::string library = "steppe::v";
-  std::string name = c10::demangle(typeid(T).name());
-  for (size_t at = name.find(library); at != std::string::npos; at = name.find(library, at + 1)) {
-    const size_t version = at + library.size() - 1, end = name.find_first_not_of("v0123456789_", version);
-    if (end != std::string::npos && name.compare(end, 2, "::") == 0) name.erase(version, end + 2 - version);
-  }
-  return name;
+  return name_of(typeid(T));
 }
+
+/// The type that was written at `name`; empty where none was.
+std::string written_type(torch::serialize::InputArchive& archive, const std::string& name);
 
 /// Writes numbers, flags, enumerations, strings, tensors, lists of tensors, and classes that have
 /// `template <class Fields> void fields(Fields& field)`.
@@ -48,24 +45,25 @@ class Writer {
       : archive_(archive), prefix_(std::move(prefix)) {}
 
   template <class T>
-  void operator()(const std::string& name, const T& value) {
-    const std::string key = prefix_ + name;
-    if constexpr (std::is_enum_v<T>) {
-      archive_.write(key, c10::IValue(static_cast<int64_t>(value)));
-    } else if constexpr (std::is_same_v<T, at::Tensor>) {
-      if (value.defined()) archive_.write(key, value, /*is_buffer=*/true);
-    } else if constexpr (std::is_same_v<T, std::vector<at::Tensor>>) {
-      archive_.write(key + "/size", c10::IValue(static_cast<int64_t>(value.size())));
-      for (size_t i = 0; i < value.size(); ++i) (*this)(name + "/" + std::to_string(i), value[i]);
+  void operator()(std::string_view name, const T& value) {
+    if constexpr (std::is_same_v<T, at::Tensor> || std::is_same_v<T, std::vector<at::Tensor>>) {
+      put(name, value);
     } else if constexpr (HasFields<T, Writer>::value) {
-      Writer nested(archive_, key + "/");
+      Writer nested = within(name);
       T(value).fields(nested);
+    } else if constexpr (std::is_enum_v<T>) {
+      put(name, c10::IValue(static_cast<int64_t>(value)));
     } else {
-      archive_.write(key, c10::IValue(value));
+      put(name, c10::IValue(value));
     }
   }
 
  private:
+  Writer within(std::string_view name) const;
+  void put(std::string_view name, const c10::IValue& value);
+  void put(std::string_view name, const at::Tensor& value);
+  void put(std::string_view name, const std::vector<at::Tensor>& values);
+
   torch::serialize::OutputArchive& archive_;
   std::string prefix_;
 };
@@ -77,42 +75,34 @@ class Reader {
       : archive_(archive), prefix_(std::move(prefix)) {}
 
   template <class T>
-  void operator()(const std::string& name, T& value) {
-    const std::string key = prefix_ + name;
-    if constexpr (std::is_enum_v<T>) {
-      value = static_cast<T>(read(key, &c10::IValue::isInt).toInt());
-    } else if constexpr (std::is_same_v<T, bool>) {
-      value = read(key, &c10::IValue::isBool).toBool();
-    } else if constexpr (std::is_integral_v<T>) {
-      value = static_cast<T>(read(key, &c10::IValue::isInt).toInt());
+  void operator()(std::string_view name, T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      value = get_bool(name);
+    } else if constexpr (std::is_enum_v<T> || std::is_integral_v<T>) {
+      value = static_cast<T>(get_int(name));
     } else if constexpr (std::is_floating_point_v<T>) {
-      value = static_cast<T>(read(key, &c10::IValue::isDouble).toDouble());
+      value = static_cast<T>(get_double(name));
     } else if constexpr (std::is_same_v<T, std::string>) {
-      value = read(key, &c10::IValue::isString).toStringRef();
+      value = get_string(name);
     } else if constexpr (std::is_same_v<T, at::Tensor>) {
-      value = at::Tensor();
-      archive_.try_read(key, value, /*is_buffer=*/true);
+      value = get_tensor(name);
     } else if constexpr (std::is_same_v<T, std::vector<at::Tensor>>) {
-      const int64_t size = read(key + "/size", &c10::IValue::isInt).toInt();
-      TORCH_CHECK(size >= 0 && size <= kMostTensors, "steppe: the checkpoint has no valid '", key, "': it would hold ",
-                  size, " tensors; it is damaged");
-      value.resize(static_cast<size_t>(size));
-      for (size_t i = 0; i < value.size(); ++i) (*this)(name + "/" + std::to_string(i), value[i]);
+      value = get_tensors(name);
     } else {
-      Reader nested(archive_, key + "/");
+      Reader nested = within(name);
       value.fields(nested);
     }
   }
 
  private:
-  static constexpr int64_t kMostTensors = 1 << 20;
-
-  c10::IValue read(const std::string& key, bool (c10::IValue::*is_expected)() const) {
-    c10::IValue value;
-    TORCH_CHECK(archive_.try_read(key, value) && (value.*is_expected)(), "steppe: the checkpoint has no valid '", key,
-                "'; it is damaged, or was written by another version");
-    return value;
-  }
+  Reader within(std::string_view name) const;
+  bool get_bool(std::string_view name);
+  int64_t get_int(std::string_view name);
+  double get_double(std::string_view name);
+  std::string get_string(std::string_view name);
+  at::Tensor get_tensor(std::string_view name);
+  std::vector<at::Tensor> get_tensors(std::string_view name);
+  c10::IValue get(std::string_view name, bool (c10::IValue::*is_expected)() const);
 
   torch::serialize::InputArchive& archive_;
   std::string prefix_;
@@ -120,3 +110,7 @@ class Reader {
 
 }  // namespace checkpoint
 STEPPE_NAMESPACE_END
+
+#ifndef STEPPE_COMPILED
+#include <steppe/step/checkpoint.ipp>
+#endif

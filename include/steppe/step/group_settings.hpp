@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
 #include <torch/serialize/archive.h>
 
@@ -27,7 +26,7 @@ struct GroupSettings {
   Ascent ascent;
   Descent descent;
 
-  /// A radius that nobody gave is the method's own.
+  /// Sets the method's default radius if none is set.
   void fill_rho() {
     if (options.has_rho()) return;
     if constexpr (detail::HasDefaultRho<Descent>::value)
@@ -43,30 +42,30 @@ struct GroupSettings {
     detail::validate(descent);
     const Recipe recipe = direction_of(ascent).recipe;
     TORCH_CHECK(kernels::exact::are_equal(options.p(), 2.0) || recipe.norm == Norm::Direction,
-                "steppe: norm order p = ", options.p(), " goes with Norm::Direction only; use p = 2");
+                "steppe: norm order p = ", options.p(), " needs Norm::Direction; use p = 2");
     TORCH_CHECK(!options.radius() || recipe.norm == Norm::Direction,
-                "steppe: Options().radius() follows the norm of the direction and goes with Norm::Direction only");
+                "steppe: Options().radius() depends on the norm of the direction and needs Norm::Direction");
   }
 
-  /// What its parts keep belongs to these parameters; nothing of a step that failed counts.
+  /// Assigns what its parts keep to these parameters, and drops what a failed step has set.
   void bind(const std::vector<at::Tensor>& params) {
     for_each_part([&](auto& part) {
       if constexpr (detail::HasBind<std::remove_reference_t<decltype(part)>>::value) part.bind(params);
     });
   }
-  /// A step has been made.
+  /// Called when a step has been made.
   void commit() {
     for_each_part([](auto& part) {
       if constexpr (detail::HasCommit<std::remove_reference_t<decltype(part)>>::value) part.commit();
     });
   }
-  /// What its parts keep of the steps so far.
+  /// Drops what its parts keep of the steps so far.
   void forget() {
     for_each_part([](auto& part) {
       if constexpr (detail::HasForget<std::remove_reference_t<decltype(part)>>::value) part.forget();
     });
   }
-  /// Of what they keep.
+  /// Bytes of what its parts keep.
   int64_t bytes() const {
     int64_t sum = 0;
     GroupSettings same(*this);  // handles of the same tensors
@@ -85,23 +84,17 @@ struct GroupSettings {
 
   /// Whether a method of these parts has written the archive.
   static bool has_written(torch::serialize::InputArchive& archive, const std::string& prefix) {
-    const auto type_of = [&](const std::string& name) {
-      c10::IValue written;
-      return archive.try_read(name + "/type", written) && written.isString() ? written.toStringRef() : std::string();
-    };
     constexpr bool has_descent = checkpoint::HasFields<Descent, checkpoint::Writer>::value;
-    return type_of(prefix + "options") == checkpoint::name_of<Ascent>() &&
-           type_of(prefix + "descent") == (has_descent ? checkpoint::name_of<Descent>() : "");
+    return checkpoint::written_type(archive, prefix + "options") == checkpoint::name_of<Ascent>() &&
+           checkpoint::written_type(archive, prefix + "descent") == (has_descent ? checkpoint::name_of<Descent>() : "");
   }
 
-  /// What has_written() holds for. A part that was written by another one keeps its settings.
+  /// Reads an archive for which has_written() is true. A part that was written by another type keeps its settings.
   void read(torch::serialize::InputArchive& archive, const std::string& prefix) {
-    forget();  // it was of other steps
+    forget();  // state from other steps
     checkpoint::Reader read(archive);
     visit_fields(prefix, [&](const std::string& name, const std::string& type, auto& part) {
-      c10::IValue written;
-      if (archive.try_read(name + "/type", written) && written.isString() && written.toStringRef() == type)
-        read(name, part);
+      if (checkpoint::written_type(archive, name) == type) read(name, part);
     });
   }
 

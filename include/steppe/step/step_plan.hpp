@@ -1,9 +1,10 @@
-// What one step does with each parameter group, and the gradients that lie there meanwhile.
+// What one step does with each parameter group, and the gradients of its parameters meanwhile.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+#include <torch/optim/optimizer.h>
 
 #include <cstdint>
 #include <functional>
@@ -11,6 +12,7 @@
 
 #include <steppe/descent/step_gradients.hpp>
 #include <steppe/direction.hpp>
+#include <steppe/options.hpp>
 #include <steppe/placement.hpp>
 #include <steppe/step/programs_gradients.hpp>
 #include <steppe/version.hpp>
@@ -35,11 +37,11 @@ struct GroupPlan {
 
 /// What one step does. Methods are made of these few parts:
 ///
-/// - when: `perturb`, known before pass 1, and `decides`, asked after it;
+/// - when: `perturb`, known before pass 1, and `decides`, called after it;
 /// - where to: each group's direction, from the gradient of pass 1 or from a source that is known before it;
 /// - along what: each group's descent, or one over all groups.
 ///
-/// What a method keeps from step to step is its own; the optimizer tells it when a step has been made.
+/// A method keeps its own state from step to step; the optimizer informs it when a step has been made.
 struct StepPlan {
   std::vector<GroupPlan> groups;
   bool perturb = true;  ///< false: one pass, as the base optimizer would
@@ -49,17 +51,21 @@ struct StepPlan {
   /// Makes the final gradients of all groups together, in the place of the groups' own descents.
   std::function<void(std::vector<descent::GroupGradients>&, const descent::StepGradients&)> descent;
   bool needs_first_squares = false;  ///< by that descent
-  bool sees_all_gradients = false;   ///< those that pass 2 did not give, too
+  bool sees_all_gradients = false;   ///< also those that pass 2 did not give
   bool ascent_keeps_state = false;   ///< the direction is also made of earlier gradients
   bool descent_mixes = false;        ///< components of a gradient with others of it, or with another gradient
   /// Gradients of the only pass of a step whose direction was known before it, by group: as after_pass_one() left them.
   std::function<void(const std::vector<std::vector<at::Tensor>>&)> learns;
   int64_t ascents = 1;  ///< of rho / ascents each
 
-  /// The only pass is made at w + e.
+  /// Appends a group, once `step` and `ascents` are set. Errors: groups of different norm orders; a rho schedule that
+  /// follows the learning rate over a base without one.
+  GroupPlan& add_group(const torch::optim::OptimizerParamGroup& group, Direction direction, const Options& options);
+
+  /// Whether the only pass is made at w + e.
   bool is_ahead() const;
 
-  /// The gradient of pass 1 is used for more than the perturbation.
+  /// Whether the gradient of pass 1 is used for more than the perturbation.
   bool uses_first() const;
 
   template <class Visitor>
@@ -76,12 +82,12 @@ struct StepPlan {
 
   bool any_gradient() const;
 
-  /// Those that exist, in one list.
+  /// The gradients that exist, in one list.
   std::vector<at::Tensor> existing_gradients() const;
 
   void run(const GradientHook& hook, const step::ProgramsGradients& programs) const;
 
-  /// Those of each group, beside its parameters, as they are now.
+  /// The gradients of each group, beside its parameters, as they are now.
   std::vector<std::vector<at::Tensor>> gradients(const step::ProgramsGradients& programs) const;
 
   /// Adds those that exist now to `sums`, which may be empty at first.

@@ -1,4 +1,4 @@
-// The gradients that lie in a plan's parameters in the course of a step.
+// How a plan is made, and the gradients that lie in its parameters in the course of a step.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -9,12 +9,33 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <utility>
 #include <vector>
 
+#include <steppe/kernels/exact.hpp>
 #include <steppe/step/step_plan.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+
+STEPPE_INLINE GroupPlan& StepPlan::add_group(const torch::optim::OptimizerParamGroup& group, Direction direction,
+                                             const Options& options) {
+  TORCH_CHECK(groups.empty() || kernels::exact::are_equal(options.p(), groups.front().direction.recipe.p),
+              "steppe: parameter groups share one norm, but group 0 has p = ", groups.front().direction.recipe.p,
+              " and group ", groups.size(), " has p = ", options.p());
+  const bool follows_lr = options.rho_schedule().needs_lr() && options.rho() > 0.0;
+  GroupPlan plan;
+  plan.params = group.params();
+  plan.direction = std::move(direction);
+  plan.direction.recipe.p = options.p();
+  plan.direction.recipe.radius = options.radius().at(step);
+  plan.direction.recipe.radius.sigma /= static_cast<double>(ascents);  // as rho is
+  plan.rho = options.rho_at(step, follows_lr ? group.options().get_lr() : 0.0);
+  plan.in_norm = options.in_norm();
+  plan.fused = options.fused();
+  plan.placement = options.placement();
+  return groups.emplace_back(std::move(plan));
+}
 
 STEPPE_INLINE bool StepPlan::is_ahead() const {
   return std::any_of(groups.begin(), groups.end(),

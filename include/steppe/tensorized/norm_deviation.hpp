@@ -1,23 +1,20 @@
-// How far the norms of a tensorized layer's cores lie apart, and where SAM moves them.
+// How far apart the norms of a tensorized layer's cores are, and how SAM changes that.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
-#include <cmath>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
-#include <steppe/kernels/reference.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Layers whose weight is a product of cores, and the norms of these cores.
 namespace tensorized {
 
 /// The cores G_1..G_K of one tensorized layer (CP, Tucker, tensor train or ring, the two factors of LoRA) and their
@@ -60,21 +57,7 @@ struct NormDeviation {
 ///
 ///     const auto seen = steppe::tensorized::norm_deviation({core1, core2, core3});
 ///     std::cout << seen.deviation().item<double>();
-inline NormDeviation norm_deviation(const std::vector<at::Tensor>& cores) {
-  TORCH_CHECK(!cores.empty(), "steppe: a norm deviation needs the cores of a layer, got none");
-  const c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> of_cores, of_gradients;
-  for (size_t k = 0; k < cores.size(); ++k) {
-    TORCH_CHECK(cores[k].defined(), "steppe: core ", k, " of ", cores.size(), " is an undefined tensor");
-    TORCH_CHECK(cores[k].device() == cores.front().device(), "steppe: core ", k, " is on ", cores[k].device(),
-                " and core 0 on ", cores.front().device(), "; the cores of a layer must be on one device");
-    of_cores.push_back(reference::vector_norm(cores[k].detach(), 2.0).square());
-    const at::Tensor& gradient = cores[k].grad();
-    of_gradients.push_back(gradient.defined() ? reference::vector_norm(gradient.detach(), 2.0).square()
-                                              : at::zeros_like(of_cores.back()));
-  }
-  return {at::stack(of_cores), at::stack(of_gradients)};
-}
+NormDeviation norm_deviation(const std::vector<at::Tensor>& cores);
 
 /// Records the deviations of several layers over training. A record costs one read of the cores and their gradients and
 /// a few numbers per layer; nothing waits for the device before deviations() or rates() are read.
@@ -91,6 +74,7 @@ class DeviationMonitor {
       TORCH_CHECK(!layers_[i].empty(), "steppe: layer ", i, " of a DeviationMonitor has no cores");
   }
 
+  /// Records the cores and gradients as they are now: call it after backward().
   void record() {
     std::vector<at::Tensor> deviations, rates;
     for (const std::vector<at::Tensor>& cores : layers_) {
@@ -102,6 +86,7 @@ class DeviationMonitor {
     rates_.push_back(at::stack(rates));
   }
 
+  /// How many records there are.
   int64_t records() const { return static_cast<int64_t>(deviations_.size()); }
   /// Q, [records, layers].
   at::Tensor deviations() const { return rows(deviations_); }
@@ -121,3 +106,7 @@ class DeviationMonitor {
 
 }  // namespace tensorized
 STEPPE_NAMESPACE_END
+
+#ifndef STEPPE_COMPILED
+#include <steppe/tensorized/norm_deviation.ipp>
+#endif
