@@ -75,6 +75,15 @@ TEST(GradientClipping, AddsUpHalvesInSinglePrecision) {
   EXPECT_NEAR(gradients[0][0].item<double>(), 2.0, 2e-3);
 }
 
+TEST(GradientClipping, ClampsHalves) {
+  std::vector<at::Tensor> gradients = {at::tensor({-3.0, -0.5, 0.1, 70000.0}).to(at::kHalf)};
+  const std::vector<at::Tensor> held = gradients;
+  GradientClipping clipping;
+  clipping.value(0.1);
+  clipping.clip(gradients);
+  EXPECT_TRUE(at::equal(held[0], at::tensor({-0.1, -0.1, 0.1, 0.1}).to(at::kHalf))) << held[0];
+}
+
 TEST(GradientClipping, TakesSparseGradients) {
   const at::Tensor index = at::tensor({1, 1, 3}).to(at::kLong).view({1, 3});
   GradientClipping clipping;

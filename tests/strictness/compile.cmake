@@ -5,6 +5,7 @@ if(ID STREQUAL "GNU")
   list(APPEND flags -Wuseless-cast)
 endif()
 set(system "")
+list(REMOVE_ITEM LIBTORCH /usr/include)  # of a system's package: named again, it hides the C library's headers
 foreach(folder IN LISTS LIBTORCH)
   list(APPEND system -isystem "${folder}")
 endforeach()

@@ -1,4 +1,4 @@
-// Gradients cut to a length or to a range before the base optimizer's step.
+// Gradients clipped to a norm or to a range before the base optimizer's step.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -28,7 +28,7 @@ namespace step {
 /// A norm that is not finite clips nothing. Nothing waits for the device.
 class GradientClipping {
  public:
-  /// Infinity: no limit, but the norm is taken.
+  /// Infinity: nothing is clipped, but the norm is taken.
   void norm(double max_norm, double norm_type) {
     TORCH_CHECK(max_norm > 0.0, "steppe: clip_grad_norm() needs a max_norm over 0, got ", max_norm,
                 "; infinity clips nothing");
@@ -53,7 +53,7 @@ class GradientClipping {
   /// The order of the norm that clip() takes; 0: none.
   double takes_norm() const { return max_norm_ > 0.0 ? norm_type_ : 0.0; }
 
-  /// Clips, and returns the norm before it, or an undefined tensor if none was asked for or there is no gradient.
+  /// Clips, and returns the norm before it, or an undefined tensor if no norm is set or there is no gradient.
   /// `of_whole`, where given, is that norm.
   at::Tensor clip(std::vector<at::Tensor>& gradients, const at::Tensor& of_whole = {}) const {
     const c10::NoGradGuard no_grad;
@@ -66,12 +66,8 @@ class GradientClipping {
     }
     if (limit_ > 0.0)
       for (at::Tensor& gradient : gradients) {
-        if (gradient.is_sparse()) {
-          gradient = gradient.coalesce();
-          gradient._values().clamp_(-limit_, limit_);
-        } else {
-          gradient.clamp_(-limit_, limit_);
-        }
+        if (gradient.is_sparse()) gradient = gradient.coalesce();
+        clamp(gradient.is_sparse() ? gradient._values() : gradient);
       }
     return norm;
   }
@@ -88,6 +84,14 @@ class GradientClipping {
   }
 
  private:
+  void clamp(at::Tensor values) const {
+    // LibTorch 1.13 has no clamp of float16 on the CPU.
+    if (values.is_cpu() && values.scalar_type() == at::kHalf)
+      values.copy_(values.to(at::kFloat).clamp_(-limit_, limit_));
+    else
+      values.clamp_(-limit_, limit_);
+  }
+
   at::Tensor norm_of(const std::vector<at::Tensor>& gradients) const {
     std::vector<at::Tensor> norms;
     for (const at::Tensor& gradient : gradients) {
@@ -103,7 +107,7 @@ class GradientClipping {
     return std::isinf(norm_type_) ? all.amax() : all.norm(norm_type_);
   }
 
-  double max_norm_ = 0.0, norm_type_ = 2.0, limit_ = 0.0;  // 0: not asked for
+  double max_norm_ = 0.0, norm_type_ = 2.0, limit_ = 0.0;  // 0: off
 };
 
 }  // namespace step
