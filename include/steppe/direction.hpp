@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 #include <cstdint>
 #include <functional>
@@ -28,14 +29,22 @@ enum class Stage : int { Custom = 0, Centralize = 1, Filter = 2, Scale = 3 };
 
 /// The direction of one parameter group at one step.
 struct Direction {
-  Recipe recipe;
-  std::vector<CustomLink> links;
-  /// Where it starts from something that is known before pass 1, that: undefined where there is nothing yet. The only
-  /// pass of a step is then made at w + e. Empty: from the gradient.
+  Recipe recipe;                  ///< what the fused links do
+  std::vector<CustomLink> links;  ///< those in ATen operations, which run first
+  /// The start of a direction that is known before pass 1, for each parameter; undefined where there is none yet. The
+  /// only pass of a step is then made at w + e. Empty: the direction starts from the gradient.
   std::function<at::Tensor(const at::Tensor& param)> source;
 };
 
 namespace detail {
+
+/// Throws unless an option's value is one of its first `count` enumerators, as a damaged checkpoint's may not be.
+template <class Enumeration>
+void check_enumerator(const char* option, Enumeration value, int64_t count) {
+  const int64_t number = static_cast<int64_t>(value);
+  TORCH_CHECK(number >= 0 && number < count, "steppe: ", option, " has the value ", number,
+              ", which is none of its enumerators; if it was loaded, the checkpoint is damaged");
+}
 
 template <class Link, class = void>
 struct IsFusedLink : std::false_type {};
@@ -116,7 +125,7 @@ struct HasBegin : std::false_type {};
 template <class Part>
 struct HasBegin<Part, std::void_t<decltype(std::declval<Part&>().begin())>> : std::true_type {};
 
-/// look_at(base, group): the link wants to know the base optimizer before a step.
+/// look_at(base, group): the link reads the base optimizer before a step.
 template <class Link, class Base, class = void>
 struct LooksAt : std::false_type {};
 template <class Link, class Base>
@@ -134,7 +143,7 @@ struct HasVaries : std::false_type {};
 template <class Part>
 struct HasVaries<Part, std::void_t<decltype(std::declval<const Part&>().varies())>> : std::true_type {};
 
-/// A link that says of itself that its recipe depends on the step.
+/// Whether the link declares that its recipe depends on the step.
 template <class Part>
 bool varies(const Part& part) {
   if constexpr (HasVaries<Part>::value) {
@@ -166,10 +175,10 @@ using IsAheadOf = IsAhead<Link>;
 template <class Link>
 using KeepsStateOf = KeepsState<Link>;
 
-/// A link of it gives a direction that is known before pass 1.
+/// One of its links gives a direction that is known before pass 1.
 template <class Ascent>
 inline constexpr bool is_ahead_of_pass_one = any_link<Ascent, IsAheadOf>();
-/// A link of it remembers something from step to step.
+/// One of its links keeps state from step to step.
 template <class Ascent>
 inline constexpr bool keeps_state = any_link<Ascent, KeepsStateOf>();
 
@@ -194,7 +203,7 @@ Direction direction_of(Ascent& ascent, int64_t step = 0) {
   return direction;
 }
 
-/// The radius that the links' sources use: that of the last link which names one, else 0.05 (2010.01412).
+/// The default radius: that of the last link with a default_rho(), else 0.05 (arXiv 2010.01412).
 template <class Ascent>
 double default_rho_of(Ascent& ascent) {
   double rho = 0.05;

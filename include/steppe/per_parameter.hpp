@@ -5,7 +5,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -19,15 +18,15 @@
 
 STEPPE_NAMESPACE_BEGIN
 
-/// One tensor for each parameter of a group, of its shape or a number: an average of gradients, a correction that is
-/// used again.
+/// One tensor for each parameter of a group, of the parameter's shape or a scalar: an average of gradients, or a
+/// correction that later steps reuse.
 ///
-/// What a step sets counts from commit() on; a step that fails, or is given up, leaves what was there. Tensors that are
-/// kept are never written to. Memory: one tensor a parameter, two during a step that sets it.
+/// What a step sets takes effect at commit(); a step that fails or is cancelled leaves the kept tensors as they were.
+/// They are never written to. Memory: one tensor per parameter, two during a step that sets it.
 class PerParameter {
  public:
-  /// The order of the group, which checkpoints have. Forgets what was set and not committed. Errors: a tensor that was
-  /// loaded does not fit its parameter.
+  /// Sets the parameters of the group, whose order checkpoints use. Drops what was set and not committed. Errors: a
+  /// loaded tensor does not fit its parameter.
   void bind(const std::vector<at::Tensor>& params) {
     next_.clear();
     bool same = !loaded_ && params.size() == params_.size();
@@ -42,18 +41,20 @@ class PerParameter {
     for (size_t i = 0; i < params_.size(); ++i) index_.emplace(params_[i].unsafeGetTensorImpl(), i);
   }
 
-  /// Of the steps before this one; undefined if there was none.
+  /// What earlier steps have kept for a parameter; undefined if there is nothing.
   at::Tensor of(const at::Tensor& param) const {
     const auto found = index_.find(param.unsafeGetTensorImpl());
     return found == index_.end() ? at::Tensor() : kept_[found->second];
   }
 
-  /// `squares`: the sum of its squares, if that is known; where it is not finite, what was there stays.
+  /// Takes effect at commit(). `squares`: the sum of the value's squares, if it is known; if that is not finite, the
+  /// value is not kept.
   void set(const at::Tensor& param, at::Tensor value, const at::Tensor& squares = {}) {
     next_[param.unsafeGetTensorImpl()] = {param, std::move(value),
                                           squares.defined() ? squares.isfinite() : at::Tensor()};
   }
 
+  /// Keeps what was set since bind(), except values whose `squares` are not finite.
   void commit() {
     const c10::NoGradGuard no_grad;
     for (auto& [impl, set] : std::exchange(next_, {})) {
@@ -65,16 +66,18 @@ class PerParameter {
       at::Tensor& kept = kept_[place->second];
       if (!set.finite.defined()) {
         kept = std::move(set.value);
-      } else if (set.finite.device().is_cpu()) {
+      } else if (set.finite.device().is_cpu() || !kept.defined()) {  // a first value is waited for once
         if (set.finite.item<bool>()) kept = std::move(set.value);
-      } else {  // nothing waits for the device
-        kept = at::where(set.finite, set.value, kept.defined() ? kept : at::zeros_like(set.value));
+      } else {  // without waiting for the device
+        kept = at::where(set.finite, set.value, kept);
       }
     }
   }
 
+  /// Drops everything.
   void forget() { *this = PerParameter(); }
 
+  /// Memory that is held between steps, in bytes.
   int64_t bytes() const {
     int64_t sum = 0;
     for (const at::Tensor& tensor : kept_)
@@ -82,6 +85,7 @@ class PerParameter {
     return sum;
   }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     const std::vector<at::Tensor> before = kept_;
@@ -95,7 +99,7 @@ class PerParameter {
     at::Tensor param, value, finite;
   };
 
-  /// A checkpoint lists them in the order of the group.
+  /// A checkpoint has them in the order of the group.
   at::Tensor loaded_for(const std::vector<at::Tensor>& params, size_t i) const {
     TORCH_CHECK(kept_.size() <= params.size(), "steppe: the checkpoint keeps tensors of ", kept_.size(),
                 " parameters for a group of ", params.size(), "; it is damaged, or of another model");
@@ -109,7 +113,7 @@ class PerParameter {
   std::vector<at::Tensor> params_, kept_;
   std::unordered_map<const c10::TensorImpl*, size_t> index_;
   std::unordered_map<const c10::TensorImpl*, Set> next_;
-  bool loaded_ = false;  ///< kept_ is in the order of a group that has not been seen yet
+  bool loaded_ = false;  ///< kept_ was loaded, for the parameters of the next bind()
 };
 
 STEPPE_NAMESPACE_END

@@ -29,8 +29,9 @@ namespace ascent {
 ///                                          steppe::ascent::AdaptiveScale::davda54());
 class AdaptiveScale {
  public:
-  static constexpr Stage stage = Stage::Scale;
+  static constexpr Stage stage = Stage::Scale;  ///< its place in a Chain
 
+  /// Which of the two conventions T follows.
   TORCH_ARG(ScaleConvention, convention) = ScaleConvention::Paper;
   /// The floor of T in the paper's convention.
   TORCH_ARG(double, eta) = 0.01;
@@ -38,11 +39,18 @@ class AdaptiveScale {
   TORCH_ARG(bool, vectors) = false;
 
  public:
+  /// The default: T = |w| + eta on weights and normalization gains, 1 on other tensors.
   static AdaptiveScale paper() { return AdaptiveScale(); }
+  /// T = |w| on every tensor, with a default rho of 2.
   static AdaptiveScale davda54() { return AdaptiveScale().convention(ScaleConvention::Davda54); }
 
+  /// The radius where Options does not set one.
   double default_rho() const { return convention_ == ScaleConvention::Paper ? 0.5 : 2.0; }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   void describe(Recipe& recipe, int64_t /*step*/) const {
     recipe.scale.on = true;
     recipe.scale.convention = convention_;
@@ -51,6 +59,7 @@ class AdaptiveScale {
   }
 
   void validate() const {
+    detail::check_enumerator("AdaptiveScale().convention()", convention_, 2);
     TORCH_CHECK(std::isfinite(eta_) && eta_ >= 0.0, "steppe: AdaptiveScale().eta() must be finite and at least 0, got ",
                 eta_);
   }
@@ -61,6 +70,7 @@ class AdaptiveScale {
     field("eta", eta_);
     field("vectors", vectors_);
   }
+  ///@}
 };
 
 }  // namespace ascent

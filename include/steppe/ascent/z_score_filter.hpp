@@ -28,11 +28,11 @@ namespace ascent {
 ///                                              steppe::ascent::ZScoreFilter().percentile(0.9));
 class ZScoreFilter {
  public:
-  static constexpr Stage stage = Stage::Filter;
+  static constexpr Stage stage = Stage::Filter;  ///< its place in a Chain
 
   /// The quantile of |z| above which components are kept, in [0, 1): 0.95 keeps the top 5 %.
   TORCH_ARG(double, percentile) = 0.95;
-  /// The percentile as a function of the step; takes the place of `percentile` when set.
+  /// The percentile as a function of the step; replaces `percentile` when set.
   TORCH_ARG(schedule::Schedule, percentile_schedule);
   /// Tensors of fewer dimensions (biases, normalization layers) enter unfiltered.
   TORCH_ARG(int64_t, min_dim) = 2;
@@ -43,11 +43,11 @@ class ZScoreFilter {
   TORCH_ARG(ZScore, z_score) = ZScore::Standard;
   /// Norm::PerTensor is the released code's normalization; see released_code().
   TORCH_ARG(Norm, norm) = Norm::Direction;
-  /// AboveWindow 0: keeps instead the smallest set of components of each tensor whose squared sum reaches this share,
-  /// in (0, 1], of the tensor's squared norm; components as large as the smallest of them stay too.
+  /// Above 0: keeps instead the smallest set of components of each tensor whose squared sum reaches this share, in (0,
+  /// 1], of the tensor's squared norm; components equal to the smallest of them are kept too.
   TORCH_ARG(double, energy) = 0.0;
   /// What a tensor without a component in the tail contributes: EmptyTail::PerTensor its gradient, EmptyTail::Whole
-  /// nothing, unless every filtered tensor is without.
+  /// nothing, unless no filtered tensor has one.
   TORCH_ARG(EmptyTail, empty_tail) = EmptyTail::PerTensor;
 
  public:
@@ -55,6 +55,10 @@ class ZScoreFilter {
   /// is about rho * sqrt(filtered tensors); unfiltered tensors, and those whose tail is empty, get rho * g / N(g).
   static ZScoreFilter released_code() { return ZScoreFilter().norm(Norm::PerTensor); }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   void describe(Recipe& recipe, int64_t step) const {
     auto& filter = recipe.filter;
     filter.on = true;
@@ -68,11 +72,15 @@ class ZScoreFilter {
     if (norm_ != Norm::Direction) recipe.norm = norm_;
   }
 
-  /// Its part of the recipe may be another one at another step.
+  /// Whether its part of the recipe can change from step to step.
   bool varies() const { return kernels::exact::is_zero(energy_) && percentile_schedule_.varies(); }
 
   void validate() const {
     check_percentile(percentile_);
+    detail::check_enumerator("ZScoreFilter().threshold()", threshold_, 2);
+    detail::check_enumerator("ZScoreFilter().z_score()", z_score_, 2);
+    detail::check_enumerator("ZScoreFilter().norm()", norm_, 3);
+    detail::check_enumerator("ZScoreFilter().empty_tail()", empty_tail_, 2);
     TORCH_CHECK(min_dim_ >= 0, "steppe: ZScoreFilter().min_dim() must be at least 0, got ", min_dim_);
     TORCH_CHECK(energy_ >= 0.0 && energy_ <= 1.0, "steppe: energy must be in (0, 1], or 0 for none, got ", energy_);
     TORCH_CHECK(kernels::exact::is_zero(energy_) || threshold_ == Threshold::PerTensor, "steppe: energy(", energy_,
@@ -94,6 +102,7 @@ class ZScoreFilter {
     field("energy", energy_);
     field("empty_tail", empty_tail_);
   }
+  ///@}
 
  private:
   static void check_percentile(double value) {
