@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "presentation/files.hpp"
+
 namespace cifar {
 namespace {
 
@@ -118,6 +120,7 @@ fs::path find_layout(const fs::path& given, const Layout& layout) {
 }  // namespace
 
 Dataset load_dataset(const fs::path& given) {
+  if (given.empty()) return load_dataset(presentation::bundled_data("cifar"));
   // A name that ends in a slash has an empty last part.
   const fs::path folder = given.has_filename() ? given : given.parent_path();
   const Layout* found = nullptr;

@@ -23,7 +23,8 @@ struct Dataset {
   Split train, test;
 };
 
-/// Reads the data set that `folder` is or contains: cifar-10-batches-bin or cifar-100-binary (its fine labels).
+/// Reads the data set that `folder` is or contains: cifar-10-batches-bin or cifar-100-binary (its fine labels). An
+/// empty name is the sample that comes with the programs.
 ///
 /// Errors name the file: missing, truncated, of another kind, a label out of range.
 Dataset load_dataset(const std::filesystem::path& folder);

@@ -24,14 +24,13 @@ using cifar::Dataset;
 using cifar::Outcome;
 using cifar::RunSettings;
 
-/// The data set, cut to the sizes asked for, on the device; the sizes go into the settings.
+/// The data set, cut to the given sizes, on the device; the sizes go into the settings.
 Dataset load(Arguments& arguments) {
   if (arguments.device == "cuda" && !torch::cuda::is_available())
     throw std::runtime_error("--device cuda: this LibTorch sees no CUDA device; use --device cpu");
   RunSettings& settings = arguments.settings;
-  const Dataset data =
-      cifar::cut(cifar::load_dataset(arguments.sample ? STEPPE_CIFAR_SAMPLE : arguments.data), settings.train_size,
-                 settings.test_size, at::Device(arguments.device == "cuda" ? at::kCUDA : at::kCPU));
+  const Dataset data = cifar::cut(cifar::load_dataset(arguments.data), settings.train_size, settings.test_size,
+                                  at::Device(arguments.device == "cuda" ? at::kCUDA : at::kCPU));
   settings.dataset = data.name;
   settings.train_size = data.train.labels.size(0);
   settings.test_size = data.test.labels.size(0);
@@ -87,12 +86,12 @@ void introduce(const Arguments& arguments, int64_t classes) {
   std::printf("\n");
 }
 
-/// For the bundled sample: a few minutes must not be read as more than they are.
+/// For the bundled sample: what a few minutes of training show, and what they do not.
 void demo_note(const RunSettings& settings) {
   if (settings.label_noise > 0.0)
     std::printf(
         "What this shows: %g %% of the training labels are wrong, and the train columns count them as they are.\n"
-        "Near 100 %% there, wrong labels have been learnt by heart; the test images show what that costs.\n",
+        "Near 100 %% there, wrong labels have been memorized; the test images show what that costs.\n",
         100.0 * settings.label_noise);
   std::printf(
       "What it is too small to show: which method is best. These are %lld images, a small network, few epochs.\n"

@@ -1,4 +1,4 @@
-// Captures an ascent and whole training steps into CUDA graphs, replays them, and compares with steps that were not.
+// Captures an ascent and whole training steps into CUDA graphs, replays them, and compares them with ordinary steps.
 // SPDX-License-Identifier: MIT
 #include <torch/torch.h>
 
@@ -19,10 +19,10 @@ namespace {
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-constexpr int kNoDevice = 77;  // as test drivers count a program that was skipped
+constexpr int kNoDevice = 77;  // test drivers count this exit code as skipped
 constexpr double kRounding = 1e-5;
 
-/// A graph reads its inputs where they were when it was captured, so that new ones are copied there.
+/// A graph reads its inputs where they were when it was captured: new ones are copied there.
 struct Batch {
   at::Tensor inputs = torch::zeros({256, 20}, at::kCUDA);
   at::Tensor targets = torch::zeros({256}, at::TensorOptions().dtype(at::kLong).device(at::kCUDA));
@@ -59,7 +59,7 @@ bool tell(const std::string& what, double difference) {
   return same;
 }
 
-/// Ascent and restore by themselves: the perturbation of gradients that stay where they are.
+/// Ascent and restore alone: the perturbation of gradients that stay in place.
 bool replay_an_ascent(c10::cuda::CUDAStream stream) {
   const auto model = new_model();
   std::vector<at::Tensor> weights = model->parameters(), before, gradients, moved, expected;
@@ -101,7 +101,7 @@ struct Training {
 
   explicit Training(const Options& options = SGDOptions(0.1).momentum(0.9))
       : optimizer(*model, options, steppe::Options().rho(0.1)) {
-    optimizer.replay_rng(false);  // a graph cannot set the generators back; nothing here draws numbers
+    optimizer.replay_rng(false);  // a graph cannot reset the generators; nothing here draws numbers
   }
 
   void step(const Batch& batch) {
@@ -119,7 +119,7 @@ bool replay_steps(const std::string& name, c10::cuda::CUDAStream stream) {
   Batch batch;
   Training<Optimizer> captured, plain;
   const auto step_of = [&batch](Training<Optimizer>& training) { return [&] { training.step(batch); }; };
-  for (uint64_t seed = 0; seed < 3; ++seed) {  // the first steps make what is kept between steps
+  for (uint64_t seed = 0; seed < 3; ++seed) {  // the first steps allocate what is kept between steps
     batch.fill(seed);
     run_on(stream, step_of(captured));
     run_on(stream, step_of(plain));
@@ -136,7 +136,7 @@ bool replay_steps(const std::string& name, c10::cuda::CUDAStream stream) {
   return tell(name + ", 10 steps", difference);
 }
 
-/// A base that counts its steps, and a learning rate that changes from replay to replay: both are numbers of the device.
+/// A base that counts its steps, and a learning rate that changes from replay to replay: both are on the device.
 template <class Optimizer, class Options>
 bool replay_a_schedule(const std::string& name, const Options& options, c10::cuda::CUDAStream stream) {
   Batch batch;

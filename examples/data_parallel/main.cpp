@@ -1,4 +1,4 @@
-// steppe-data-parallel: CIFAR training on several processes, beside one process with as many micro-batches.
+// steppe-data-parallel: CIFAR training in several processes, compared with one process with as many micro-batches.
 // SPDX-License-Identifier: MIT
 #include <ATen/Parallel.h>
 
@@ -37,7 +37,7 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
   Settings& run = arguments.settings;
   presentation::CommandLine app(
       "steppe-data-parallel",
-      "Trains on CIFAR images in as many processes as the environment says (RANK, WORLD_SIZE, MASTER_ADDR, "
+      "Trains on CIFAR images in as many processes as the environment sets (RANK, WORLD_SIZE, MASTER_ADDR, "
       "MASTER_PORT; "
       "torchrun, Slurm and mpirun set them). Every process sees its share of each batch.",
       "torchrun --no-python --standalone --nproc-per-node=2 steppe-data-parallel --method zsharp");
@@ -64,7 +64,7 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
   return app.read(argc, argv);
 }
 
-/// Trains, with progress on process 0. Returns whether it has come to the end.
+/// Trains, with progress on process 0. Returns whether the end was reached.
 bool train(Trainer& trainer, const Arguments& arguments, int rank, const std::string& label) {
   presentation::Progress progress(stdout, 1.0);
   double shown = 0.0;
@@ -89,16 +89,15 @@ bool train(Trainer& trainer, const Arguments& arguments, int rank, const std::st
 int run(int argc, char** argv) {
   Arguments arguments;
   if (const auto code = parse(argc, argv, arguments)) return *code;
-  at::set_num_threads(1);  // processes in their place; and the same sums whatever the machine
+  at::set_num_threads(1);  // processes replace threads, and sums are the same on every machine
   const auto world =
       steppe::distributed::world(std::chrono::milliseconds(static_cast<int64_t>(arguments.time_limit * 1000)));
   const cifar::Dataset data =
-      cifar::cut(cifar::load_dataset(arguments.data.empty() ? STEPPE_CIFAR_SAMPLE : arguments.data),
-                 arguments.train_size, arguments.test_size, at::kCPU);
+      cifar::cut(cifar::load_dataset(arguments.data), arguments.train_size, arguments.test_size, at::kCPU);
   Trainer trainer(data, arguments.settings, world.rank, world.size);
   if (!arguments.checkpoint.empty() && std::filesystem::exists(arguments.checkpoint)) {
     trainer.load(arguments.checkpoint);
-    if (world.rank == 0) std::printf("Going on after step %lld.\n", static_cast<long long>(trainer.steps_made()));
+    if (world.rank == 0) std::printf("Resuming after step %lld.\n", static_cast<long long>(trainer.steps_made()));
   }
   const auto group = steppe::distributed::gloo(world);
   steppe::distributed::broadcast_from_first(*trainer.model(), group, world.timeout);

@@ -34,8 +34,7 @@ int run(int argc, char** argv) {
   if (arguments.study.threads > 0) at::set_num_threads(arguments.study.threads);
   const auto& sizes = arguments.training.settings;
   const cifar::Dataset data =
-      cifar::cut(cifar::load_dataset(arguments.data.empty() ? STEPPE_CIFAR_SAMPLE : arguments.data), sizes.train_size,
-                 sizes.test_size, at::kCPU);
+      cifar::cut(cifar::load_dataset(arguments.data), sizes.train_size, sizes.test_size, at::kCPU);
   const Study study = plan(arguments, data);
   presentation::catch_interrupts();
   const Outcome outcome = shifting::carry_out(study, data);

@@ -48,7 +48,7 @@ int run(int argc, char** argv) {
   if (arguments.device == "cuda" && !torch::cuda::is_available())
     throw std::runtime_error("--device cuda: this LibTorch sees no CUDA device; use --device cpu");
   const Study study = plan(arguments);
-  const cifar::Dataset data = cifar::load_dataset(arguments.data.empty() ? STEPPE_CIFAR_SAMPLE : arguments.data);
+  const cifar::Dataset data = cifar::load_dataset(arguments.data);
   presentation::catch_interrupts();
   const Outcome outcome = flatness::carry_out(study, data);
   close(study, outcome);

@@ -42,8 +42,8 @@ int run(int argc, char** argv) {
   presentation::make_writable(arguments.study.out, "--out");
   std::optional<cifar::Dataset> data;
   if (arguments.only != "kernel") {
-    data = cifar::load_dataset(arguments.network.data.empty() ? STEPPE_CIFAR_SAMPLE : arguments.network.data);
-    // What cannot work is said before anything long begins.
+    data = cifar::load_dataset(arguments.network.data);
+    // Errors come before anything long begins.
     statistics::two_classes(*data, arguments.network.classes[0], arguments.network.classes[1]);
   }
   presentation::catch_interrupts();
@@ -52,7 +52,7 @@ int run(int argc, char** argv) {
   if (arguments.only != "network") finished = run_kernel(arguments, page);
   if (finished && data) finished = run_network(arguments, *data, page);
   std::printf("Results: %s\n", page.file().c_str());
-  if (!finished) std::printf("Interrupted: the results are those of what was done.\n");
+  if (!finished) std::printf("Interrupted: these are the results so far.\n");
   return finished ? 0 : presentation::kInterrupted;
 }
 

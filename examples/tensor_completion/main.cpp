@@ -26,9 +26,10 @@ using completion::Results;
 using presentation::formatted;
 using presentation::text_of;
 
-/// The tensor; the ranks that were left open are filled in.
+/// The tensor; ranks that were not given are filled in.
 at::Tensor load(Arguments& arguments) {
-  const at::Tensor values = completion::read_npy(arguments.bundled() ? STEPPE_COMPLETION_DATA : arguments.data);
+  const at::Tensor values = completion::read_npy(
+      arguments.bundled() ? presentation::bundled_data("tensor_completion") / "COVID19_data.npy" : arguments.data);
   if (!values.isfinite().all().item<bool>())
     throw std::runtime_error(arguments.data.string() + " holds values that are not finite; fill or drop them first");
   std::vector<int64_t>& ranks = arguments.training.ranks;
@@ -58,16 +59,16 @@ std::string setting(const Arguments& arguments, const at::Tensor& values) {
 
 std::string attempt_setting(const Arguments& arguments) {
   return formatted(
-      "Each row changes one thing of the setting above, with %lld iterations (at most %lld sweeps of hooi). A tenth of "
+      "Each row changes one setting of those above, with %lld iterations (at most %lld sweeps of hooi). A tenth of "
       "the observed entries is kept for validation and not trained on, so that the held-out ones choose nothing. "
-      "'Best validation' is the iteration with the best R2 there, among those that were looked at.",
+      "'Best validation' is the iteration with the best R2 there, among those that were evaluated.",
       static_cast<long long>(arguments.attempt_iterations), static_cast<long long>(arguments.sweeps));
 }
 
 void write_page(const Results& results, const Arguments& arguments, const at::Tensor& values) {
   presentation::Page page(arguments.study.out, "Tensor completion: Adam, SAM, DAS, HOOI");
   page.paragraph(setting(arguments, values));
-  if (!results.finished) page.paragraph("This run was interrupted; the last method ended before its time.");
+  if (!results.finished) page.paragraph("This run was interrupted; the last method ended early.");
   page.table("R2 on the observed entries, which were trained on; mean ± standard deviation over the splits",
              observed_table(results, arguments));
   page.table("R2 on the held-out entries, and how their squared error is spread over the samples",
@@ -77,7 +78,7 @@ void write_page(const Results& results, const Arguments& arguments, const at::Te
   page.figure("fit", "Loss and unexplained variance over the iterations", fit_figure(results), moments_csv(results));
   page.figure("deviation", "Norm deviation over the iterations; where the correlation is over 0, SAM's flow raises Q",
               deviation_figure(results), moments_csv(results));
-  page.figure("samples", "Where the held-out error lies", samples_figure(results), samples_csv(results));
+  page.figure("samples", "The distribution of the held-out error", samples_figure(results), samples_csv(results));
   if (results.tried.empty()) return;
   page.heading("What helps on held-out entries (not the published setting)");
   page.paragraph(attempt_setting(arguments));
@@ -96,7 +97,7 @@ void print(const Results& results, const Arguments& arguments) {
     std::printf("\nWhat helps on held-out entries (not the published setting)\n%s\n%s",
                 text_of(attempts_table(results)).c_str(), attempt_conclusions(results).c_str());
   std::printf("\nResults: %s\n", (arguments.study.out / "index.html").c_str());
-  if (!results.finished) std::printf("Interrupted: this is what there was.\n");
+  if (!results.finished) std::printf("Interrupted: these are the results so far.\n");
 }
 
 int run(int argc, char** argv) {

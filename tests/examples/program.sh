@@ -1,4 +1,4 @@
-# What the tests of the programs share: sourced with the program, a folder of its own and steppe-cifar as arguments.
+# Shared by the tests of the programs: sourced with the program, a folder of its own and steppe-cifar as arguments.
 set -eu
 program=$(realpath "$1")
 cifar=$(realpath "$3")
@@ -11,7 +11,7 @@ fail() {
   exit 1
 }
 
-# The program ends with a code other than 0 and says so in these words, before it has begun.
+# The program ends with a code other than 0 and these words in its error, before it has begun.
 refuses() { # words, then arguments
   words=$1
   shift
@@ -30,7 +30,7 @@ refuses_in_one_line() {
   grep -q "^$(basename "$program"): " "$work/error" || fail "$*: it does not say who speaks: $(cat "$work/error")"
 }
 
-# Ctrl-C once the file or folder is there, and so many seconds later: code 130, and a word of it.
+# Ctrl-C the given seconds after the file or folder exists: code 130, and a message.
 interrupts_at() { # path, seconds, then arguments
   path=$1
   seconds=$2

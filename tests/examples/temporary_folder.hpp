@@ -1,4 +1,4 @@
-// An empty folder that is gone with its object.
+// An empty folder that is removed with its object.
 // SPDX-License-Identifier: MIT
 #pragma once
 

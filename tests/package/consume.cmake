@@ -9,7 +9,7 @@ function(run)
   endif()
 endfunction()
 
-# The install tree: relocatable, and nothing of ours in it that is no consumer's business.
+# The install tree: relocatable, and without anything that only our own build needs.
 function(check_installed prefix)
   file(GLOB_RECURSE installed "${prefix}/*.cmake")
   foreach(file IN LISTS installed)
@@ -23,16 +23,32 @@ function(check_installed prefix)
   endforeach()
 endfunction()
 
+# The component `examples`: a program of it runs, and reads the images that were installed with it.
+function(check_examples prefix)
+  run("${CMAKE_COMMAND}" --install "${BUILD_DIR}" --prefix "${prefix}" --config "${CONFIG}" --component examples)
+  file(RENAME "${prefix}" "${prefix}_moved")
+  run("${prefix}_moved/bin/steppe-cifar" --train-size 64 --test-size 10 --epochs 1 --out "${WORK_DIR}/cifar")
+  file(WRITE "${prefix}_moved/share/steppe/examples/cifar/data/cifar-10-batches-bin/test_batch.bin" "")
+  execute_process(COMMAND "${prefix}_moved/bin/steppe-cifar" --epochs 1 --out "${WORK_DIR}/cifar"
+    RESULT_VARIABLE failed OUTPUT_QUIET ERROR_VARIABLE error)
+  if(NOT failed OR NOT error MATCHES "share/steppe/examples/cifar/data")
+    message(FATAL_ERROR "an installed steppe-cifar does not read the images beside it: ${error}")
+  endif()
+endfunction()
+
 file(REMOVE_RECURSE "${WORK_DIR}")
 set(prefix_path "${PREFIX_PATH}")
 if(WAY MATCHES "find_package")
   run("${CMAKE_COMMAND}" --install "${BUILD_DIR}" --prefix "${WORK_DIR}/first" --config "${CONFIG}")
   check_installed("${WORK_DIR}/first")
+  if(EXAMPLES)
+    check_examples("${WORK_DIR}/examples")
+  endif()
   file(RENAME "${WORK_DIR}/first" "${WORK_DIR}/moved")
   list(APPEND prefix_path "${WORK_DIR}/moved")
 endif()
 
-# A file: the lists among the values would fall apart on a command line. No -g: it takes a third of the time.
+# A file: a command line would split the lists among the values. No -g: it takes a third of the time.
 file(WRITE "${WORK_DIR}/initial-cache.cmake" "
 set(WAY [[${WAY}]] CACHE STRING \"\")
 set(STEPPE_SOURCE_DIR [[${SOURCE_DIR}]] CACHE PATH \"\")

@@ -12,7 +12,7 @@ endforeach()
 set(cache "${WORK_DIR}/cache")
 set(ENV{STEPPE_CACHE_DIR} "${cache}")
 
-# Expects a success, or an error with these words, and no half of a data set in the cache.
+# Expects a success, or an error with these words, and no partial data set in the cache.
 function(expect words archive md5)
   execute_process(COMMAND "${CMAKE_COMMAND}" -D DATASET=cifar-10 -D "URL=file://${WORK_DIR}/${archive}" -D "MD5=${md5}" -P "${SCRIPT}"
     RESULT_VARIABLE code OUTPUT_VARIABLE said ERROR_VARIABLE said)

@@ -166,7 +166,7 @@ TEST(CifarOptimizers, EveryMethodTakesTwoStepsOverEachOfItsBases) {
       EXPECT_EQ(static_cast<bool>(any.perturbed), !method.empty() && method != "das");
       EXPECT_EQ(static_cast<bool>(any.step_with_loss), method == "xsam");
       if (!any.sharpness) continue;
-      // Every other step is plain, and one of a single pass does not know the loss at the weights themselves.
+      // Every other step is plain, and a step of a single pass does not compute the loss at the weights themselves.
       const bool both_losses = method != "msam" && method != "s2sam" && any.perturbed();
       EXPECT_EQ(any.sharpness().defined(), both_losses);
       if (both_losses) {

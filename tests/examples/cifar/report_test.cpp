@@ -120,7 +120,7 @@ TEST(CifarReport, TheConclusionsSayWhatTheSeedsAllow) {
   EXPECT_TRUE(contains(worse, "worse here")) << worse;
   const std::string one = conclusions({result("sgd", 0, 0.30), result("sam", 0, 0.35)});
   EXPECT_TRUE(contains(one, "+5.0 points")) << one;
-  EXPECT_TRUE(contains(one, "One seed: this cannot be told from chance.")) << one;
+  EXPECT_TRUE(contains(one, "One seed: this cannot be distinguished from chance.")) << one;
 }
 
 TEST(CifarReport, TheCsvHasALinePerEpochAndLeavesTheUnknownEmpty) {

@@ -60,7 +60,7 @@ bool train(Run& run, int batches = 1000) {
 
 bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
-/// Weights, buffers and records, but for the time they took.
+/// Weights, buffers and records, except the times.
 void expect_identical(const Run& a, const Run& b) {
   const auto pairs = [](const Run& run) {
     std::vector<at::Tensor> tensors = run.model()->parameters();
@@ -157,7 +157,7 @@ TEST(CifarTraining, CountsTheGradients) {
 }
 
 TEST(CifarTraining, EveryMethodTrainsTwoStepsOnTheSample) {
-  const Dataset sample = cut(load_dataset(STEPPE_CIFAR_SAMPLE), 64, 20, at::kCPU);
+  const Dataset sample = cut(load_dataset(""), 64, 20, at::kCPU);
   for (const char* base : {"sgd", "adam", "adamw"})
     for (const char* method : {"tail", "every", "msam", "s2sam", "looksam", "aesam", "aelooksam", "friendly", "vasso",
                                "ssam", "gsam", "wsam", "stablesam", "xsam"}) {
@@ -207,7 +207,7 @@ TEST(CifarTraining, AnAverageIsEvaluatedAndDoesNotDisturbTheTraining) {
     for (size_t i = 0; i < weights.size(); ++i) EXPECT_TRUE(at::equal(weights[i], expected[i])) << i;
     const auto &a = averaged.history(), &b = plain.history();
     for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i].train_loss, b[i].train_loss);
-    EXPECT_EQ(a[2].test_loss == b[2].test_loss, kind == std::string("swa"));  // it begins behind the fourth of five
+    EXPECT_EQ(a[2].test_loss == b[2].test_loss, kind == std::string("swa"));  // it begins after the fourth of five
     EXPECT_NE(a[4].test_loss, b[4].test_loss);
     EXPECT_NE(averaged.measure().loss, plain.measure().loss);
     EXPECT_EQ(averaged.evaluate(tiny_data().test).loss, a[4].test_loss);
@@ -277,7 +277,7 @@ TEST(CifarCheckpoint, TakesTheAverageAlong) {
     SCOPED_TRACE(kind);
     TrainingRun whole(tiny_data(), with_average(kind));
     EXPECT_TRUE(train(whole));
-    for (const int batches : {4, 13}) {  // 13: in the last epoch, behind the first update of swa
+    for (const int batches : {4, 13}) {  // 13: in the last epoch, after the first update of swa
       TrainingRun stopped(tiny_data(), with_average(kind)), resumed(tiny_data(), with_average(kind));
       EXPECT_FALSE(train(stopped, batches));
       stopped.save(folder / "run.pt");
@@ -328,7 +328,7 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CifarPlainLoop,
                            return name;
                          });
 
-/// What a run says of a checkpoint; empty if it takes it.
+/// The error of a run about a checkpoint; empty if it accepts it.
 std::string load_error(const fs::path& file, const RunSettings& settings = settings_of("sam")) {
   return message_of([&] { TrainingRun(tiny_data(), settings).load(file); });
 }
@@ -510,11 +510,11 @@ TEST(CifarComparison, AnUnwritableFolderIsAnErrorBeforeAnyTraining) {
   const TemporaryFolder folder;
   write_file(folder / "file", "");
   Comparison comparison{{settings_of("sgd")}, folder / "file/results", {folder / "c.pt"}, false};
-  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; --out names another place"),
+  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; choose another place with --out"),
             std::string::npos);
   comparison.out = folder / "results";
   comparison.checkpoints = {folder / "file/c.pt"};
-  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; --checkpoint names another"),
+  EXPECT_NE(message_of([&] { prepare(comparison, tiny_data()); }).find("; choose another place with --checkpoint"),
             std::string::npos);
   comparison.checkpoints = {folder / "c.pt"};
   EXPECT_EQ(message_of([&] { prepare(comparison, tiny_data()); }), "");

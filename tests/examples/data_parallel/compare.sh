@@ -1,4 +1,4 @@
-# Two processes beside one with two parts; a stop, and a restart with another number.
+# Two processes against one with two parts; a stop, and a restart with another number.
 . "$(dirname "$0")/../program.sh"
 
 launch="$(dirname "$0")/../../../examples/data_parallel/launch.cmake"
@@ -21,7 +21,7 @@ train 2 $together --parts 3 --checkpoint "$work/whole.pt" || fail "code $?: $(ca
 whole=$(weights)
 train 2 $together --parts 3 --checkpoint "$work/parts.pt" --stop-after 5 || fail "code $?: $(cat "$work/said")"
 train 3 $together --parts 2 --checkpoint "$work/parts.pt" || fail "code $?: $(cat "$work/said")"
-grep -q 'Going on after step 5' "$work/said" || fail "the restart begins anew: $(cat "$work/said")"
+grep -q 'Resuming after step 5' "$work/said" || fail "the restart begins anew: $(cat "$work/said")"
 [ -n "$whole" ] && [ "$(weights)" = "$whole" ] || fail "a restart with three leads elsewhere: $whole, $(cat "$work/said")"
 
 train 2 --batch 47 && fail "a batch of 47 for two processes was taken"

@@ -1,4 +1,4 @@
-// Whether a text is well-formed XML, as far as pictures and pages need it.
+// Checks that a text is well-formed XML, as far as pictures and pages need it.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -29,7 +29,7 @@ Settings few() {
   return settings;
 }
 
-/// The same surface by hand: the weights, the first images as they come, the labels of training.
+/// The same surface by hand: the weights, the first images in order, the labels trained on.
 sharpness::LossSurface by_hand(cifar::Run& run, const cifar::Dataset& data) {
   cifar::ResNet model = run.model();
   const at::Tensor labels = run.train_split().labels;
@@ -114,7 +114,7 @@ TEST(SharpnessMeasurement, TellsAsMuchWorkAsItPlans) {
     work += work_of_step(settings, what);
     products += std::string(what) == "eigenvalues" ? work_of_step(settings, what) : 0.0;
   });
-  // How many products the eigenvalues take is not known before.
+  // The number of products for the eigenvalues is not known beforehand.
   const double expected = planned_work(settings, true) - 8.0 * (2.0 * 2 + 40.0);
   EXPECT_NEAR(work - products, expected, 0.1 * expected);
 }

@@ -1,4 +1,4 @@
-// Small runs on random images, for the tests of what is measured of them.
+// Small runs on random images, for the tests of the measurements.
 // SPDX-License-Identifier: MIT
 #pragma once
 

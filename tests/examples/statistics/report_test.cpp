@@ -75,7 +75,7 @@ NetworkCurves curves(double error, double bias, double variance) {
   return made;
 }
 
-/// Three seeds: SAM is ahead of GD without noise, and on one of three seeds with.
+/// Three seeds: SAM is ahead of GD without noise, and on one of three seeds with noise.
 NetworkStudy network_study() {
   NetworkStudy study;
   study.settings.noise = {0.0, 0.2};
@@ -126,7 +126,7 @@ TEST(NetworkReport, TablesHaveARowForEachLevelAndMethod) {
 TEST(NetworkReport, OneSeedProvesNothing) {
   NetworkStudy study = network_study();
   for (auto& level : study.curves) level.resize(1);
-  EXPECT_TRUE(has(conclusions(study), "One seed: this cannot be told from chance."));
+  EXPECT_TRUE(has(conclusions(study), "One seed: this cannot be distinguished from chance."));
 }
 
 TEST(NetworkReport, WritesAPageWithItsPicture) {

@@ -4,7 +4,7 @@
 cd "$work"
 refuses_in_one_line "cannot open $work/none.npy" --quick --data "$work/none.npy"
 echo 'no tensor' >"$work/foreign.npy"
-refuses_in_one_line 'is no .npy file' --quick --data "$work/foreign.npy"
+refuses_in_one_line 'is not a .npy file' --quick --data "$work/foreign.npy"
 refuses_in_one_line 'rank of mode 2 must be from 1 to its size 6, not 7' --quick --rank 8,7,8
 refuses_in_one_line '2 ranks for a tensor of 3 modes' --quick --rank 8,6
 refuses_in_one_line 'none is left to train on' --quick --masked 0.999999

@@ -21,7 +21,7 @@ at::Tensor mask(const std::vector<double>& values, int64_t columns) { return row
 
 TEST(Fit, R2IsOneMinusTheErrorOverTheVarianceOnTheEntriesNamed) {
   const at::Tensor x = rows({1, 2, 3, 100}, 2), y = rows({1, 2, 5, -7}, 2);
-  // On 1, 2, 3: error 4; about their mean 2: 2. What y says of 100 does not count.
+  // On 1, 2, 3: error 4; about their mean 2: 2. The value of y at 100 does not count.
   EXPECT_DOUBLE_EQ(r_squared(x, y, mask({1, 1, 1, 0}, 2)), 1.0 - 4.0 / 2.0);
   // On 3, 100: error 4 + 107^2; about 51.5: 2 * 48.5^2.
   EXPECT_DOUBLE_EQ(r_squared(x, y, mask({0, 0, 1, 1}, 2)), 1.0 - (4.0 + 11449.0) / 4704.5);
@@ -55,7 +55,7 @@ TEST(Fit, ColumnMeansUseTheObservedEntriesOnly) {
   const at::Tensor means = column_means(x, mask({1, 0, 1, 0, 0, 0}, 2));
   EXPECT_EQ(means.sizes(), x.sizes());
   EXPECT_DOUBLE_EQ(means[2][0].item<double>(), 2.0);
-  // Nothing seen of the second column: the mean of all that was.
+  // Nothing observed in the second column: the mean of all observed.
   EXPECT_DOUBLE_EQ(means[0][1].item<double>(), 2.0);
 }
 

@@ -1,4 +1,4 @@
-# Ctrl-C ends with code 130 and a page of what there is.
+# Ctrl-C ends with code 130 and a page of the results so far.
 . "$(dirname "$0")/../program.sh"
 
 interrupts_at "$work/out" 3 --iterations 1000000 --optimizers adam,sam --out "$work/out"

@@ -75,8 +75,8 @@ TEST_F(Npy, ReadsVersionTwoAndEveryNumberOfModes) {
 }
 
 TEST_F(Npy, ForeignFilesAreRefused) {
-  EXPECT_SAYS(refusal("PK\x03\x04 something else"), "is no .npy file");
-  EXPECT_SAYS(refusal(""), "is no .npy file");
+  EXPECT_SAYS(refusal("PK\x03\x04 something else"), "is not a .npy file");
+  EXPECT_SAYS(refusal(""), "is not a .npy file");
   EXPECT_SAYS(refusal(npy(dictionary("(1,)"), bytes_of({1}), 3)), "version 3.0");
   EXPECT_SAYS(message_of([] { read_npy("/nowhere/x.npy"); }), "cannot open /nowhere/x.npy");
 }
@@ -104,14 +104,14 @@ TEST_F(Npy, FortranOrderIsRefused) {
 TEST_F(Npy, DamagedHeadersAreRefused) {
   EXPECT_SAYS(refusal(npy("{'descr': '<f8', 'fortran_order': False, }", "")), "has a header without 'shape'");
   EXPECT_SAYS(refusal(npy("{}", "")), "has a header without 'descr'");
-  EXPECT_SAYS(refusal(npy(dictionary("7"), "")), "whose shape is no tuple");
+  EXPECT_SAYS(refusal(npy(dictionary("7"), "")), "whose shape is not a tuple");
   EXPECT_SAYS(refusal(npy(dictionary("(2, -1)"), "")), "the shape (2, -1)");
   EXPECT_SAYS(refusal(npy(dictionary("(two)"), "")), "the shape (two)");
-  EXPECT_SAYS(refusal(npy(dictionary("(4294967296, 4294967296)"), "")), "which is none that can be read");
+  EXPECT_SAYS(refusal(npy(dictionary("(4294967296, 4294967296)"), "")), "which cannot be read");
 }
 
 TEST_F(Npy, TheBundledTensorHasTheShapeThatItsPageNames) {
-  const at::Tensor tensor = read_npy(STEPPE_COMPLETION_DATA);
+  const at::Tensor tensor = read_npy(presentation::bundled_data("tensor_completion") / "COVID19_data.npy");
   EXPECT_EQ(tensor.sizes(), (std::vector<int64_t>{438, 6, 11}));
   EXPECT_TRUE(tensor.isfinite().all().item<bool>());
 }
@@ -129,7 +129,7 @@ TEST_F(Npy, ThousandsOfDamagedFilesAreRefusedOrReadAsTheySay) {
   });
   EXPECT_GT(taken, 100);  // a changed value is a value
   EXPECT_LT(taken, 4900);
-  // Nothing in it, however it is shaped.
+  // Empty, whatever the shape.
   EXPECT_EQ(read(npy(dictionary("(0, 5)"), "")).numel(), 0);
   EXPECT_SAYS(refusal(npy(dictionary("(0, 4611686018427387904, 4611686018427387904)"), "")), "shape");
 }

@@ -100,7 +100,7 @@ TEST(Report, OneSplitTellsNothingOfChance) {
   Results results = two_splits();
   results.splits = {4};
   results.runs.resize(2);
-  expect_says(conclusions(results, Arguments()), "0.9 times adam's (one split, which tells nothing of chance)");
+  expect_says(conclusions(results, Arguments()), "0.9 times adam's (one split, which says nothing about chance)");
 }
 
 TEST(Report, WithoutAdamNothingIsComparedWithIt) {
@@ -137,7 +137,7 @@ TEST(Report, DeviationsAreRelatedToAdams) {
 
 TEST(Report, TheChoiceAmongAttemptsIsMadeByValidation) {
   const std::string text = attempt_conclusions(two_splits());
-  // Rank 3 would be better on held-out entries; that must choose nothing.
+  // Rank 3 would be better on held-out entries, which must not decide.
   expect_says(text, "The best of all by validation is 'rank 2': held-out R2 0.600 ± 0.000 there");
   expect_says(text, "changing nothing else: held-out R2 0.500 ± 0.141 instead of -3 ± 1.41");
   expect_says(text, "rank: held-out R2 at the end from 0.3 (at 2) to 0.5 (at 3)");

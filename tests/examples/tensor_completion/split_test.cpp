@@ -39,7 +39,7 @@ TEST(Split, IsDrawnTheSameOnEveryPlatform) {
   std::vector<int64_t> found;
   for (int64_t i = 0; i < 10; ++i)
     if (held_out[i].item<bool>()) found.push_back(i);
-  // Worked out apart: Fisher-Yates from the end with the 64-bit Mersenne twister.
+  // Computed independently: Fisher-Yates from the end with the 64-bit Mersenne twister.
   EXPECT_EQ(found, (std::vector<int64_t>{0, 2, 7}));
 }
 

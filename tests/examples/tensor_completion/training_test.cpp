@@ -46,7 +46,7 @@ TEST(Training, SamWithoutRadiusAndDasWithoutStrengthAreAdamBitForBit) {
 }
 
 TEST(Training, LooksChangeNothing) {
-  // A run that is looked at after every iteration and one that is not.
+  // A run that is evaluated after every iteration and one that is not.
   const TrainingSettings few = settings("sam", 50), many = settings("sam", 150);
   const Completion stopped = train(low_rank_problem(), many, [](int64_t iteration) { return iteration < 50; });
   EXPECT_FALSE(stopped.finished);
@@ -102,7 +102,7 @@ TEST(Training, TheBestMomentIsThatOfTheValidationEntries) {
   EXPECT_EQ(&completion.best_by_validation(), &completion.moments[2]);
   for (size_t i = 0; i < 3; ++i) completion.moments[i].validation = i == 0 ? 0.8 : 0.5;
   EXPECT_EQ(&completion.best_by_validation(), &completion.moments[0]);
-  // What ended in no number had its best moment all the same.
+  // A run that ended in NaN still has its best moment.
   completion.moments[2].validation = presentation::kUnknown;
   EXPECT_EQ(&completion.best_by_validation(), &completion.moments[0]);
 }
