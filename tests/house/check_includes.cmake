@@ -1,7 +1,7 @@
 # Fails where a header under include/ includes upwards, or more of LibTorch than its place allows.
 cmake_minimum_required(VERSION 3.21)
 
-# The floors of the house, top to bottom: a header may include from its own floor and those below.
+# The layers (floors), top to bottom: a header may include from its own layer and those below.
 set(floors
   "steppe/distributed/.*"
   "steppe/steppe.hpp"
@@ -33,7 +33,7 @@ set(floors
   "steppe/sharding.hpp"
   "steppe/(version|no_fast_math).hpp")
 
-# What a header only declares stands beside it, in an .ipp of the same floor.
+# What a header only declares is defined beside it, in an .ipp of the same layer.
 function(floor_of header out)
   string(REGEX REPLACE "\\.ipp$" ".hpp" header "${header}")
   set(index 0)

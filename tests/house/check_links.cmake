@@ -1,4 +1,4 @@
-# Fails where a page links to a file that is not there, or to a heading that its page does not have.
+# Fails where a page links to a missing file, or to a heading that its page does not have.
 cmake_minimum_required(VERSION 3.21)
 
 # The lines of a page outside of its blocks of code. CMake's lists and brackets would take a page's apart.
