@@ -1,4 +1,4 @@
-// How often an ascent and its restore ask for memory once they have run for a while.
+// How often an ascent and its restore allocate memory once they have run for a while.
 // SPDX-License-Identifier: MIT
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -31,7 +31,7 @@ Allocations in_one_step(Problem& problem, Engine& engine) {
   return counted.so_far();
 }
 
-/// The most of the steps from kFirst to kLast.
+/// The maximum over the steps from kFirst to kLast.
 Allocations in_steady_state(Problem& problem, Method method) {
   Engine engine(problem, method, /*fused=*/true);
   Allocations most;
@@ -43,7 +43,7 @@ Allocations in_steady_state(Problem& problem, Method method) {
   return most;
 }
 
-/// A tensor's memory must be seen, or nothing said here holds.
+/// The counter must see a tensor's memory, or the figures mean nothing.
 void check_counter() {
   constexpr int64_t kBytes = 1 << 20;
   const CountedAllocations counted;
@@ -54,7 +54,7 @@ void check_counter() {
 void run() {
   check_counter();
   Problem problem(resnet18(), 1);
-  std::printf("\nAn ascent and its restore over the parameters of ResNet-18: the most of the steps %d to %d\n", kFirst,
+  std::printf("\nAn ascent and its restore over the parameters of ResNet-18: maximum of the steps %d to %d\n", kFirst,
               kLast);
   for (const int threads : {1, 2}) {
     at::set_num_threads(threads);

@@ -79,7 +79,7 @@ Case make_case(ParameterList list, at::ScalarType dtype) {
   return made;
 }
 
-/// Three steps that can be seen, at a rate of 0.1. Each moves a weight by less than 0.2 and rounds it twice at most.
+/// Three steps of visible size, at a rate of 0.1. Each moves a weight by less than 0.2 and rounds it twice at most.
 template <class Base, class Options>
 void check(const std::string& name, Options options, const Case& one) {
   constexpr int kSteps = 3;
@@ -96,7 +96,7 @@ void check(const std::string& name, Options options, const Case& one) {
     const at::Tensor exact = by_class.weights()[i].detach().to(at::kDouble);
     const at::Tensor bound = (exact.abs() + 0.2) * (4.0 * kSteps * unit);
     if (((fused.weights()[i].detach().to(at::kDouble) - exact).abs() - bound).max().template item<double>() > 0.0)
-      throw std::runtime_error(name + ": the fused step is another one than the class's");
+      throw std::runtime_error(name + ": the fused step differs from the class's");
     moved = std::max(moved, (exact - one.weights[i].to(at::kDouble)).abs().max().template item<double>());
   }
   if (!(moved > 0.0)) throw std::runtime_error(name + ": no step was made");
@@ -134,7 +134,7 @@ void compare_base_steps(const Settings& settings) {
     for (ParameterList list : {mlp(), resnet20(), resnet18()}) {
       const double of_adamw = list.name == "resnet20" ? 2.5 : 4.0;
       const Case one = make_case(std::move(list), dtype);
-      // Rates so small that the numbers stay where they are, and of the usual cost.
+      // Rates so small that the weights hardly move; the cost is the usual one.
       compare<AdamW>("adamw", AdamWOptions(1e-6), of_adamw, one, limits, at_least);
       compare<SGD>("sgd", SGDOptions(1e-6).momentum(0.9).weight_decay(5e-4), 3.0, one, limits, at_least);
       compare<Adagrad>("adagrad", AdagradOptions(1e-6), 0.0, one, limits, at_least);

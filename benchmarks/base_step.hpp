@@ -1,4 +1,4 @@
-// The base optimizer's step by itself: LibTorch's class beside steppe::Fused.
+// The base optimizer's step alone: LibTorch's class against steppe::Fused.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace benchmarks {
 
-/// Three lists of parameters, float32 and bfloat16. Errors: numbers that are not those of the class.
+/// Three lists of parameters, float32 and bfloat16. Errors: results that differ from the class's.
 void compare_base_steps(const Settings& settings);
 
 }  // namespace benchmarks

@@ -47,7 +47,7 @@ void compare(const Entry& entry, size_t tensor, int64_t size, const Values& valu
   words.precision(9);
   words << entry.name << " differs from the reference path in " << different << " of the " << size
         << " components of tensor " << tensor << ": component " << example << " is " << values.got[example]
-        << " and not " << values.expected[example] << ", from " << values.weights[example];
+        << " instead of " << values.expected[example] << ", from " << values.weights[example];
   throw std::runtime_error(words.str());
 }
 

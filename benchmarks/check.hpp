@@ -1,4 +1,4 @@
-// That a contestant computes what the library's definition says.
+// Checks that a contestant computes what the library defines.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -55,7 +55,7 @@ struct Sums {
   double xx, xy, yy;
 };
 
-// ---- What is timed. Each returns a number, so that all of them have come to an end.
+// ---- What is timed. Each returns a number, so that all of them have finished.
 
 Sums fused_products(const Lists& lists) {
   const steppe::kernels::Products sums = steppe::kernels::products(lists.x, lists.y);
@@ -92,7 +92,7 @@ double fused_combination(const Lists& lists, Tensors& out) {
   return steppe::kernels::combine(kA, lists.x, kB, lists.y, out).item<double>();
 }
 
-/// out = a x, out += b y, the squares: what a program writes.
+/// out = a x, out += b y, the squares: as a program would write it.
 double aten_combination(const Lists& lists, Tensors& out) {
   Tensors squares;
   const at::Tensor a = at::scalar_tensor(kA, at::kFloat);

@@ -11,7 +11,7 @@
 namespace benchmarks {
 
 void add_options(CLI::App& app, Settings& settings) {
-  app.set_help_flag("-h,--help", "This text");
+  app.set_help_flag("-h,--help", "Print this help");
   app.add_flag("--quick", settings.quick, "At most 60 seconds: shows that all works; its figures are rough");
   app.add_option("--threads", settings.threads, "Threads (default: as many as LibTorch takes)")
       ->type_name("N")

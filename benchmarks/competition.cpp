@@ -32,11 +32,11 @@ void add_filtered_peers(std::vector<Entry>& entries, const Problem& problem) {
                                                      {"quantile", Selection::Quantile}};
   for (const auto& [name, selection] : peers) {
     if (!FilteredPeer::can_do(problem, selection)) {
-      std::cout << name << " is left out: it cannot do tensors of this size\n";
+      std::cout << name << " is left out: it cannot handle tensors of this size\n";
       continue;
     }
     Entry entry{name, Method::ZSharp, 0.0, std::make_unique<FilteredPeer>(problem, selection)};
-    // at::quantile computes the rank in float32, which moves it by one now and then.
+    // at::quantile computes the rank in float32, which sometimes moves it by one.
     entry.may_differ = selection == Selection::Quantile ? 1 : 0;
     entries.push_back(std::move(entry));
   }

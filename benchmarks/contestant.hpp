@@ -24,13 +24,13 @@ class Contestant {
   /// Weights to w + e. Timed, like restore().
   virtual void ascend() = 0;
   virtual void restore() = 0;
-  /// Not timed: after restore() all is as it was before ascend(), but for the values of the gradients.
+  /// Not timed: after restore() all is as it was before ascend(), except the values of the gradients.
   virtual void tidy() {}
   /// Between ascend() and restore(): w + e, tensor by tensor.
   virtual const std::vector<at::Tensor>& perturbed() const = 0;
 };
 
-/// A contestant with what the table and the check must know of it.
+/// A contestant with what the table and the check need.
 struct Entry {
   std::string name;
   Method method;

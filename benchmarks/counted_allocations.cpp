@@ -1,5 +1,4 @@
-// The program's own malloc takes the place of glibc's, in shared libraries too; operator new and LibTorch's allocator
-// end there.
+// The program's own malloc replaces glibc's, in shared libraries too; operator new and LibTorch's allocator call it.
 // SPDX-License-Identifier: MIT
 #include "counted_allocations.hpp"
 

@@ -1,4 +1,4 @@
-// Counts what the program and every library in it ask of the C library's heap.
+// Counts the allocations of the program and its libraries on the C library's heap.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -8,10 +8,10 @@ namespace benchmarks {
 
 struct Allocations {
   int64_t calls = 0, bytes = 0;
-  int64_t peak = 0;  ///< the most that was held at once, beyond what was at the beginning
+  int64_t peak = 0;  ///< the most that was held at once, beyond what was held at the beginning
 };
 
-/// From its construction on, on all threads; one at a time.
+/// Counts from its construction on, on all threads. Only one may exist at a time.
 class CountedAllocations {
  public:
   CountedAllocations();

@@ -16,7 +16,7 @@ Engine::Engine(const Problem& problem, Method method, bool fused)
   group.fused = fused;
 }
 
-// Not in the header: GCC 12 sees uninitialized values in an optional whose destructor it inlines.
+// Not in the header: GCC 12 reports uninitialized values in an optional whose destructor it inlines.
 Engine::~Engine() = default;
 
 void Engine::ascend() { at_.emplace(groups_, memory_); }

@@ -1,4 +1,4 @@
-// Means of gradients over processes: what they add to a backward pass, in buckets that overlap it and otherwise.
+// Means of gradients over processes: what they add to a backward pass, in buckets that overlap it and without.
 // SPDX-License-Identifier: MIT
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
@@ -128,7 +128,7 @@ int run(int argc, char** argv) {
   add_reducer(*all[5], group, 25 * kMegabyte);
   add_reducer(*all[6], group, 5 * kMegabyte);
 
-  // The means agree before anything is timed; the Reducer arranges its buckets anew after its first pass.
+  // The means are compared before anything is timed; the Reducer rearranges its buckets after its first pass.
   for (int warm_up = 0; warm_up < 2; ++warm_up)
     for (const auto& each : all) each->pass();
   const std::vector<at::Tensor> expected = all[1]->gradients();
@@ -140,7 +140,7 @@ int run(int argc, char** argv) {
   }
   for (int round = 0; round < settings.rounds; ++round)
     for (size_t k = 0; k < all.size(); ++k) {
-      const auto barrier = group->barrier();  // nobody begins while another still ends
+      const auto barrier = group->barrier();  // none begins while another is still finishing
       barrier->wait();
       Contestant& each = *all[(k + static_cast<size_t>(round)) % all.size()];
       each.seconds.push_back(each.pass());

@@ -10,8 +10,8 @@
 
 namespace benchmarks {
 
-/// One read of g, then one triad g = w + s * g over the same arrays: 16 bytes per parameter. Knows no options, no
-/// tensors, no errors; restores by doing nothing.
+/// One read of g, then one triad g = w + s * g over the same arrays: 16 bytes per parameter. No options, tensors
+/// or errors; restore() does nothing.
 class Floor : public Contestant {
  public:
   explicit Floor(const Problem& problem);

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# All that needs a GPU in one command: builds the preset `cuda`, runs the tests that end in _CUDA, compute-sanitizer, the
-# benchmark and the profilers where they are there, and writes one report.
+# Everything that needs a GPU in one command: builds the preset `cuda`, runs the tests that end in _CUDA, the benchmark,
+# and compute-sanitizer and the profilers where they are installed, and writes one report.
 #   benchmarks/gpu.sh [REPORT]        (default: build/cuda/gpu-report.txt)
-# CMAKE_PREFIX_PATH names the LibTorch (default: that of python3's torch), TORCH_CUDA_ARCH_LIST the devices (default: the one
-# that is there), FETCHCONTENT_SOURCE_DIR_GOOGLETEST a GoogleTest for machines that have none. Without a GPU it goes as far as it can, and the report says what was not measured.
+# CMAKE_PREFIX_PATH names the LibTorch (default: that of python3's torch), TORCH_CUDA_ARCH_LIST the devices (default:
+# this machine's), FETCHCONTENT_SOURCE_DIR_GOOGLETEST a GoogleTest for machines that have none. Without a GPU it goes as
+# far as it can, and the report says what was not measured.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=build/cuda
@@ -15,7 +16,7 @@ failed=0
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
 section() { say ""; say "== $*"; }
-# Runs a command for at most so many seconds; its last lines go to the report.
+# Runs a command for at most the given seconds; its last lines go to the report.
 step() {
   local name=$1 seconds=$2 log status
   shift 2
@@ -42,7 +43,7 @@ if [ -z "$nvcc" ]; then
   finish
 fi
 
-# The LibTorch with CUDA; without one the provided CPU part, against which all compiles and links.
+# The LibTorch with CUDA; without one the provided CPU part, which is enough to compile and link.
 arguments=()
 if [ -z "${CMAKE_PREFIX_PATH:-}" ]; then
   CMAKE_PREFIX_PATH=$(python3 -c 'import torch; assert torch.version.cuda; print(torch.utils.cmake_prefix_path)' 2>/dev/null) || true
@@ -50,7 +51,7 @@ fi
 if [ -n "${CMAKE_PREFIX_PATH:-}" ]; then
   export CMAKE_PREFIX_PATH
 else
-  say "LibTorch with CUDA: none; the provided one is compiled against"
+  say "LibTorch with CUDA: none; compiling against the provided one"
   arguments+=(-DSTEPPE_LIBTORCH=provided)
 fi
 architecture=80
@@ -69,7 +70,7 @@ device_tests=$build/tests/kernels/cuda/steppe-cuda-device-tests
 benchmark=$build/benchmarks/steppe-benchmark-cuda
 
 if [ $has_gpu = no ]; then
-  # As far as the first CUDA call.
+  # They run as far as the first CUDA call.
   step "kernels on the device" 60 "$device_tests" --gtest_brief=1
   step "benchmark" 60 "$benchmark" --quick
   section "result"
@@ -104,7 +105,7 @@ fi
 
 step "build the kernel, unit and contract tests" 600 cmake --build "$build" --target steppe-kernel-tests steppe-unit-tests steppe-contract-tests -j "$jobs" &&
   step "tests" 300 ctest --test-dir "$build" -R 'steppe-(kernel|unit|contract)-tests(_CUDA)?$' --output-on-failure
-# Of these only what the GPU is for; graphs need a LibTorch with CUDA.
+# Of these only the tests for the GPU; graphs need a LibTorch with CUDA.
 suites=(sharpness tensorized)
 [ -n "${CMAKE_PREFIX_PATH:-}" ] && suites=(cuda-graph "${suites[@]}")
 for suite in "${suites[@]}"; do

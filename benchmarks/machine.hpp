@@ -1,4 +1,4 @@
-// On what, and with what, was measured.
+// The machine and the build that were measured.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -23,7 +23,7 @@ steppe::Recipe recipe_of(Method method);
 /// The radius of the method's paper.
 double rho_of(Method method);
 
-/// Bytes per parameter that an ascent and its restore must read and write, beside nothing else.
+/// Bytes per parameter that an ascent and its restore must read and write at least.
 double bytes_of(Method method);
 
 }  // namespace benchmarks

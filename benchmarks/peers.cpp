@@ -58,7 +58,7 @@ void copy_all(const std::vector<at::Tensor>& to, const std::vector<at::Tensor>& 
 #endif
 }
 
-/// Handles on the weights' memory. They are dropped again at once: who holds it for long makes it shared.
+/// Handles on the weights' memory, to be released at once: while they exist, the memory is shared.
 std::vector<at::Tensor> homes_of(const std::vector<at::Tensor>& weights) {
   std::vector<at::Tensor> homes;
   homes.reserve(weights.size());

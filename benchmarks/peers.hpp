@@ -54,8 +54,8 @@ class SwapPeer : public Peer {
   std::vector<at::Tensor> homes_;
 };
 
-/// SAM step by step as davda54/sam for PyTorch does it, without its adaptive option: the factor 1 is multiplied all the
-/// same, the weights are cloned at every step and the clone becomes the parameter's memory.
+/// SAM step by step as davda54/sam for PyTorch does it, without its adaptive option: it still multiplies by the
+/// factor 1, the weights are cloned at every step and the clone becomes the parameter's memory.
 class Davda54Peer : public Peer {
  public:
   using Peer::Peer;

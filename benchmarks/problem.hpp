@@ -19,7 +19,7 @@ class Problem {
 
   /// Leaves that require gradients.
   const std::vector<at::Tensor>& weights() const { return weights_; }
-  /// Tensors whose memory nobody else holds.
+  /// Tensors whose memory nothing else holds.
   const std::vector<at::Tensor>& gradients() const { return gradients_; }
   int64_t components() const { return components_; }
   const std::string& name() const { return name_; }

@@ -80,7 +80,7 @@ Problem problem_named(const std::string& name, int64_t batch) {
 
 SGDOptions options() { return SGDOptions(0.01).momentum(0.9); }
 
-/// Makes steps, of which the time and the memory are taken. Nothing is recorded outside of begin() and end().
+/// Makes steps whose time and memory are measured. Nothing is recorded outside of begin() and end().
 class Contestant {
  public:
   Contestant(std::string name, Problem problem) : name_(std::move(name)), problem_(std::move(problem)) {}
@@ -121,7 +121,7 @@ class PlainSgd : public Contestant {
   SGD optimizer_;
 };
 
-/// With a radius of 0 the step is the base's own, and what differs from it is the recording.
+/// With a radius of 0 the step is the base's own, and the difference is the cost of the recording.
 class WithoutAClosure : public Contestant {
  public:
   WithoutAClosure(std::string name, Problem problem, double rho)
@@ -177,7 +177,7 @@ double seconds_of(Contestant& contestant, int steps) {
   return seconds;
 }
 
-/// Of a step after many, on all threads.
+/// Of a later step, on all threads.
 int64_t peak_of(Contestant& contestant) {
   contestant.begin();
   contestant.step();
@@ -209,7 +209,7 @@ void run(const std::string& model, int64_t batch, const RoundLimits& limits) {
   std::fprintf(stderr, "%s: batches of %d\n", model.c_str(), static_cast<int>(batch));
   std::vector<int> steps;
   for (const auto& one : all) {
-    constexpr double kSample = 0.2;  // seconds that one should take
+    constexpr double kSample = 0.2;  // seconds that a sample should take
     constexpr double kMost = 200.0;
     steps.push_back(static_cast<int>(std::clamp(kSample / seconds_of(*one, 1), 1.0, kMost)));
   }

@@ -1,4 +1,4 @@
-// Rounds of timed samples, so that what disturbs the machine disturbs every contestant alike.
+// Rounds of timed samples, so that a disturbance of the machine affects every contestant alike.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -12,15 +12,15 @@ namespace benchmarks {
 /// One contestant of a round.
 struct Timed {
   std::function<void()> reset, run, tidy;  ///< only run is timed
-  int inner = 3;                           ///< a sample is the best of so many
-  int repetitions = 1;                     ///< each the mean of so many runs
+  int inner = 3;                           ///< a sample is the best of this many
+  int repetitions = 1;                     ///< each the mean of this many runs
 };
 
 struct RoundLimits {
   int rounds = 21;
-  int inner = 3;          ///< a sample is the best of so many
-  int repetitions = 20;   ///< over small lists each of them is the mean of so many runs
-  double deadline = 0.0;  ///< on the clock of seconds_now(); no round begins after it, but the first. 0: none
+  int inner = 3;          ///< a sample is the best of this many
+  int repetitions = 20;   ///< over small lists each of them is the mean of this many runs
+  double deadline = 0.0;  ///< on the clock of seconds_now(); no round but the first begins after it. 0: none
   uint64_t seed = 1;
 };
 

@@ -216,7 +216,7 @@ void print(const std::string& model, const std::vector<std::unique_ptr<Contestan
 void run(const std::string& model, int64_t batch, const RoundLimits& limits) {
   const std::vector<std::unique_ptr<Contestant>> all = contestants(model, batch);
   std::fprintf(stderr, "%s: batches of %d images\n", model.c_str(), static_cast<int>(batch));
-  // Memory is made, momentum begins.
+  // Memory is allocated, momentum starts.
   for (const auto& one : all) one->trainee.step();
   for_rounds(all.size(), limits, [&](size_t i) { all[i]->steps.push_back(all[i]->trainee.step()); });
   print(model, all);
@@ -226,7 +226,7 @@ void run(const std::string& model, int64_t batch, const RoundLimits& limits) {
 struct Member {
   std::string name;
   double target;      ///< of the ratio; 0: none is set
-  int64_t cycle = 1;  ///< steps after which plain and perturbed ones begin again
+  int64_t cycle = 1;  ///< steps after which the pattern of plain and perturbed ones repeats
   Trainee::MakeOptimizer make;
   std::function<void(torch::optim::Optimizer&)> before_cycle = [](torch::optim::Optimizer&) {};
 };
@@ -268,7 +268,7 @@ void compare_family(const std::string& model, int64_t batch_size, const RoundLim
       return trainee.mean_of_cycle(member.cycle);
     };
     trainee.base_step();
-    cycle();  // memory is made, momentum begins
+    cycle();  // memory is allocated, momentum starts
     std::vector<double> ratios;
     for_rounds(1, limits, [&](size_t) {
       const double base = trainee.base_step();

@@ -1,8 +1,8 @@
-# steppe::compiled: what no template needs, as a library that the build of whoever links it compiles once, with that
-# build's LibTorch and flags. steppe::compiled_cuda is the same with the CUDA kernels; the language CUDA must be enabled.
+# steppe::compiled: the code outside of templates, as a library. The build that links it compiles it once, with its own
+# LibTorch and flags. steppe::compiled_cuda is the same with the CUDA kernels; the language CUDA must be enabled.
 include_guard(GLOBAL)
 
-# Further arguments: what it is linked to.
+# Further arguments: the libraries it links.
 function(steppe_add_compiled name include_dir torch_version)
   if(TARGET steppe-${name})
     return()
@@ -12,7 +12,7 @@ function(steppe_add_compiled name include_dir torch_version)
   target_link_libraries(steppe-${name} PUBLIC steppe::steppe PRIVATE ${ARGN})
   target_compile_definitions(steppe-${name} PUBLIC STEPPE_COMPILED)
   set_target_properties(steppe-${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  # LibTorch's own package asks for it on its target alone.
+  # LibTorch's package requires it on its own target only.
   if(NOT CMAKE_CXX_STANDARD AND NOT "${torch_version}" VERSION_LESS 2.10)
     target_compile_features(steppe-${name} PUBLIC cxx_std_20)
   endif()

@@ -1,4 +1,4 @@
-# steppe::cuda adds the CUDA kernels, one source file, to whoever links it; the language CUDA must be enabled there.
+# steppe::cuda adds the CUDA kernels, one source file, to targets that link it; the language CUDA must be enabled there.
 include_guard(GLOBAL)
 
 add_library(steppe-cuda INTERFACE)

@@ -31,7 +31,7 @@ function(steppe_need_googletest)
   add_library(steppe-googletest STATIC EXCLUDE_FROM_ALL "${main_file}")
   target_include_directories(steppe-googletest SYSTEM PUBLIC "${root}/include" PRIVATE "${root}")
   target_link_libraries(steppe-googletest PUBLIC Threads::Threads)
-  # GCC 12 sees errors that are not there in GoogleTest's strings, once they are inlined into a test.
+  # GCC 12 gives false warnings about GoogleTest's strings, once they are inlined into a test.
   target_compile_options(steppe-googletest INTERFACE
     "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>")
   add_library(GTest::gtest ALIAS steppe-googletest)
@@ -48,7 +48,7 @@ function(steppe_provide_googletest out)
     PROBE gtest-all.cc
     ARCHIVE https://github.com/google/googletest/archive/refs/tags/release-1.12.1.tar.gz
     ARCHIVE_SHA256 81964fe578e9bd7c94dfdb09c8e4d6e6759e19967e397dbea48d1c10e45d0df2
-    WAYS_OUT "Ways out: install your system's package (Debian and Ubuntu: libgtest-dev); set \
+    WAYS_OUT "Options: install your system's package (Debian and Ubuntu: libgtest-dev); set \
 FETCHCONTENT_SOURCE_DIR_GOOGLETEST to a folder with GoogleTest's source; copy the cache folder of a machine where this worked \
 and name the copy in the environment variable STEPPE_CACHE_DIR; or configure with -DSTEPPE_BUILD_TESTS=OFF.")
   set(${out} "${home}" PARENT_SCOPE)

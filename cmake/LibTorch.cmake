@@ -7,7 +7,7 @@ function(steppe_check_choice choice where)
   endif()
 endfunction()
 
-# The default is the environment's wherever nobody has chosen otherwise, in an existing build folder too.
+# Unless a value was chosen, the environment sets the default, in an existing build folder too.
 set(steppe_libtorch_default "$CACHE{STEPPE_LIBTORCH_DEFAULT}")
 if(NOT "$ENV{STEPPE_LIBTORCH}" STREQUAL "")
   set(steppe_libtorch_default "$ENV{STEPPE_LIBTORCH}")
@@ -32,7 +32,7 @@ function(steppe_describe_libtorch out_version out_root)
     set(include_dirs "")
   endif()
   foreach(dir IN LISTS include_dirs CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES)
-    # Two homes: the second one since about 2.8, where the first only forwards to it.
+    # Two places: the second since about 2.8, where the first only forwards to it.
     foreach(header torch/csrc/api/include/torch/version.h torch/headeronly/version.h)
       if(EXISTS "${dir}/${header}")
         file(STRINGS "${dir}/${header}" lines REGEX "#define TORCH_VERSION_(MAJOR|MINOR|PATCH) [0-9]+")
@@ -54,14 +54,14 @@ macro(steppe_find_own_libtorch)
     message(FATAL_ERROR "Torch_DIR is '${Torch_DIR}', and there is no TorchConfig.cmake in it. It is share/cmake/Torch of a "
       "LibTorch; configure with -UTorch_DIR to search for one.")
   endif()
-  # Visible in the whole project, so that whoever added steppe as a subfolder can link it (CMake 3.24 and later).
+  # Visible in the whole project, so that a project with steppe as a subfolder can link it (CMake 3.24 and later).
   set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL TRUE)
   find_package(Torch QUIET)
   unset(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)
 endmacro()
 
-# Sets the target `torch`, and STEPPE_TORCH_VERSION and STEPPE_TORCH_ORIGIN for the build's own decisions. A macro: find_package's own
-# variables must reach the directory that links.
+# Sets the target `torch`, and STEPPE_TORCH_VERSION and STEPPE_TORCH_ORIGIN for the build's own decisions. A macro:
+# find_package's own variables must reach the directory that links.
 macro(steppe_find_libtorch)
   if(TARGET torch)
     set(STEPPE_TORCH_ORIGIN "the enclosing project's target torch")
@@ -72,8 +72,8 @@ macro(steppe_find_libtorch)
     endif()
     if(NOT TARGET torch)
       if(STEPPE_LIBTORCH STREQUAL "system" OR NOT PROJECT_IS_TOP_LEVEL)
-        message(FATAL_ERROR "steppe needs LibTorch and none was found (STEPPE_LIBTORCH=${STEPPE_LIBTORCH}). Ways out: set "
-          "Torch_DIR or CMAKE_PREFIX_PATH to your LibTorch; install your system's package (Debian and Ubuntu: "
+        message(FATAL_ERROR "steppe needs LibTorch and none was found (STEPPE_LIBTORCH=${STEPPE_LIBTORCH}). Options: "
+          "set Torch_DIR or CMAKE_PREFIX_PATH to your LibTorch; install your system's package (Debian and Ubuntu: "
           "libtorch-dev); where steppe is the top-level project, configure with -DSTEPPE_LIBTORCH=provided; where it is not, "
           "include cmake/ProvideLibTorch.cmake and call steppe_provide_libtorch() before adding steppe.")
       endif()

@@ -1,4 +1,4 @@
-# What our own targets are compiled with; none of it reaches a consumer.
+# How our own targets are compiled; none of it reaches a consumer.
 include_guard(GLOBAL)
 
 # LibTorch's headers need C++20 from about 2.10 on; before, C++17 is what they are tested with.
@@ -8,13 +8,13 @@ else()
   set(CMAKE_CXX_STANDARD 20)
 endif()
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
-# The kernels need no more, and CMake 3.25 knows no more.
+# The kernels need no later standard, and CMake 3.25 supports none.
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CXX_EXTENSIONS OFF)
 
 find_program(STEPPE_CCACHE ccache DOC "Compiler cache, used when there")
 if(STEPPE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # Without this it does not cache what uses a precompiled header.
+  # Without this it does not cache files that use a precompiled header.
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${STEPPE_CCACHE}")
 endif()
 
@@ -23,8 +23,8 @@ if(STEPPE_CUDA)
   set(steppe_compiled_library steppe-compiled_cuda)
 endif()
 
-# steppe_own_target(<target> [HEADER_ONLY]): over the compiled library, which takes half of the time, or as programs are
-# that only include.
+# steppe_own_target(<target> [HEADER_ONLY]): links the compiled library, which halves the build time; with HEADER_ONLY
+# only the headers are used.
 function(steppe_own_target target)
   set(library ${steppe_compiled_library})
   if("HEADER_ONLY" IN_LIST ARGN)
@@ -37,7 +37,7 @@ function(steppe_own_target target)
   endif()
 endfunction()
 
-# The same for a target that knows no LibTorch.
+# The same for a target without LibTorch.
 function(steppe_own_flags target)
   if(MSVC)
     target_compile_options(${target} PRIVATE /W4)
@@ -45,16 +45,16 @@ function(steppe_own_flags target)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wshadow>")
   endif()
   if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-    # libstdc++ 12's stable_sort calls a function that is deprecated, and clang 19 says so of whoever sorts.
+    # libstdc++ 12's stable_sort calls a deprecated function, and clang 19 warns wherever it is used.
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wno-deprecated-declarations>")
   endif()
-  # A compiler with new warnings: cmake --compile-no-warning-as-error.
+  # For a compiler with new warnings: cmake --compile-no-warning-as-error.
   set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON)
   if(STEPPE_SANITIZE)
     target_compile_options(${target} PRIVATE
       "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-fno-omit-frame-pointer>")
     target_link_options(${target} PRIVATE -fsanitize=address,undefined)
-    # Instrumented code makes GCC see uninitialized optionals in LibTorch's headers.
+    # In instrumented code GCC reports uninitialized optionals in LibTorch's headers.
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>")
   endif()
 endfunction()

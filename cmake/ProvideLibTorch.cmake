@@ -3,11 +3,11 @@ include_guard(GLOBAL)
 include("${CMAKE_CURRENT_LIST_DIR}/Wheels.cmake")
 
 string(CONCAT steppe_libtorch_ways_out
-  "Ways out: set Torch_DIR or CMAKE_PREFIX_PATH to a LibTorch that you have; install your system's package (Debian and "
+  "Options: set Torch_DIR or CMAKE_PREFIX_PATH to a LibTorch that you have; install your system's package (Debian and "
   "Ubuntu: libtorch-dev) and leave STEPPE_LIBTORCH at auto, or set it to system; or copy the cache folder of a machine "
   "where this worked and name the copy in the environment variable STEPPE_CACHE_DIR.")
 
-# The name of this system's list of wheels, and the tags that pip knows their platform by.
+# The name of this system's list of wheels, and pip's tags for their platform.
 function(steppe_libtorch_platform out_name out_platforms)
   string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND processor MATCHES "^(x86_64|amd64)$")
@@ -35,7 +35,7 @@ endfunction()
 # Defines the imported target `torch`.
 function(steppe_provide_libtorch)
   steppe_libtorch_platform(platform tags)
-  # Without the CUDA libraries (1.5 GB and a dozen more wheels): two small ones satisfy what libtorch_cpu names.
+  # Without the CUDA libraries (1.5 GB and a dozen more wheels): two small ones are enough for libtorch_cpu.
   steppe_provide(home
     NAME "LibTorch 2.15.0"
     PINS "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/libtorch-2.15.0-${platform}.txt"
@@ -52,7 +52,7 @@ function(steppe_provide_libtorch)
   set(c10 "${lib}/libc10${CMAKE_SHARED_LIBRARY_SUFFIX}")
   add_library(torch INTERFACE IMPORTED GLOBAL)
   # An imported target's include folders are system ones, searched before the compiler's own: a LibTorch in /usr/include
-  # does not get between.
+  # is not picked up.
   set_target_properties(torch PROPERTIES INTERFACE_INCLUDE_DIRECTORIES
     "${home}/torch/include;${home}/torch/include/torch/csrc/api/include")
   target_compile_features(torch INTERFACE cxx_std_20)

@@ -1,9 +1,9 @@
-# Writes everything public as one file, for the CPU and header-only:
+# Writes the whole public interface as one file, for the CPU and header-only:
 #   cmake -D INCLUDE_DIR=... -D OUTPUT=... -P SingleHeader.cmake
 cmake_minimum_required(VERSION 3.21)
 
 
-# Appends the text of a header to `out`, that of the headers it includes in their places.
+# Appends the text of a header to `out`, with the headers it includes in place of their #include lines.
 function(append_header header out)
   file(READ "${INCLUDE_DIR}/${header}" rest)
   string(REPLACE "#pragma once\n" "" rest "${rest}")
@@ -20,7 +20,7 @@ function(append_header header out)
     string(SUBSTRING "${rest}" ${end} -1 rest)
     string(REGEX REPLACE "^#include <(.*)>.*$" "\\1" included "${line}")
     get_property(written GLOBAL PROPERTY steppe_written)
-    # .inl files are text for several places; CUDA has its own way.
+    # .inl files are included in several places; CUDA is left out.
     if(included MATCHES "\\.inl$" OR NOT (included IN_LIST written OR included MATCHES "/(dispatch_cuda|cuda)"))
       set_property(GLOBAL APPEND PROPERTY steppe_written "${included}")
       append_header("${included}" text)

@@ -25,8 +25,8 @@ macro(steppe_lock_cache cache)
   execute_process(COMMAND "${CMAKE_COMMAND}" -E make_directory "${cache}" ERROR_QUIET)
   execute_process(COMMAND "${CMAKE_COMMAND}" -E touch "${cache}/lock" RESULT_VARIABLE steppe_lock ERROR_QUIET)
   if(NOT steppe_lock STREQUAL "0")
-    message(FATAL_ERROR "The folder for downloads, ${cache}, is not writable. The environment variable STEPPE_CACHE_DIR "
-      "names another one.")
+    message(FATAL_ERROR "The folder for downloads, ${cache}, is not writable. Set the environment variable "
+      "STEPPE_CACHE_DIR to another one.")
   endif()
   file(LOCK "${cache}/lock" GUARD FUNCTION TIMEOUT 0 RESULT_VARIABLE steppe_lock)
   if(NOT steppe_lock STREQUAL "0")
@@ -34,8 +34,8 @@ macro(steppe_lock_cache cache)
     file(LOCK "${cache}/lock" GUARD FUNCTION TIMEOUT 3600 RESULT_VARIABLE steppe_lock)
   endif()
   if(NOT steppe_lock STREQUAL "0")
-    message(FATAL_ERROR "${cache}/lock cannot be locked: ${steppe_lock}. Does another build hang in it? The environment "
-      "variable STEPPE_CACHE_DIR names another folder.")
+    message(FATAL_ERROR "${cache}/lock cannot be locked: ${steppe_lock}. Is another build stuck? Set the environment "
+      "variable STEPPE_CACHE_DIR to another folder.")
   endif()
 endmacro()
 
@@ -64,7 +64,7 @@ python3-pip)." PARENT_SCOPE)
       --dest "${folder}/wheels" --requirement "${pins}"
     RESULT_VARIABLE failed)
   if(failed)
-    set(${out_problem} "pip could not download it (its words are above)." PARENT_SCOPE)
+    set(${out_problem} "pip could not download it (its output is above)." PARENT_SCOPE)
   endif()
 endfunction()
 
@@ -90,7 +90,7 @@ function(steppe_unpack archive patterns folder)
   execute_process(COMMAND "${CMAKE_COMMAND}" -E tar tf "${archive}" OUTPUT_VARIABLE members)
   set(present "")
   foreach(pattern IN LISTS patterns)
-    # ARCHIVE_EXTRACT calls a pattern without any member an error.
+    # ARCHIVE_EXTRACT fails on a pattern that matches no member.
     string(REPLACE "." "\\." regex "${pattern}")
     string(REPLACE "*" "[^\n]*" regex "${regex}")
     if(members MATCHES "(^|\n)${regex}\n")
@@ -104,7 +104,7 @@ endfunction()
 
 # Fills `home`; the arg_ variables are those of steppe_provide.
 function(steppe_fill_cache home)
-  # Filled beside and renamed at the end: what exists under its own name is whole. A new name each time, because the pip of
+  # Filled under another name and renamed at the end, so that `home` is always complete. A new name each time: pip of
   # a build that was killed may still be writing into the old one.
   file(GLOB leftovers "${home}.part-*")
   if(leftovers)
@@ -141,7 +141,7 @@ endfunction()
 
 # steppe_provide(<out> NAME <name> PINS <requirements.txt> SIZE <words> PYTHON <version> PLATFORMS <tag>...
 #                FILES <pattern>... PROBE <file name> WAYS_OUT <words> [ARCHIVE <url> ARCHIVE_SHA256 <hash>])
-# Sets <out> to a folder of the cache that holds the FILES. ARCHIVE is for machines where pip cannot serve.
+# Sets <out> to a folder of the cache that holds the FILES. ARCHIVE is for machines where pip cannot be used.
 function(steppe_provide out)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "NAME;PINS;SIZE;PYTHON;PROBE;WAYS_OUT;ARCHIVE;ARCHIVE_SHA256" "PLATFORMS;FILES")
   steppe_cache_dir(cache)

@@ -1,4 +1,5 @@
-# cmake -D FOLDER=DIR -D PARTS=a,b,c -P collect_study.cmake: the pages DIR/a/index.html ... become DIR/index.html, in this order.
+# cmake -D FOLDER=DIR -D PARTS=a,b,c -P collect_study.cmake: the pages DIR/a/index.html ... become DIR/index.html, in
+# this order.
 cmake_minimum_required(VERSION 3.25)
 
 set(contents "")
@@ -25,7 +26,7 @@ foreach(part IN LISTS parts)
   string(SUBSTRING "${html}" ${from} ${length} section)
   string(REGEX MATCH "<h1>([^<]*)</h1>" found "${section}")
   string(APPEND contents "<li><a href=\"#${part}\">${CMAKE_MATCH_1}</a></li>\n")
-  # Files lie beside the part's own page.
+  # Files are beside the part's own page.
   string(REPLACE "<a href=\"" "<a href=\"${part}/" section "${section}")
   string(REPLACE "<h1>" "<h1 id=\"${part}\">" section "${section}")
   string(APPEND sections "${section}")

@@ -25,7 +25,7 @@ class Count<void (c10::MemoryReportingInfoBase::*)(void*, int64_t, Total, Total,
   }
   bool memoryProfilingEnabled() const override { return true; }
 
-  int64_t now = 0, peak = 0;  ///< against the beginning of the scope
+  int64_t now = 0, peak = 0;  ///< relative to the beginning of the scope
 };
 
 /// Counts in its scope.

@@ -45,7 +45,7 @@ class Region {
   const step::AutocastState before_ = step::AutocastState::now();
 };
 
-/// What every float16 convolution on the CPU needs is there from 2.1 on.
+/// What every float16 convolution on the CPU needs exists from 2.1 on.
 std::vector<at::ScalarType> types() {
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
   return {at::kBFloat16, at::kHalf};

@@ -10,14 +10,14 @@
 #include <cstring>
 #include <stdexcept>
 
-// Read by LeakSanitizer where the build has one: LibTorch does not free the reader of an archive that it refuses, Gloo
-// not the list of network interfaces when it does not know one.
+// Read by LeakSanitizer where the build has one: LibTorch does not free the reader of an archive that it refuses, nor
+// Gloo the list of network interfaces when a name is unknown.
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:mz_zip_reader_init\nleak:gloo::transport\n"; }
 
 int main(int argc, char** argv) {
   std::printf("steppe %s on LibTorch %s, C++%ld\n", STEPPE_VERSION, TORCH_VERSION, (__cplusplus / 100) % 100);
-  // Two LibTorches on one machine mix easily: the headers must be those of the one that the build has found.
+  // Two LibTorches on one machine mix easily: the headers must be those of the one that the build found.
   if (std::strcmp(STEPPE_TORCH_VERSION, "unknown") != 0 &&
       std::strstr(TORCH_VERSION, STEPPE_TORCH_VERSION) == nullptr) {
     std::printf("The build found LibTorch %s, the headers are those of %s\n", STEPPE_TORCH_VERSION, TORCH_VERSION);

@@ -34,7 +34,7 @@ std::vector<at::Tensor> worked_example(Settings... settings) {
   return e;
 }
 
-/// Published numbers that carry an epsilon beside a norm, freed of it: x (norm + epsilon) / norm.
+/// Published numbers that have an epsilon added to a norm, without it: x (norm + epsilon) / norm.
 void expect_values(const at::Tensor& e, const std::vector<double>& published, double epsilon, double norm) {
   const at::Tensor flat = e.flatten().contiguous();
   ASSERT_EQ(flat.numel(), static_cast<int64_t>(published.size()));

@@ -16,7 +16,7 @@ struct RMSNormImpl : torch::nn::Module {
   at::Tensor gain;
 };
 
-/// Its name only looks like one.
+/// Not a normalization layer, despite its name.
 struct NormalizedHead : torch::nn::Module {
   NormalizedHead() { scale = register_parameter("scale", torch::ones({4})); }
   at::Tensor scale;

@@ -1,4 +1,4 @@
-// Where perturbed weights live: chosen tensor by tensor, never in memory that somebody else looks at.
+// Where perturbed weights live: chosen tensor by tensor, never in memory that other code uses.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
@@ -312,7 +312,7 @@ TEST(Placement, TwoThreadsCannotPerturbTheSameWeightsAtOnce) {
   EXPECT_TRUE(w.equal(torch::ones({3})));
 }
 
-// The one that is refused has not begun: it has no copy of the weights to put back over the other's.
+// The one that is refused has not begun: it has no copy of the weights to restore over the other's.
 TEST(Placement, AThreadThatIsRefusedLeavesTheWeightsToTheOther) {
   const at::Tensor w = parameter(torch::ones({3}));
   AscentGroup group;
@@ -320,7 +320,7 @@ TEST(Placement, AThreadThatIsRefusedLeavesTheWeightsToTheOther) {
   group.gradients = {torch::ones({3})};
   group.rho = 0.5;
   group.placement = Placement::InPlace;
-  AscentGroup late = group;  // by its link, the weights of the first group have been looked at
+  AscentGroup late = group;  // by its link, the weights of the first group have been checked
   late.params = {parameter(torch::ones({2}))};
   late.gradients = {torch::ones({2})};
   late.direction.links.emplace_back([&](std::vector<at::Tensor>&, const std::vector<at::Tensor>&) {

@@ -1,4 +1,4 @@
-# Writes every code block of the README and of docs/ that stands under "<!-- compiled: NAME -->" to <folder>/NAME.inc.
+# Writes every code block of the README and of docs/ that follows "<!-- compiled: NAME -->" to <folder>/NAME.inc.
 function(steppe_readme_snippets folder)
   file(GLOB pages CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/*.md")
   foreach(page IN ITEMS "${PROJECT_SOURCE_DIR}/README.md" LISTS pages)

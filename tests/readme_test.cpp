@@ -21,7 +21,7 @@
 
 namespace {
 
-/// What the README's snippets take for granted.
+/// What the README's snippets assume.
 class Readme : public testing::Test {
  protected:
   Readme() {

@@ -1,4 +1,4 @@
-// What the shell adds: constructors, groups, schedules, exclusion, hooks, checkpoints.
+// What SharpnessAware adds: constructors, groups, schedules, exclusion, hooks, checkpoints.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/optimizers.hpp>
@@ -604,7 +604,7 @@ TEST(SharpnessAware, ItMovesLikeAnyOptimizer) {
   second.step(bowl({w}));
   EXPECT_TRUE(w.eq(0.5).all().item<bool>());
 
-  // What is left of the other one has no parameters, and does nothing.
+  // The moved-from optimizer has no parameters, and does nothing.
   first.zero_grad();
   first.replay(false);
   first.attach(std::vector<at::Tensor>{});
@@ -741,7 +741,7 @@ TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
 }
 
 TEST(Checkpoint, OfAPlainBaseThatFitsOnlyInPartChangesNothing) {
-  // LibTorch takes over group 0 before it meets group 1, which does not fit.
+  // LibTorch loads group 0 before it reaches group 1, which does not fit.
   const at::Tensor a = vector_of(1.0), b = vector_of(2.0), c = vector_of(3.0);
   using Groups = std::vector<OptimizerParamGroup>;
   SGD plain(Groups{OptimizerParamGroup({a}), OptimizerParamGroup({b, c})}, SGDOptions(0.7).momentum(0.9));

@@ -91,13 +91,12 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
       ->capture_default_str();
   app.add("--epochs", given.epochs, "Passes over the training images (default: sample 20, else 30)", "N", group)
       ->check(count());
-  app.add("--budget", arguments.budget, "What --epochs gives to all: as many steps, or as many gradients", "KIND",
-          group)
+  app.add("--budget", arguments.budget, "Equal for all optimizers within --epochs: steps, or gradients", "KIND", group)
       ->check(one_of({"steps", "gradients"}))
       ->capture_default_str();
   app.add("--batch-size", given.batch_size, "Images per step (default: sample 64, else 128)", "N", group)
       ->check(count());
-  app.add("--schedule", arguments.settings.schedule, "Of the learning rate: cosine, step or constant", "KIND", group)
+  app.add("--schedule", arguments.settings.schedule, "Learning rate schedule: cosine, step or constant", "KIND", group)
       ->check(one_of({"cosine", "step", "constant"}))
       ->capture_default_str();
   app.add("--warm-up", given.warm_up, "Epochs in which the learning rate rises (default: sample 0, else 1)", "EPOCHS",
@@ -106,8 +105,7 @@ void add_training_options(CommandLine& app, Given& given, Arguments& arguments) 
   app.add("--average", arguments.settings.average, "Tests an average of the weights: none, ema or swa", "KIND", group)
       ->check(one_of({"none", "ema", "swa"}))
       ->capture_default_str();
-  app.add("--average-decay", arguments.settings.average_decay, "Of ema, what stays of it at each step, at most", "X",
-          group)
+  app.add("--average-decay", arguments.settings.average_decay, "Largest decay of ema per step", "X", group)
       ->check(share())
       ->capture_default_str();
   app.add_flag("--plain-loop", arguments.settings.plain_loop,
@@ -136,7 +134,7 @@ void add_optimizer_options(CommandLine& app, Given& given, Arguments& arguments)
       ->excludes(one);
   app.add("--lr", given.learning_rates, "Learning rate, for all or as NAME=X (default: by base, sgd 0.1, adam 0.001)",
           "X", group);
-  app.add("--momentum", run.momentum, "Of sgd and rmsprop", "X", group)->check(share())->capture_default_str();
+  app.add("--momentum", run.momentum, "Momentum of sgd and rmsprop", "X", group)->check(share())->capture_default_str();
   app.add("--weight-decay", arguments.weight_decay, "Default: 0.0005, adamw 0.01; lbfgs has none", "X", group)
       ->check(not_negative());
   app.add("--rho", given.rhos, "Radius of the perturbation, for all or as NAME=X (default: by method and data)", "X",
@@ -158,7 +156,7 @@ void add_running_options(CommandLine& app, Given& given, Arguments& arguments) {
   app.add("--device", arguments.device, "cpu or cuda", "DEVICE", group)
       ->check(one_of({"cpu", "cuda"}))
       ->capture_default_str();
-  app.add("--threads", arguments.threads, "Of the CPU (default: LibTorch's choice)", "N", group)
+  app.add("--threads", arguments.threads, "CPU threads (default: LibTorch's choice)", "N", group)
       ->check(number(1, 1024, "from 1 to 1024"));
   app.add("--out", given.out, "Folder of index.html, curves.svg and curves.csv", "DIR", group)->capture_default_str();
   app.add("--evaluate-every", given.evaluate_every, "Epochs between tests (default: sample 2, else 1)", "N", group)
@@ -283,7 +281,7 @@ double default_learning_rate(const std::string& base) {
 /// The sample's wrong labels call for larger ones than usual.
 double default_rho(const std::string& method, bool sample) {
   if (method == "asam") return 0.5;
-  // From a pilot on the sample: the fewer gradients a method takes, the larger the radius that it wants.
+  // From a pilot on the sample: the fewer gradients a method takes, the larger its best radius.
   const double of_sam = sample ? 0.2 : 0.1;
   if (method == "msam") return 7.5 * of_sam;
   if (method == "every") return 4.0 * of_sam;

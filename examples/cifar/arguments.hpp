@@ -28,11 +28,11 @@ struct Arguments {
   std::filesystem::path out, checkpoint;
   bool resume = false;
 
-  RunSettings settings;  ///< of every run, but for what its optimizer and seed decide
-  /// "gradients": a run has as many epochs as its gradient evaluations fill that the base makes in settings.epochs.
+  RunSettings settings;  ///< of every run, except what its optimizer and seed decide
+  /// "gradients": each run makes as many gradient evaluations as the base does in settings.epochs.
   std::string budget = "steps";
   std::optional<double> weight_decay;
-  std::map<std::string, double> learning_rates, rhos;  ///< by optimizer; "" stands for all others
+  std::map<std::string, double> learning_rates, rhos;  ///< by optimizer; "": all others
 
   RunSettings run(const std::string& optimizer, uint64_t seed) const;
   /// Empty if the run cannot have one.

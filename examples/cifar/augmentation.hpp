@@ -9,7 +9,7 @@
 
 namespace cifar {
 
-/// Each image padded by 4 black pixels, cut back to its size at a random place, and mirrored every second time.
+/// Each image padded by 4 black pixels, cropped to its size at a random place, and mirrored with probability 1/2.
 ///
 /// uint8 in and out. The draws come from a CPU generator whatever the images' device, so that all devices see the same.
 at::Tensor crop_and_flip(const at::Tensor& images, at::Generator& random);

@@ -23,7 +23,7 @@ int64_t longest(const std::vector<RunResult>& results) {
   return epochs;
 }
 
-/// The values of one optimizer's runs at every epoch that has some: their mean, in their range.
+/// Mean and range of the values of one optimizer's runs, at every epoch that has some.
 Series curve(const std::vector<RunResult>& results, const std::string& optimizer, const Value& value) {
   Series series;
   series.name = optimizer;
@@ -43,7 +43,7 @@ Series curve(const std::vector<RunResult>& results, const std::string& optimizer
   return series;
 }
 
-/// Test accuracy over the time that was trained, both means over the seeds, of those that were tested then.
+/// Test accuracy over the training time; both are means over the seeds that were tested then.
 Series over_time(const std::vector<RunResult>& results, const std::string& optimizer) {
   Series series;
   series.name = optimizer;

@@ -34,7 +34,7 @@ at::Tensor table_of(const std::vector<EpochRecord>& history) {
 }
 
 std::vector<EpochRecord> history_of(const at::Tensor& table) {
-  const int64_t columns = table.size(1);  // the last one is younger than the others
+  const int64_t columns = table.size(1);  // the last one was added later
   if (columns != kColumnCount && columns != kColumnCount - 1)
     throw std::runtime_error("its history has " + std::to_string(columns) + " columns");
   std::vector<EpochRecord> history(static_cast<size_t>(table.size(0)));
@@ -64,13 +64,13 @@ InputArchive archive_at(InputArchive& archive, const std::string& key) {
   return inner;
 }
 
-/// The first line of what LibTorch says; the rest is a stack trace.
+/// The first line of LibTorch's message; the rest is a stack trace.
 std::string reason(const std::exception& error) {
   const std::string what = error.what();
   return what.substr(0, what.find('\n'));
 }
 
-/// Opens a checkpoint of this program and reads what its run was asked for.
+/// Opens a checkpoint of this program and reads the settings of its run.
 RunSettings opened(InputArchive& archive, const fs::path& file, at::Device device) {
   if (!fs::is_regular_file(file)) throw std::runtime_error("there is no checkpoint " + file.string());
   try {
@@ -107,7 +107,7 @@ void Run::save(const fs::path& file) const {
   archive.write("gradients", at::tensor({gradients_}, at::kDouble));
   archive.write("history", table_of(history_));
 
-  // Written beside and renamed: the old checkpoint is good until the new one is.
+  // Written under another name, then renamed: the old checkpoint is good until the new one is.
   const fs::path part = file.string() + ".part";
   std::error_code failed;
   try {

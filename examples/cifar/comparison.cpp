@@ -44,7 +44,7 @@ double images_before(const Moment& moment, const RunSettings& run) {
   return static_cast<double>((moment.epoch - 1) * run.train_size + moment.images);
 }
 
-/// One run beside the progress of all of them.
+/// One run, with the progress of all runs.
 class Watched {
  public:
   Watched(Run& run, Progress& progress, fs::path checkpoint, bool every_epoch)

@@ -13,11 +13,11 @@ namespace cifar {
 struct Comparison {
   std::vector<RunSettings> runs;
   std::filesystem::path out;                       ///< folder of index.html, curves.svg and curves.csv
-  std::vector<std::filesystem::path> checkpoints;  ///< beside runs; empty paths for none
+  std::vector<std::filesystem::path> checkpoints;  ///< one for each of `runs`; empty paths for none
   bool resume = false;                             ///< from the checkpoints that exist
 };
 
-/// Makes the folders and tries that they can be written to; tries the checkpoints that are to be resumed.
+/// Makes the folders and checks that they can be written to; checks the checkpoints that are to be resumed.
 void prepare(const Comparison& comparison, const Dataset& data);
 
 /// What was carried out before an interruption or to the end.

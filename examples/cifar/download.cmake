@@ -1,5 +1,5 @@
 # Downloads a CIFAR data set in its binary version: cmake -D DATASET=cifar-10|cifar-100 -P download.cmake
-# It goes into the folder that steppe_cache_dir names. URL and MD5 replace the official archive, by a mirror say.
+# It goes into the folder that steppe_cache_dir names. URL and MD5 replace the official archive, e.g. by a mirror.
 cmake_minimum_required(VERSION 3.21)
 include("${CMAKE_CURRENT_LIST_DIR}/../../cmake/Wheels.cmake")
 
@@ -19,7 +19,8 @@ function(download_into part url md5 folder out_problem)
   endif()
   file(MD5 "${part}/archive.tar.gz" found)
   if(NOT found STREQUAL md5)
-    set(${out_problem} "What came has the MD5 checksum ${found}, published is ${md5}: it is damaged or another file." PARENT_SCOPE)
+    set(${out_problem} "The download has the MD5 checksum ${found}, not ${md5}: it is damaged or another file."
+      PARENT_SCOPE)
     return()
   endif()
   message(STATUS "Unpacking")
@@ -36,7 +37,7 @@ function(download url md5 folder cache)
   if(EXISTS "${cache}/${folder}")
     return()
   endif()
-  # Filled beside and renamed at the end: what has its own name is whole.
+  # Filled under another name and renamed at the end, so that the folder is always complete.
   set(part "${cache}/${folder}.part")
   file(REMOVE_RECURSE "${part}")
   file(MAKE_DIRECTORY "${part}")
@@ -46,7 +47,7 @@ function(download url md5 folder cache)
   endif()
   file(REMOVE_RECURSE "${part}")
   if(problem)
-    message(FATAL_ERROR "${url} could not be fetched. ${problem} Ways out: try again later; give a mirror with "
+    message(FATAL_ERROR "${url} could not be fetched. ${problem} Options: try again later; give a mirror with "
       "-D URL=...; or fetch the archive on another machine, unpack it anywhere and name the folder: "
       "steppe-cifar --data .../${folder}")
   endif()

@@ -28,7 +28,7 @@ void set_fused(steppe::Fused<Base>& optimizer, bool fused) {
 }
 inline void set_fused(torch::optim::Optimizer& /*has_one_step*/, bool /*fused*/) {}
 
-/// With what it tells about its last step.
+/// With access to the report of its last step.
 template <class Optimizer>
 AnyOptimizer watched(std::unique_ptr<Optimizer> optimizer) {
   const Optimizer* seen = optimizer.get();
@@ -36,7 +36,7 @@ AnyOptimizer watched(std::unique_ptr<Optimizer> optimizer) {
           [seen] { return seen->report().perturbed; }};
 }
 
-/// The cores of every tensorized layer are a group, all other parameters one that is not scaled.
+/// The cores of each tensorized layer are a group; all other parameters are one group that is not scaled.
 template <class Base, class BaseOptions>
 AnyOptimizer deviation_aware(const BaseOptions& base, const torch::nn::Module& model,
                              const OptimizerSettings& settings) {
@@ -57,8 +57,8 @@ AnyOptimizer deviation_aware(const BaseOptions& base, const torch::nn::Module& m
   return {std::move(optimizer)};
 }
 
-/// A base with the model and the settings that its methods are made from. What is not called is not compiled: memory,
-/// for one, does not compile over LBFGS.
+/// A base with the model and the settings that its methods are made from. What is not called is not compiled: methods
+/// with memory do not compile over LBFGS.
 template <class Base, class BaseOptions>
 class Methods {
  public:
@@ -157,7 +157,8 @@ class Methods {
     return OptimizerName{"", method}.interval(settings_.interval);
   }
 
-  /// Of the plain steps, as long as it was when it was made: any fixed alpha is too much for some network.
+  /// The correction of plain steps, with the length measured when it was made: any fixed alpha is too large for some
+  /// network.
   static steppe::descent::Reuse correction() { return steppe::descent::Reuse().measured(true); }
 
   const BaseOptions& base_;

@@ -19,13 +19,13 @@ namespace cifar {
 
 using Cores = std::optional<steppe::tensorized::CoreOptions>;
 
-/// What becomes of the input of a block that changes the shape.
+/// The shortcut of a block that changes the shape.
 enum class Shortcut {
   Padding,    ///< every second pixel, new channels zero (ResNet-20; no parameters)
   Projection  ///< a 1x1 convolution with BatchNorm (ResNet-18)
 };
 
-/// Two 3x3 convolutions with BatchNorm beside a shortcut (arXiv 1512.03385); their weights in cores where these are
+/// Two 3x3 convolutions with BatchNorm and a shortcut (arXiv 1512.03385); their weights are in cores where these are
 /// given.
 class BlockImpl : public torch::nn::Module {
  public:

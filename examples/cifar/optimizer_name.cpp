@@ -46,7 +46,7 @@ const Names& method_names() {
 }
 
 const Names& bases_of(const std::string& method) {
-  // Fewer for the others, only because each pair takes seconds to compile.
+  // Fewer for the other bases, only because each pair takes seconds to compile.
   static const Names without_lbfgs(base_names().begin(), base_names().end() - 1), common = {"sgd", "adam", "adamw"};
   if (contains(everywhere(), method)) return base_names();
   return contains(once_a_step(), method) ? without_lbfgs : common;

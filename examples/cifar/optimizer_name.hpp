@@ -15,7 +15,7 @@ struct OptimizerName {
 
   /// Steps from one perturbed step to the next: `asked`, or the method's own where that is 0; 1 for those without one.
   int64_t interval(int64_t asked) const;
-  /// Gradient evaluations per step, as planned: aesam and aelooksam decide as they go, and count as half of the steps.
+  /// Gradient evaluations per step, as planned. For aesam and aelooksam, which decide as they go, half of the steps.
   double gradients(int64_t asked_interval, double tail_share) const;
   /// The only pass of a step is made at perturbed weights, which a loop without a closure cannot do.
   bool perturbs_before_its_pass() const { return method == "msam" || method == "s2sam"; }

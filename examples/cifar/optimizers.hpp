@@ -27,14 +27,14 @@ struct OptimizerSettings {
   bool fused = false;        ///< the base's step in one pass over memory, where the base has one
 };
 
-/// An optimizer of any kind with what it tells about its last step.
+/// An optimizer of any kind with the report of its last step.
 struct AnyOptimizer {
   using Closure = torch::optim::Optimizer::LossClosure;
 
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   std::function<at::Tensor()> sharpness = {};  ///< L(w + e) - L(w), undefined where not known; empty for a plain base
   std::function<bool()> perturbed = {};        ///< whether it was made at perturbed weights; empty for a plain base
-  /// A step for methods that look at losses elsewhere: (pass, the loss of its batch alone). Empty for others.
+  /// A step for methods that evaluate losses at other weights: (pass, the loss of its batch alone). Empty for others.
   std::function<at::Tensor(const Closure& pass, const Closure& loss)> step_with_loss = {};
 };
 

@@ -61,7 +61,7 @@ void for_each_field(Settings& run, const Visit& visit) {
   visit("fused", run.fused);
 }
 
-/// Checkpoints from before it was there are read as well.
+/// Older checkpoints, which do not have it, are read as well.
 bool may_be_absent(const std::string& name) {
   const char* const younger[] = {"plain-loop", "interval", "tail-share", "average", "average-decay", "fused"};
   return std::find(std::begin(younger), std::end(younger), name) != std::end(younger);

@@ -1,4 +1,4 @@
-// What a run is asked for and what it leaves behind: plain numbers, for tables, files and pictures.
+// The settings and the results of a run: plain numbers, for tables, files and pictures.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -42,8 +42,8 @@ struct RunSettings {
   double planned_gradients() const;
   /// (name, value) of every field, as in the command line.
   std::vector<std::pair<std::string, std::string>> fields() const;
-  /// The inverse of fields(): asks for the value of every name. One that is younger than what is read has its default
-  /// where there is none. Errors: a value that is none of its field, or none at all.
+  /// The inverse of fields(): requests the value of every name. A field that older checkpoints do not have gets its
+  /// default. Errors: a value that does not fit its field, a missing one.
   static RunSettings read(const std::function<std::optional<std::string>(const std::string& name)>& text_of);
 };
 

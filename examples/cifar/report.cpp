@@ -38,7 +38,7 @@ std::string conclusion(const std::vector<RunResult>& results, const std::string&
   const Spread spread = spread_of(differences);
   std::string text =
       formatted("  %s: %+.1f points of test accuracy against %s", optimizer.c_str(), spread.mean, base.c_str());
-  if (spread.count < 2) return text + ". One seed: this cannot be told from chance.\n";
+  if (spread.count < 2) return text + ". One seed: this cannot be distinguished from chance.\n";
   const double half = half_interval(spread);
   const auto better = std::count_if(differences.begin(), differences.end(), [](double d) { return d > 0.0; });
   text += formatted(", ahead on %d of %d seeds (95 %% interval %+.1f to %+.1f): ", static_cast<int>(better),

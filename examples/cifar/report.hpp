@@ -1,4 +1,4 @@
-// What a comparison ends with: the table, what it shows, every epoch in numbers.
+// The results of a comparison: the table, what it shows, every epoch in numbers.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -16,7 +16,7 @@ presentation::Table table(const std::vector<RunResult>& results);
 /// What the differences to the base optimizer are worth, in sentences.
 std::string conclusions(const std::vector<RunResult>& results);
 
-/// One line per run and epoch; the measurement stands in the last epoch's.
+/// One line per run and epoch; the measurement is in the last epoch's.
 presentation::Table csv(const std::vector<RunResult>& results);
 
 }  // namespace cifar

@@ -30,7 +30,7 @@ std::string base_among(const std::vector<RunResult>& results, const std::string&
 std::vector<double> differences_to_base(const std::vector<RunResult>& results, const std::string& optimizer,
                                         const std::function<double(const RunResult&)>& value);
 
-/// At the end of a run; unknown for one that was stopped before.
+/// At the end of a run; unknown for one that was stopped early.
 double test_accuracy(const RunResult& run);
 double training_seconds(const RunResult& run);
 double gradients_per_step(const RunResult& run);

@@ -28,8 +28,8 @@ OptimizerSettings optimizer_settings(const RunSettings& run) {
           run.interval,      run.tail_share, run.epochs * run.batches(), run.batches(), run.fused};
 }
 
-/// BatchNorm's statistics are averaged as the weights of ema, and recomputed for those of swa. The warm-up lets a few
-/// hundred steps have an average, too.
+/// BatchNorm's statistics are averaged like the weights for ema, and recomputed for swa. With the warm-up a few hundred
+/// steps are enough for an average.
 std::unique_ptr<steppe::training::AveragedWeights> make_average(const RunSettings& run, const ResNet& model) {
   using namespace steppe::training;
   if (run.average == "none") return nullptr;

@@ -21,17 +21,17 @@
 
 namespace cifar {
 
-/// The learning rate's factor at a step of `total`: rises linearly over `warm_up` steps, then "cosine" falls to 0,
+/// The learning rate's factor at a step of `total`: it rises linearly over `warm_up` steps, then "cosine" falls to 0,
 /// "step" is divided by 10 at half and at three quarters, "constant" stays.
 double schedule_factor(const std::string& schedule, int64_t step, int64_t warm_up, int64_t total);
 
-/// How the present epoch stands.
+/// The state of the current epoch.
 struct Moment {
   int64_t epoch, epochs, images;  ///< images seen in it
   double loss, accuracy;          ///< means over them
 };
 
-/// What the run of a checkpoint was asked for. Errors: foreign or damaged files.
+/// The settings of a checkpoint's run. Errors: foreign or damaged files.
 RunSettings read_settings(const std::filesystem::path& file);
 
 struct Evaluation {
@@ -40,21 +40,21 @@ struct Evaluation {
 
 class Run {
  public:
-  /// The data set must lie on `device` and is shared between runs.
+  /// The data set must be on the device of the run and is shared between runs.
   Run(const Dataset& data, const RunSettings& settings);
 
-  /// Trains until the end or until go_on(), asked after every batch, is false. Returns whether it is the end. go_on()
-  /// may move the weights: training goes on from where they are then.
+  /// Trains to the end, or until go_on(), called after every batch, returns false. Returns whether the end was reached.
+  /// go_on() may move the weights: training continues from where they are then.
   bool train(const std::function<bool()>& go_on, const std::function<void(const EpochRecord&)>& after_epoch);
 
-  /// On a GPU this waits for it.
+  /// Waits for the GPU, if there is one.
   Moment moment() const;
 
   /// Loss, accuracy and SAM sharpness L(w + rho g/|g|) - L(w), in evaluation mode, on the first 2,000 training images
   /// at most, not augmented, with the labels of training: the same for every optimizer.
   Measurement measure();
 
-  /// Mean loss and accuracy in evaluation mode, of the average of the weights where there is one, as all evaluations.
+  /// Mean loss and accuracy in evaluation mode, with the average of the weights if there is one, as in all evaluations.
   Evaluation evaluate(const Split& split);
 
   /// Everything that the rest of the run depends on, in the middle of an epoch too; replaces the file at once or not at
@@ -76,7 +76,7 @@ class Run {
   void train_batch();
   void finish_epoch();
   Evaluation evaluate(const at::Tensor& images, const at::Tensor& labels, bool with_gradients);
-  /// Calls it while the model has the weights that are evaluated, with BatchNorm statistics that fit them.
+  /// Calls `look` while the model has the weights that are evaluated, with BatchNorm statistics that fit them.
   void with_average(const std::function<void()>& look);
   double learning_rate(int64_t batch) const;
 
@@ -85,14 +85,14 @@ class Run {
   at::Tensor labels_;  ///< of training, noise included
   ResNet model_;
   AnyOptimizer optimizer_;
-  std::unique_ptr<steppe::training::AveragedWeights> average_;  ///< null without
+  std::unique_ptr<steppe::training::AveragedWeights> average_;  ///< null if none
 
   at::Generator random_;           ///< order of the data and augmentation
   at::Tensor order_;               ///< of this epoch's images
   int64_t epoch_ = 0, batch_ = 0;  ///< finished ones
-  at::Tensor sums_;                ///< of this epoch: loss, hits, images, sharpness, steps that know it
+  at::Tensor sums_;                ///< of this epoch: loss, hits, images, sharpness, steps with a known one
   double seconds_ = 0.0;           ///< of training alone
-  double gradients_ = 0.0;         ///< evaluations so far; unknown where a checkpoint did not tell
+  double gradients_ = 0.0;         ///< evaluations so far; unknown if a checkpoint did not have them
   std::vector<EpochRecord> history_;
 };
 

@@ -9,7 +9,7 @@
 
 #include <exception>
 
-/// Runs the work on the stream. Before a capture that is what makes all memory that is made once: momentum, buffers.
+/// Runs the work on the stream. Before a capture this allocates the memory that is allocated once: momentum, buffers.
 template <class Work>
 void run_on(c10::cuda::CUDAStream stream, Work&& work) {
   torch::cuda::synchronize();
@@ -20,8 +20,8 @@ void run_on(c10::cuda::CUDAStream stream, Work&& work) {
   torch::cuda::synchronize();
 }
 
-/// The work as a graph, which reads and writes the same memory whenever it is replayed. Nothing of it is run by the
-/// constructor. Tensors that the work made stay what the last replay left in them.
+/// The work as a graph, which reads and writes the same memory whenever it is replayed. The constructor
+/// runs nothing of it. Tensors that the work made hold what the last replay left in them.
 class Captured {
  public:
   template <class Work>
@@ -45,7 +45,7 @@ class Captured {
   }
 
  private:
-  /// What CUDA says of a capture that is broken off matters less than why it was.
+  /// CUDA's error about an aborted capture matters less than its cause.
   void end_after_an_error() {
     try {
       graph_.capture_end();

@@ -2,7 +2,7 @@
 #
 #   cmake -D PROGRAM=build/release/examples/data_parallel/steppe-data-parallel -D PROCESSES=2 -P launch.cmake -- --compare
 #
-# All run at once. If one fails, the others end within their time limit, and so does this, with an error.
+# All run at once. If one fails, the others end within their time limit, and so does this script, with an error.
 cmake_minimum_required(VERSION 3.21)
 
 set(arguments "")
@@ -16,11 +16,11 @@ foreach(i RANGE ${last})
   endif()
 endforeach()
 
-# Nobody asks for one of these but by chance; a taken port is an error that says so.
+# A random port is rarely taken; if it is, the error says so.
 string(RANDOM LENGTH 4 ALPHABET 0123456789 digits)
 math(EXPR port "20000 + 1${digits} - 10000")
 
-# execute_process runs its commands at once; what the last one writes is shown as it comes.
+# execute_process runs its commands at once; the output of the last one is shown as it comes.
 set(commands "")
 math(EXPR rank "${PROCESSES} - 1")
 while(rank GREATER_EQUAL 0)

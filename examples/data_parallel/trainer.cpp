@@ -16,7 +16,7 @@
 
 namespace data_parallel {
 
-/// What the training asks of each of the methods.
+/// What the training needs of each method.
 class Trainer::AnyOptimizer {
  public:
   virtual ~AnyOptimizer() = default;
@@ -103,7 +103,7 @@ bool Trainer::train(const std::function<bool(const Progress&)>& go_on) {
 }
 
 /// The order of an epoch and the augmentation of a batch follow from the seed and the step alone: every process draws
-/// the same, and goes on after a restart as if there had been none.
+/// the same, and a restart changes nothing.
 void Trainer::begin_batch() {
   const int64_t batches = data_.train.labels.size(0) / settings_.batch;
   at::Generator order = generator(settings_.seed, 2 * (step_ / batches));

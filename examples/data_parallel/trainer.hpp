@@ -24,7 +24,7 @@ struct Settings {
   std::string model = "small";
   int64_t epochs = 2;
   int64_t batch = 64;  ///< of all processes together
-  int64_t parts = 1;   ///< of each process' share
+  int64_t parts = 1;   ///< of each process's share
   double learning_rate = 0.05, rho = 0.05;
   uint64_t seed = 0;
 };
@@ -37,7 +37,7 @@ struct Progress {
   double loss = 0.0;  ///< the last step's, over the whole batch
 };
 
-/// One process' share of a training, which depends on `settings` and on how many shares there are, and on nothing else.
+/// One process's share of a training. The result depends only on `settings` and on the number of shares.
 class Trainer {
  public:
   /// Errors: a batch that cannot be divided, or is larger than the data set.
@@ -47,7 +47,7 @@ class Trainer {
   /// Gradients are averaged over the processes from now on.
   void exchange(std::shared_ptr<steppe::GradientExchange> exchange);
 
-  /// Trains to the end, or until go_on() says no after a step. Returns whether it is the end.
+  /// Trains to the end, or until go_on() returns false after a step. Returns whether the end was reached.
   bool train(const std::function<bool(const Progress&)>& go_on);
 
   /// Accuracy on the test images.
@@ -56,7 +56,7 @@ class Trainer {
   const cifar::ResNet& model() const { return model_; }
   int64_t steps_made() const { return step_; }
 
-  /// Model, optimizer and the number of steps. One process writes what all read; the file is replaced whole.
+  /// Model, optimizer and the number of steps. One process writes the file that all read; it is replaced as a whole.
   void save(const std::filesystem::path& file) const;
   void load(const std::filesystem::path& file);
 
@@ -72,7 +72,7 @@ class Trainer {
   cifar::ResNet model_{nullptr};
   std::unique_ptr<AnyOptimizer> optimizer_;
   int64_t step_ = 0;
-  at::Tensor images_, labels_;  ///< of the batch at hand
+  at::Tensor images_, labels_;  ///< of the current batch
 };
 
 /// The largest difference between two models' parameters.

@@ -26,7 +26,7 @@ constexpr char kFooter[] =
     "  steppe-optimum-shift --data cifar-10-batches-bin --model resnet20 --epochs 30 --every 500 --seeds 1\n"
     "  steppe-optimum-shift --batch 16 --ridge 10 --tolerance 0.01 --label-noise 0.4\n";
 
-/// What the user may leave open.
+/// What the user may leave unset.
 struct Given {
   std::optional<std::string> model;
   std::optional<int64_t> train_size, test_size, epochs, batch_size;
@@ -70,7 +70,7 @@ void add_shifting(CommandLine& app, Settings& settings) {
           group)
       ->check(not_negative())
       ->capture_default_str();
-  app.add("--ridge", settings.ridge, "Of the shift on all images", "X", group)
+  app.add("--ridge", settings.ridge, "Ridge of the shift on all images", "X", group)
       ->check(number(1e-300, 1e300, "a number over 0"))
       ->capture_default_str();
   app.add_flag("--include-bias", settings.include_bias, "The bias takes part; else it stays")->group(group);
@@ -87,10 +87,10 @@ void add_measuring(CommandLine& app, Settings& settings) {
   app.add("--vectors", settings.vectors, "Random vectors of the traces", "N", group)
       ->check(number(2, 1e6, "2 or more"))
       ->capture_default_str();
-  app.add("--radius", settings.radius, "Of the landscape, in lengths of the weights", "X", group)
+  app.add("--radius", settings.radius, "Radius of the landscape, in lengths of the weights", "X", group)
       ->check(number(1e-12, 1e6, "a number over 0"))
       ->capture_default_str();
-  app.add("--points", settings.points, "Of the landscape along each direction", "N", group)
+  app.add("--points", settings.points, "Points of the landscape along each direction", "N", group)
       ->check(number(2, 1001, "from 2 to 1001"))
       ->capture_default_str();
 }
@@ -109,7 +109,7 @@ void resolve_training(const Given& given, Arguments& arguments) {
   run.warm_up = std::min(run.warm_up, static_cast<double>(run.epochs));
 }
 
-/// What --quick changes, as far as the user leaves it open.
+/// What --quick changes, unless the user sets it.
 void make_quick(const CommandLine& app, Arguments& arguments) {
   const auto otherwise = [&](const char* option, auto& value, auto quick) {
     if (app.count(option) == 0) value = quick;

@@ -18,7 +18,7 @@ struct Arguments {
   std::filesystem::path data;  ///< empty for the bundled sample
   std::vector<std::string> optimizers = {"sgd", "sam"};
   int seeds = 3;
-  cifar::Arguments training;  ///< settings of every run, but for its optimizer and seed
+  cifar::Arguments training;  ///< settings of every run, except its optimizer and seed
   presentation::StudyOptions study;
   Settings settings;
 };

@@ -16,7 +16,7 @@ using presentation::Panel;
 using presentation::Series;
 using presentation::Table;
 
-/// Whether a trial's landscape may differ from the one as trained, or is that.
+/// Whether a trial's landscape is the one as trained or may differ from it.
 bool is_shown(const Trial& trial) { return trial.way.when == When::Never || !trial.way.judged; }
 
 }  // namespace

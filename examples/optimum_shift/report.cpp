@@ -19,7 +19,7 @@ int64_t kept(const Trial& trial) {
                        [](const Event& event) { return event.report.accepted; });
 }
 
-/// Of the trial's last shift; unknown if there was none.
+/// A value of the trial's last shift; unknown if there was none.
 double norm_ratio(const Trial& trial) {
   if (trial.events.empty()) return presentation::kUnknown;
   const auto& layer = trial.events.back().report.layers.front();
@@ -81,7 +81,7 @@ std::string kept_of(const std::vector<const Trial*>& trials) {
   return tried == 0 ? "-" : formatted("%lld of %zu", static_cast<long long>(count), tried);
 }
 
-/// Value minus, or over, that of the same run as trained.
+/// The value minus that of the same run as trained, or divided by it.
 std::vector<double> against(const std::vector<Trial>& trials, const std::vector<const Trial*>& shifted,
                             double (*value)(const Trial&), bool ratio) {
   std::vector<double> all;

@@ -1,4 +1,4 @@
-// The tables of steppe-optimum-shift, and what they say in words.
+// The tables of steppe-optimum-shift, and what they show, in words.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -33,7 +33,7 @@ void add_landscape(cifar::Run& run, const Settings& settings, bool with_plane, T
                                    sharpness::SliceOptions(options).points(settings.points));
 }
 
-/// Planes cost the most: as trained, and what small batches do where they are not judged.
+/// Planes cost the most: only as trained, and after small batches that were not judged.
 bool gets_plane(const Way& way) {
   return way.when == When::Never || (!way.judged && !way.all_images && !way.convolution);
 }
@@ -43,7 +43,7 @@ bool changed(const Trial& trial) {
                      [](const Event& event) { return event.report.accepted && event.report.layers.front().moved; });
 }
 
-/// What one run is made of.
+/// The trials of one run.
 class Trials {
  public:
   Trials(const cifar::RunSettings& run, const cifar::Dataset& data, const Settings& settings, bool with_planes,
@@ -70,7 +70,7 @@ class Trials {
 
  private:
   void after(cifar::Run& trained, Trial& trial) {
-    const sharpness::Displaced as_trained(trained.model()->parameters());  // and again at the end of this scope
+    const sharpness::Displaced as_trained(trained.model()->parameters());  // restored at the end of this scope
     if (trial.way.when == When::After)
       trial.events.push_back(shift_after(trained, trial.way, shifts_, shifts_.seed + settings_.seed));
     look_at(trained, trial);

@@ -21,12 +21,12 @@ struct Study {
 /// What was carried out before an interruption or to the end: for each run all ways, the first one as trained.
 struct Outcome {
   std::vector<Trial> trials;
-  size_t runs = 0;  ///< that are done
+  size_t runs = 0;  ///< completed
   bool finished = false;
 };
 Outcome carry_out(const Study& study, const cifar::Dataset& data);
 
-/// What is going on, and what share of a run's ways is behind; throws to end everything.
+/// Called with the current work and the completed share of a run's ways; throws to end everything.
 using TellShare = std::function<void(const std::string& what, double share)>;
 
 /// All ways of one run. Shifts after training all start from the same weights, and those during it from the same

@@ -20,7 +20,7 @@ namespace {
 namespace sharpness = steppe::sharpness;
 namespace shift = steppe::shift;
 
-constexpr int64_t kBatch = 128;  ///< of what is measured
+constexpr int64_t kBatch = 128;  ///< of the measurements
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 
 shift::ShifterOptions options_of(cifar::Run& run, const Way& way, const Settings& settings) {

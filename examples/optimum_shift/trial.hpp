@@ -16,7 +16,7 @@
 namespace shifting {
 
 struct Settings {
-  int64_t batch = 32;  ///< images that a shift suits, where it does not suit all
+  int64_t batch = 32;  ///< images of a shift, where it does not use all
   int64_t every = 25;  ///< steps between two shifts of SOS
   double from = 0.5;   ///< share of the training after which SOS begins
   double tolerance = 1e-4, ridge = 1.0;
@@ -25,7 +25,7 @@ struct Settings {
   int64_t vectors = 15;  ///< of the traces
   double radius = 1.0;   ///< of the landscape
   int64_t points = 9;
-  uint64_t seed = 0;  ///< of what is measured, and of the batches drawn
+  uint64_t seed = 0;  ///< of the measurements, and of the batches drawn
 };
 
 enum class When { Never, After, During };
@@ -65,10 +65,10 @@ struct Trial {
   std::vector<Event> events;
   State state;
   steppe::sharpness::Slice slice;
-  std::optional<steppe::sharpness::Plane> plane;  ///< where asked for
+  std::optional<steppe::sharpness::Plane> plane;  ///< if requested
 };
 
-/// Called now and then with what is going on; throws to end everything.
+/// Called now and then with the current work; throws to end everything.
 using Tell = std::function<void(const std::string& what)>;
 
 State measure(cifar::Run& run, const cifar::Dataset& data, const Settings& settings, const Tell& tell);
@@ -76,7 +76,7 @@ State measure(cifar::Run& run, const cifar::Dataset& data, const Settings& setti
 /// Shifts once, at the weights as they are. `draw` decides which images are the batch.
 Event shift_after(cifar::Run& run, const Way& way, const Settings& settings, uint64_t draw);
 
-/// Trains to the end with a shift at every k-th step of the late part. Events hold every one of them.
+/// Trains to the end with a shift at every k-th step of the late part. The events hold all of them.
 std::vector<Event> train_shifting(cifar::Run& run, const Way& way, const Settings& settings, uint64_t draw,
                                   const std::function<void()>& after_batch);
 

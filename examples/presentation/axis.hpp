@@ -1,4 +1,4 @@
-// An axis of a picture, and where its values lie.
+// An axis of a picture, and the places of its values.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -16,8 +16,7 @@ struct Axis {
   bool whole = false;                        ///< ticks at whole numbers only
 };
 
-/// From values to places between `at` and `end`, with ticks. A tight one ends where its values do, another one at a
-/// tick.
+/// Maps values to places between `at` and `end`, with ticks. A tight scale ends where its values do, others at a tick.
 class Scale {
  public:
   Scale(const Axis& axis, const std::vector<double>& values, bool tight, double at, double end);
@@ -25,7 +24,7 @@ class Scale {
   bool shows(double value) const { return std::isfinite(value) && (!logarithmic_ || value > 0.0); }
   double operator()(double value) const { return place(inner(value)); }
   double place(double inside) const { return at_ + (inside - from_) / (to_ - from_) * (end_ - at_); }
-  /// Where they stand, and what they say.
+  /// Their places and labels.
   const std::vector<std::pair<double, std::string>>& ticks() const { return ticks_; }
 
  private:

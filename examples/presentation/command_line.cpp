@@ -28,7 +28,7 @@ CommandLine::CommandLine(const std::string& name, const std::string& description
     : CLI::App(description, name) {
   footer(foot);
   formatter(std::make_shared<HelpFormatter>());
-  set_help_flag("-h,--help", "This text");
+  set_help_flag("-h,--help", "Print this help");
 }
 
 std::optional<int> CommandLine::read(int argc, const char* const* argv, const std::function<void()>& resolve) {
@@ -58,10 +58,10 @@ CLI::Validator one_of(const std::vector<std::string>& names) { return CLI::IsMem
 void add_study_options(CommandLine& app, StudyOptions& options, const std::string& quick_means) {
   const char* group = "Running and results";
   app.add_flag("--quick", options.quick, quick_means)->group(group);
-  app.add("--seed", options.seed, "Draws everything that is random", "S", group)
+  app.add("--seed", options.seed, "Seed of everything that is random", "S", group)
       ->check(number(0.0, 1e15, "a whole number from 0 on"))
       ->capture_default_str();
-  app.add("--threads", options.threads, "Of the CPU (default: LibTorch's choice)", "N", group)
+  app.add("--threads", options.threads, "CPU threads (default: LibTorch's choice)", "N", group)
       ->check(number(1, 1024, "from 1 to 1024"));
   app.add("--out", options.out, "Folder of the page, the pictures and the CSV files", "DIR", group)
       ->capture_default_str();
@@ -71,7 +71,7 @@ int carried_out(const char* program, const std::function<int()>& run) {
   try {
     return run();
   } catch (const std::exception& error) {
-    // LibTorch's errors go on with a stack trace.
+    // LibTorch's errors continue with a stack trace.
     const std::string what = error.what();
     std::fprintf(stderr, "%s: %s\n", program, what.substr(0, what.find('\n')).c_str());
     return 1;

@@ -12,7 +12,7 @@
 namespace presentation {
 namespace {
 
-/// Told apart without colours too: by dashes and marks.
+/// Distinguishable without colours too: by dashes and marks.
 struct Look {
   const char *colour, *dashes, *mark;  ///< the mark as a path around 0,0
 };
@@ -30,7 +30,7 @@ std::string mark(double x, double y, const Look& look, const char* fill) {
                    fill, look.colour);
 }
 
-/// The stretches of a series that can be drawn, as SVG points.
+/// The parts of a series that can be drawn, as SVG points.
 std::vector<std::string> stretches(const std::vector<double>& xs, const std::vector<double>& ys, const Scale& x,
                                    const Scale& y) {
   std::vector<std::string> all;
@@ -104,7 +104,7 @@ std::string drawn(const Panel& panel, const Place& place, const std::vector<std:
   return svg;
 }
 
-/// What the name takes in the legend, with its line and a gap.
+/// The width of the name in the legend, with its line and a gap.
 double width_of(const std::string& name) { return 70 + 8.0 * static_cast<double>(name.size()); }
 
 double legend_end(const std::vector<std::string>& names) {

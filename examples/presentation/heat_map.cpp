@@ -12,7 +12,7 @@
 namespace presentation {
 namespace {
 
-/// Light to dark, so that it reads in grey too.
+/// Light to dark, so that it is readable in grey too.
 std::string colour_of(double share) {
   constexpr double kStops[][3] = {{253, 245, 208}, {244, 165, 80}, {190, 60, 80}, {70, 20, 90}, {10, 10, 40}};
   const double at = std::clamp(share, 0.0, 1.0) * 4.0;
@@ -25,7 +25,7 @@ std::string colour_of(double share) {
                    static_cast<unsigned>(rgb[2]));
 }
 
-/// Values as colours see them.
+/// Values on the scale of the colours.
 struct Tone {
   bool logarithmic;
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();

@@ -1,4 +1,4 @@
-// Ctrl-C as a question that the training asks after every batch.
+// Ctrl-C as a flag that the training checks after every batch.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -8,7 +8,7 @@ namespace presentation {
 void catch_interrupts();
 bool interrupted();
 
-/// Thrown out of what cannot stop by itself.
+/// Thrown out of code that has no other way to stop.
 struct Interrupted {};
 
 }  // namespace presentation

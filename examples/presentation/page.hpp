@@ -17,16 +17,16 @@ struct Picture {
   Table numbers;
 };
 
-/// What a program ends with. Everything stands in the page itself; beside it lie the pictures, and a CSV file for each
-/// of them. Between the lines <!-- section --> and <!-- /section --> is what a page of several programs takes over.
+/// The results of a program. Everything is in the page itself; beside it are the pictures, and a CSV file for each of
+/// them. A page of several programs takes what is between the lines <!-- section --> and <!-- /section -->.
 class Page {
  public:
-  /// Files go into `folder`. Each call writes at once, and the page anew, so that what is done survives what fails.
+  /// Files go into `folder`. Each call writes at once and rewrites the page, so that results survive a later failure.
   Page(std::filesystem::path folder, std::string title) : folder_(std::move(folder)), title_(std::move(title)) {}
 
   void heading(const std::string& words);
   void paragraph(const std::string& words);
-  /// As it stands, in a typewriter's letters.
+  /// Unchanged, in a monospaced font.
   void verbatim(const std::string& text);
   void table(const std::string& caption, const Table& table);
   /// NAME.svg, and NAME.csv with `data`, its numbers.

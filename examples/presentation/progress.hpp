@@ -1,4 +1,4 @@
-// Progress of long work: a bar on a terminal, now and then a plain line elsewhere.
+// Progress of long work: a bar on a terminal, elsewhere a plain line now and then.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,11 +22,11 @@ std::string progress_line(const ProgressState& state, size_t width, bool with_ba
 
 class Progress {
  public:
-  /// `work` is the whole of what is to be done, in units of the caller.
+  /// `work` is the total, in units of the caller.
   Progress(std::FILE* out, double work);
 
   void advance(double work) { done_ += work; }
-  /// Work that is not going to be made, or was made before.
+  /// Work that will not be done, or was done before.
   void skip(double work) { work_ -= work; }
   double share() const { return work_ > 0.0 ? done_ / work_ : 0.0; }
   double seconds_left() const;

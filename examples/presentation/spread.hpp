@@ -22,7 +22,7 @@ Spread spread_of(const std::vector<double>& values);
 /// Half the width of the 95 % interval of the mean (Student's t); unknown below two values.
 double half_interval(const Spread& spread);
 
-/// Where the 95 % interval of the mean lies: `above` 0, `below` 0, or "no difference shown", which it also is below two
+/// `above` or `below` if the 95 % interval of the mean is above or below 0, else "no difference shown", as below two
 /// values.
 const char* verdict(const Spread& spread, const char* above, const char* below);
 

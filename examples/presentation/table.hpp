@@ -21,7 +21,7 @@ std::string cell(double value);
 std::string csv_of(const Table& table);
 std::string html_of(const Table& table);
 
-/// &, < and > as HTML and SVG want them.
+/// &, < and > escaped for HTML and SVG.
 std::string escaped(const std::string& words);
 
 }  // namespace presentation

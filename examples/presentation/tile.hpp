@@ -1,4 +1,4 @@
-// One tile of a picture: its place, its axes and its words, as SVG.
+// One tile of a picture: its place, its axes and its text, as SVG.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -15,14 +15,14 @@ constexpr size_t kColumns = 3;
 std::string label(double x, double y, const char* attributes, const std::string& words);
 std::string line(double x1, double y1, double x2, double y2, const char* colour);
 
-/// Where a tile lies in the picture.
+/// The place of a tile in the picture.
 struct Place {
   double left, top;
   double right() const { return left + kTileWidth; }
   double bottom() const { return top + kTileHeight; }
 };
 
-/// Tiles stand in rows of kColumns.
+/// Tiles are in rows of kColumns.
 Place place_of(size_t tile);
 
 /// Axes with ticks and names, and the title; the grid's lines run along the values.

@@ -28,7 +28,7 @@ void add_what(CommandLine& app, Arguments& arguments) {
   app.add_option("checkpoints", arguments.checkpoints, "Checkpoints of steppe-cifar, or folders of them (*.pt)")
       ->type_name("CHECKPOINT...");
   app.add("--data", arguments.data, "Folder of the data they were trained on (default: the sample)", "DIR", group);
-  app.add("--images", settings.images, "The first N training images, with their labels of training", "N", group)
+  app.add("--images", settings.images, "The first N training images, with the labels trained on", "N", group)
       ->check(count());
   app.add("--batch-size", settings.batch_size, "Images at a time; the worst case is taken for each batch", "N", group)
       ->check(count());
@@ -44,16 +44,17 @@ void add_how(CommandLine& app, Settings& settings) {
       ->check(count());
   app.add("--steps", settings.steps, "Lanczos steps for each of these", "N", group)->check(number(2, 1e4, "2 or more"));
   app.add("--rho", settings.rhos, "Radii of SAM sharpness", "X,X...", group)->delimiter(',')->check(radius());
-  app.add("--average-rho", settings.average_rho, "Of the average case: noise N(0, X^2 |w|^2)", "X", group)
+  app.add("--average-rho", settings.average_rho, "Radius of the average case: noise N(0, X^2 |w|^2)", "X", group)
       ->check(radius());
-  app.add("--worst-rho", settings.worst_rho, "Of the worst case: |e / |w|| <= X", "X", group)->check(radius());
-  app.add("--draws", settings.draws, "Of the average case", "N", group)->check(number(2, 1e6, "2 or more"));
-  app.add("--radius", settings.radius, "Of the landscape, in lengths of the weights", "X", group)->check(radius());
-  app.add("--points", settings.points, "Of the landscape's plane along each of two directions", "N", group)
+  app.add("--worst-rho", settings.worst_rho, "Radius of the worst case: |e / |w|| <= X", "X", group)->check(radius());
+  app.add("--draws", settings.draws, "Draws of the average case", "N", group)->check(number(2, 1e6, "2 or more"));
+  app.add("--radius", settings.radius, "Radius of the landscape, in lengths of the weights", "X", group)
+      ->check(radius());
+  app.add("--points", settings.points, "Points of the landscape's plane along each of two directions", "N", group)
       ->check(number(2, 1001, "from 2 to 1001"));
 }
 
-/// What --quick changes, as far as the user leaves it open.
+/// What --quick changes, unless the user sets it.
 void make_quick(const CommandLine& app, Settings& settings) {
   const auto otherwise = [&](const char* option, auto& value, auto quick) {
     if (app.count(option) == 0) value = quick;

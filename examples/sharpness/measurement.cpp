@@ -12,9 +12,9 @@ namespace {
 
 namespace sharpness = steppe::sharpness;
 
-/// In losses: a gradient is about three of them, a product with the Hessian about eight.
+/// Costs in loss evaluations: a gradient is about three, a product with the Hessian about eight.
 constexpr double kGradient = 3.0, kProduct = 8.0;
-constexpr double kExpectedProducts = 40.0;  ///< of the eigenvalues beyond two for each
+constexpr double kExpectedProducts = 40.0;  ///< for the eigenvalues, beyond two for each
 
 void measure_hessian(const sharpness::LossSurface& surface, const Settings& settings, Measured& measured) {
   const sharpness::Hessian hessian(surface);
@@ -68,7 +68,7 @@ sharpness::LossSurface surface_of(cifar::Run& run, int64_t images, int64_t batch
   }
   cifar::ResNet model = run.model();
   return sharpness::LossSurface(*model, samples, [model, inputs, labels](size_t i) mutable {
-    model->eval();  // whatever it is in otherwise
+    model->eval();  // whatever mode it was in
     return at::cross_entropy_loss(model->forward((*inputs)[i]), (*labels)[i]);
   });
 }

@@ -1,4 +1,4 @@
-// How flat the loss is around the weights of one run: every number that the page shows of it.
+// How flat the loss is around the weights of one run: every number that the page shows.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,9 +17,9 @@
 
 namespace flatness {
 
-/// What is measured, and how closely.
+/// What is measured, and how accurately.
 struct Settings {
-  int64_t images = 512, batch_size = 128;  ///< the first training images, with the labels of training
+  int64_t images = 512, batch_size = 128;  ///< the first training images, with the labels trained on
   int64_t k = 5;                           ///< largest eigenvalues
   int64_t vectors = 30;                    ///< of the trace
   int64_t density_vectors = 2, steps = 50;
@@ -42,7 +42,7 @@ struct Measured {
   steppe::sharpness::Estimate trace;
   steppe::sharpness::Eigenpairs top;  ///< without their vectors
   steppe::sharpness::SpectralDensity density;
-  std::vector<steppe::sharpness::SamSharpness> sam;  ///< beside Settings::rhos
+  std::vector<steppe::sharpness::SamSharpness> sam;  ///< one for each of Settings::rhos
   steppe::sharpness::Estimate average, worst;
   steppe::sharpness::Slice slice;
   std::optional<steppe::sharpness::Plane> plane;
@@ -51,11 +51,11 @@ struct Measured {
 /// The loss of a run on its first `images` training images in evaluation mode, in batches.
 steppe::sharpness::LossSurface surface_of(cifar::Run& run, int64_t images, int64_t batch_size);
 
-/// Everything but the source; the run is left as it was. `progress` may throw to end it.
+/// Measures everything but the source; the run is unchanged afterwards. `progress` may throw to end it.
 Measured measure(cifar::Run& run, const cifar::Dataset& data, const Settings& settings, bool with_plane,
                  const steppe::sharpness::Progress& progress);
 
-/// About how many losses a measurement costs, for a progress bar: all of it, or one call of `progress`.
+/// The approximate cost in loss evaluations, for a progress bar: of a whole measurement, or per call of `progress`.
 double planned_work(const Settings& settings, bool with_plane);
 double work_of_step(const Settings& settings, const std::string& what);
 

@@ -24,7 +24,7 @@ Series series(const std::string& name, std::vector<double> x, std::vector<double
   return {name, std::move(x), std::move(y), {}, {}, Series::Style::Line};
 }
 
-/// Without what is less than a tenth of one eigenvalue's own bell.
+/// Without values below a tenth of a single eigenvalue's peak.
 std::vector<double> visible(const Measured& run) {
   const double one = 1.0 / (static_cast<double>(run.parameters) * run.density.sigma * std::sqrt(2.0 * std::acos(-1.0)));
   std::vector<double> density = run.density.density;

@@ -1,4 +1,4 @@
-// Whether two orders go along with each other.
+// The correlation of two orders.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -53,7 +53,7 @@ std::string with_error(const steppe::sharpness::Estimate& estimate, const char* 
   return std::isfinite(estimate.standard_error) ? mean + " ± " + formatted("%.2g", estimate.standard_error) : mean;
 }
 
-/// Fields that tell runs of one optimizer apart, but for the seed.
+/// Fields that distinguish the runs of one optimizer, except the seed.
 std::set<std::string> telling_fields(const std::vector<Measured>& results, const std::string& optimizer) {
   std::set<std::string> names;
   const Measured* first = nullptr;

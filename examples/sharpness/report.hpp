@@ -1,4 +1,4 @@
-// The tables of steppe-sharpness, and what they say in words.
+// The tables of steppe-sharpness, and what they show, in words.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace flatness {
 
-/// Runs that differ in their seed only, under one name: that of the optimizer, and what else tells them apart.
+/// Runs that differ in their seed only, under one name: the optimizer's, with other settings that distinguish groups.
 struct Group {
   std::string name;
   std::vector<const Measured*> runs;

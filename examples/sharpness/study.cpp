@@ -34,9 +34,9 @@ std::vector<fs::path> files_of(const fs::path& folder) {
   return files;
 }
 
-/// A checkpoint carries the test loss of its end: measured on other images it is another one.
+/// A checkpoint contains its last test loss, which is different on other images.
 void expect_same_images(const Source& source, cifar::Run& run, const cifar::Dataset& data) {
-  if (run.history().empty() || run.moment().images > 0) return;  // in the middle of an epoch: weights of no record
+  if (run.history().empty() || run.moment().images > 0) return;  // in the middle of an epoch: not in any record
   const double then = run.history().back().test_loss, now = run.evaluate(data.test).loss;
   if (std::isfinite(then) && std::abs(now - then) > 1e-3 * (1.0 + std::abs(then)))
     throw std::runtime_error(source.checkpoint.string() +

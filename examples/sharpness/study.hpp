@@ -11,13 +11,13 @@
 
 namespace flatness {
 
-/// A run to be measured: that of a checkpoint, or, without one, trained here.
+/// A run to be measured: that of a checkpoint, or one trained here.
 struct Source {
   std::filesystem::path checkpoint;
   cifar::RunSettings run;
 };
 
-/// Files as given, and the *.pt of folders by name, plain base optimizers first. Errors: nothing there, foreign files.
+/// Files as given, and the *.pt of folders by name, plain base optimizers first. Errors: no files, foreign files.
 std::vector<Source> sources_of(const std::vector<std::filesystem::path>& checkpoints);
 /// The runs that --quick trains: sgd and sam, two epochs on 256 images of the sample.
 std::vector<Source> quick_sources(uint64_t seed);

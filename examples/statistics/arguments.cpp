@@ -10,7 +10,7 @@ using presentation::CommandLine;
 using presentation::number;
 
 constexpr char kDescription[] =
-    "Sharpness-aware minimization against gradient descent as statisticians see it: bias, variance and risk at every\n"
+    "Sharpness-aware minimization against gradient descent in terms of statistics: bias, variance and risk at every\n"
     "iteration, in kernel regression (exactly) and of a network with one hidden layer on images (by experiment).\n";
 constexpr char kFooter[] =
     "\nExamples:\n"
@@ -18,7 +18,7 @@ constexpr char kFooter[] =
     "  steppe-statistics --only kernel --rho 4 --sigmas 0,0.5,1\n"
     "  steppe-statistics --only network --classes 0,1 --data cifar-10-batches-bin\n";
 
-/// What --quick sets, as far as the user leaves it open.
+/// What --quick sets, unless the user does.
 void be_quick(const CommandLine& app, Arguments& arguments) {
   const auto set = [&](const char* option, int64_t& value, int64_t quick) {
     if (app.count(option) == 0) value = quick;
@@ -43,7 +43,7 @@ void add_kernel_options(CommandLine& app, KernelSettings& kernel) {
       ->check(number(1e-9, 2.0 - 1e-9, "over 0 and under 2, where SAM diverges"));
   app.add("--iterations", kernel.iterations, "Steps of each method", "N", group)
       ->check(number(1, 1e6, "from 1 to 1000000"));
-  app.add("--draws", kernel.draws, "Of the noise, in the simulation", "N", group)
+  app.add("--draws", kernel.draws, "Draws of the noise, in the simulation", "N", group)
       ->check(number(3, 1e5, "from 3 to 100000"));
   app.add("--designs", kernel.designs, "Sets of points over which the table shows mean and spread", "N", group)
       ->check(number(1, 1000, "from 1 to 1000"));
@@ -56,7 +56,7 @@ void add_network_options(CommandLine& app, NetworkStudySettings& network) {
   const char* group = "Network";
   app.add("--data", network.data, "Folder of CIFAR-10 or CIFAR-100, binary version (default: the bundled images)",
           "DIR", group);
-  app.add("--classes", network.classes, "Two of its labels", "A,B", group)->delimiter(',')->expected(2);
+  app.add("--classes", network.classes, "Two labels of the data", "A,B", group)->delimiter(',')->expected(2);
   app.add("--label-noise", network.noise, "Shares of training labels that are flipped", "X,X...", group)
       ->delimiter(',')
       ->check(number(0.0, 0.5, "from 0 to 0.5"));

@@ -36,7 +36,7 @@ struct Arguments {
   NetworkStudySettings network;
 };
 
-/// Returns the exit code if the program is not to go on.
+/// Returns the exit code if the program is to end here.
 std::optional<int> parse_arguments(int argc, const char* const* argv, Arguments& arguments);
 
 }  // namespace statistics

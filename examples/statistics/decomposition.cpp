@@ -10,7 +10,7 @@
 namespace statistics {
 namespace {
 
-/// An estimate from all draws, and its jackknife error from those that leave one out each.
+/// An estimate from all draws, and its jackknife error from the estimates that leave out one draw each.
 Estimate estimate(double all, const at::Tensor& without_one) {
   const auto draws = static_cast<double>(without_one.numel());
   if (draws < 3.0) return {all, presentation::kUnknown};

@@ -14,13 +14,13 @@ struct Estimate {
 };
 
 struct Decomposition {
-  Estimate bias;  ///< squared, of the mean prediction; without the share of it that few draws add
+  Estimate bias;  ///< squared, of the mean prediction; corrected for the number of draws
   Estimate variance, risk;
 };
 
-/// The means over the columns of `predictions` (draws x points), of what they predict against `target` (points).
+/// Means over the points (columns) of `predictions` (draws x points) against `target` (points).
 /// Unbiased: bias^2 averages (f_i - t)(f_j - t) over pairs of draws, so that bias^2 + variance is the risk, and bias^2
-/// may come out under 0. The errors are unknown below three draws.
+/// can be negative. The errors are unknown below three draws.
 /// Errors: fewer than two draws, shapes that do not fit.
 Decomposition decomposed(const at::Tensor& predictions, const at::Tensor& target);
 

@@ -17,7 +17,7 @@ at::Tensor gradient_step(torch::optim::Optimizer& optimizer, double rho, const s
     for (const auto& group : optimizer.param_groups())
       for (const at::Tensor& param : group.params()) {
         params.push_back(param);
-        gradients.push_back(param.grad().clone());  // the closure writes over the other
+        gradients.push_back(param.grad().clone());  // the closure overwrites the other
         squares += gradients.back().to(at::kDouble).square().sum().item<double>();
       }
     // The radius of a Perturbation is that of a normalised gradient.

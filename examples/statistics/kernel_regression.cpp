@@ -35,7 +35,7 @@ KernelRegression kernel_regression(const at::Tensor& points, const at::Tensor& t
   const at::Tensor gaps = points.unsqueeze(1) - points.unsqueeze(0);
   problem.kernel = at::exp(gaps * gaps * -bandwidth) / static_cast<double>(points.size(0));
   const auto [d, u] = at::linalg_eigh(problem.kernel);
-  // Rounding makes some of the smallest ones negative, which no kernel has.
+  // Rounding makes some of the smallest ones negative; a kernel has no negative ones.
   problem.eigenvalues = values_of(d.flip({0}).clamp_min(0.0));
   problem.basis = u.flip({1});
   problem.theta = values_of(problem.basis.t().mv(truth));

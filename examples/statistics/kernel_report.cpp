@@ -109,7 +109,7 @@ presentation::Table curves_data(const KernelStudy& study) {
   return data;
 }
 
-/// Percent by which SAM's risk lies over GD's, and that of GD with the longer step.
+/// Percent by which SAM's risk exceeds GD's, and that of GD with the longer step.
 std::vector<Panel> difference_panels(const KernelStudy& study) {
   std::vector<Panel> panels;
   for (const size_t method : {kSam, kLongGd}) {

@@ -1,4 +1,4 @@
-// What the study of kernel regression came to: tables, words, pictures.
+// The results of the study of kernel regression: tables, words, pictures.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -17,12 +17,12 @@ namespace statistics {
 /// same condition allows, eta (1 + rho d_1).
 enum MethodIndex : size_t { kGd, kSam, kLongGd, kMethods };
 
-/// At one sigma; vectors stand beside the methods.
+/// Results at one sigma; vectors have one element for each method.
 struct KernelLevel {
   double sigma = 0.0;
   std::vector<Stop> best;
   std::vector<Stretch> ahead;                ///< SAM (first) against GD (second) after the same number of steps
-  std::vector<Stretch> ahead_at_equal_cost;  ///< after k steps of SAM and 2 k of GD, which take as many gradients
+  std::vector<Stretch> ahead_at_equal_cost;  ///< after k steps of SAM and 2 k of GD: the same number of gradients
   std::vector<double> gaps, long_gaps;       ///< of the risk at the best stop to GD's, in percent, for every design
   std::vector<Simulated> simulated;          ///< GD, SAM
   double largest_deviation = 0.0;            ///< of the simulation from the closed form, in standard errors
@@ -30,7 +30,7 @@ struct KernelLevel {
 
 struct KernelStudy {
   KernelSettings settings;
-  KernelRegression problem;  ///< of the first design, as is all that does not say otherwise
+  KernelRegression problem;  ///< of the first design, like all else unless noted
   std::vector<Descent> methods;
   std::vector<Curves> curves;
   std::vector<KernelLevel> levels;
@@ -49,7 +49,7 @@ std::vector<Descent> methods_of(const KernelRegression& problem, double rho, dou
 /// At how many k `first` is larger than `second` beyond rounding.
 size_t count_larger(const std::vector<double>& first, const std::vector<double>& second);
 
-/// Says how far it is on stdout; ends early, with what there is, when the program is interrupted.
+/// Prints its progress; when the program is interrupted it ends early, with the results so far.
 KernelStudy carry_out(const KernelSettings& settings, uint64_t seed);
 
 }  // namespace statistics

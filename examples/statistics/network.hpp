@@ -44,11 +44,11 @@ struct Trained {
 };
 
 /// Full batches, no momentum, the loss |f - y|^2 / (2 n) with y = -1 or 1. The initial weights are drawn from `seed`
-/// alone. go_on() is asked at every step; nothing comes back if it is false.
+/// alone. go_on() is called at every step; if it returns false, so does this, with nothing.
 std::optional<Trained> trained(const TwoClasses& data, const at::Tensor& noisy_labels, const Method& method,
                                const NetworkSettings& settings, uint64_t seed, const std::function<bool()>& go_on);
 
-/// What the noise draws of one seed, noise level and method add up to, at every step that was recorded.
+/// The results over the noise draws of one seed, noise level and method, at every recorded step.
 struct NetworkCurves {
   std::vector<double> bias, variance, risk;  ///< of the predictions against the clean test labels; bias is squared
   std::vector<double> error;                 ///< share of wrong test images, mean over the draws

@@ -37,7 +37,7 @@ std::string against_gd(const NetworkStudy& study, size_t level, size_t method, c
   const std::vector<double> differences = differences_to_gd(study, level, method, value);
   const Spread spread = spread_of(differences);
   std::string text = "  " + study.methods[method].name + ", " + what + ": " + formatted(format, spread.mean);
-  if (spread.count < 2) return text + ". One seed: this cannot be told from chance.\n";
+  if (spread.count < 2) return text + ". One seed: this cannot be distinguished from chance.\n";
   const double half = presentation::half_interval(spread);
   const auto lower = std::count_if(differences.begin(), differences.end(), [](double d) { return d < 0.0; });
   text +=
@@ -46,7 +46,7 @@ std::string against_gd(const NetworkStudy& study, size_t level, size_t method, c
   return text + presentation::verdict(spread, "higher here", "lower here") + ".\n";
 }
 
-/// Of the recorded steps those at which the mean over the seeds of a method's `values` is lower than GD's.
+/// The recorded steps at which the mean over the seeds of a method's `values` is lower than GD's.
 std::string lower_steps(const NetworkStudy& study, size_t level, size_t method,
                         const std::vector<double> NetworkCurves::*values) {
   std::vector<double> own, gd;

@@ -1,4 +1,4 @@
-// What the study of the network came to: table, words, picture.
+// The results of the study of the network: tables, words, picture.
 // SPDX-License-Identifier: MIT
 #pragma once
 

@@ -66,7 +66,7 @@ NetworkStudy carry_out(const NetworkStudySettings& settings, const cifar::Datase
   study.curves.resize(settings.noise.size());
   presentation::Progress progress(stdout, work_of(study));
   study.finished = true;
-  // Level after level of one seed: what an interruption leaves has all levels as far as possible.
+  // All levels of one seed, then the next seed: after an interruption the results cover all levels if possible.
   for (int64_t s = 0; s < settings.seeds && study.finished; ++s)
     for (size_t level = 0; level < settings.noise.size() && study.finished; ++level) {
       auto curves = carry_out(study, data, settings.noise[level], seed + static_cast<uint64_t>(s), progress);

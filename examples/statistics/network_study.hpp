@@ -15,9 +15,9 @@ struct NetworkStudy {
   NetworkStudySettings settings;
   std::string data_name;
   int64_t train_images = 0, test_images = 0;
-  std::vector<int64_t> steps;   ///< that are recorded
+  std::vector<int64_t> steps;   ///< the recorded ones
   std::vector<Method> methods;  ///< GD first
-  /// [level of noise][seed][method]; a seed is here if all of its draws of all methods are.
+  /// [level of noise][seed][method]; a seed is included once all of its draws of all methods are done.
   std::vector<std::vector<std::vector<NetworkCurves>>> curves;
   bool finished = false;
 };

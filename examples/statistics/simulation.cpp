@@ -50,7 +50,7 @@ double largest_deviation(const Simulated& simulated, const Curves& curves, doubl
     const double variance = sigma * sigma * curves.unit_variance[k];
     const Decomposition& seen = simulated.at[i];
     const auto compare = [&](const Estimate& estimate, double expected) {
-      // Without noise the error is rounding's, and so is the difference.
+      // Without noise error and difference are both due to rounding.
       const double rounding = 1e-12 * (1.0 + expected);
       largest = std::max(largest, std::abs(estimate.value - expected) / std::max(estimate.error, rounding));
     };

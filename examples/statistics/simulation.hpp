@@ -1,4 +1,4 @@
-// Monte Carlo of kernel regression: the noise is drawn, and the steps are taken.
+// Monte Carlo simulation of kernel regression: the noise is drawn, and the steps are taken.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -16,11 +16,11 @@ std::vector<int64_t> logarithmic_steps(int64_t iterations, int64_t count);
 
 struct Simulated {
   std::vector<int64_t> steps;
-  std::vector<Decomposition> at;  ///< beside steps
+  std::vector<Decomposition> at;  ///< one for each of `steps`
 };
 
-/// Trains on `draws` draws of normal noise of deviation sigma, and looks at the fitted values at `steps` (ascending).
-/// go_on() is asked at every step; if it is false the rest is missing.
+/// Trains on `draws` draws of normal noise of deviation sigma, and evaluates the fitted values at `steps` (ascending).
+/// go_on() is called at every step; once it returns false, the rest is missing.
 Simulated simulated(
     const KernelRegression& problem, const Descent& descent, double sigma, int64_t draws,
     const std::vector<int64_t>& steps, uint64_t seed, const std::function<bool()>& go_on = [] { return true; });

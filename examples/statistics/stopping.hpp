@@ -1,4 +1,4 @@
-// When to stop, and where one curve lies under another.
+// When to stop, and where one curve is below another.
 // SPDX-License-Identifier: MIT
 #pragma once
 

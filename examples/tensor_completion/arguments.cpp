@@ -14,9 +14,9 @@ using presentation::one_of;
 using presentation::share;
 
 constexpr char kDescription[] =
-    "Completes a tensor from a part of its entries, in Tucker form, with Adam, SAM, DAS and HOOI, and shows how well\n"
-    "the entries fit that it saw and those that it did not. Without --data it uses COVID-19 serology that comes with\n"
-    "the program, in the setting of arXiv 2508.10435.\n";
+    "Completes a tensor from a part of its entries, in Tucker form, with Adam, SAM, DAS and HOOI, and shows how\n"
+    "well it fits the entries that it saw and those that it did not. Without --data it uses COVID-19 serology that\n"
+    "comes with the program, in the setting of arXiv 2508.10435.\n";
 constexpr char kFooter[] =
     "\nExamples:\n"
     "  steppe-tensor-completion --quick\n"
@@ -24,7 +24,7 @@ constexpr char kFooter[] =
     "  steppe-tensor-completion --data mine.npy --rank 4,4,3 --masked 0.5 --iterations 10000\n";
 constexpr int64_t kQuickIterations = 3000, kQuickSweeps = 100, kQuickAttemptIterations = 1000;
 
-/// What --quick changes unless it was given.
+/// What --quick changes, unless it was given.
 struct Given {
   std::optional<int64_t> iterations, splits, sweeps, attempt_iterations;
 };
@@ -42,7 +42,7 @@ void add_setting_options(CommandLine& app, Arguments& arguments, Given& given) {
   app.add("--splits", given.splits, "Draws of held-out entries and cores, seeds from --seed on (default: 3)", "N",
           group)
       ->check(number(1, 1000, "from 1 to 1000"));
-  app.add("--optimizers", arguments.methods, "Of adam, sam, das, hooi", "NAME,NAME...", group)
+  app.add("--optimizers", arguments.methods, "One or more of adam, sam, das, hooi", "NAME,NAME...", group)
       ->delimiter(',')
       ->check(one_of({"adam", "sam", "das", "hooi"}))
       ->capture_default_str();
@@ -52,13 +52,13 @@ void add_training_options(CommandLine& app, Arguments& arguments, Given& given) 
   const char* group = "Training";
   TrainingSettings& training = arguments.training;
   app.add("--iterations", given.iterations, "Steps of adam, sam, das (default: 50000)", "N", group)->check(count());
-  app.add("--sweeps", given.sweeps, "Of hooi, at most (default: 2000)", "N", group)->check(count());
-  app.add("--lr", training.learning_rate, "Learning rate of Adam, under all but hooi", "X", group)
+  app.add("--sweeps", given.sweeps, "Largest number of sweeps of hooi (default: 2000)", "N", group)->check(count());
+  app.add("--lr", training.learning_rate, "Learning rate of Adam, for all but hooi", "X", group)
       ->check(not_negative())
       ->capture_default_str();
   app.add("--rho", training.rho, "Radius of sam", "X", group)->check(not_negative())->capture_default_str();
   app.add("--alpha", training.alpha, "Strength of das", "X", group)->check(not_negative())->capture_default_str();
-  app.add("--initial-scale", training.initial_scale, "Standard deviation of the first cores", "X", group)
+  app.add("--initial-scale", training.initial_scale, "Standard deviation of the initial cores", "X", group)
       ->check(not_negative())
       ->capture_default_str();
   app.add("--held-out-iterations", given.attempt_iterations,
@@ -96,7 +96,7 @@ std::optional<int> parse_arguments(int argc, const char* const* argv, Arguments&
   add_setting_options(app, arguments, given);
   add_training_options(app, arguments, given);
   presentation::add_study_options(app, arguments.study, "One split and few iterations, to see it work");
-  app.get_option("--threads")->description("Of the CPU; tensors this small gain nothing from more than 1");
+  app.get_option("--threads")->description("CPU threads; tensors this small gain nothing from more than 1");
   app.get_option("--threads")->capture_default_str();
   return app.read(argc, argv, [&] { resolve(given, arguments); });
 }

@@ -24,7 +24,7 @@ struct Arguments {
   int64_t attempt_iterations = 10000;  ///< of the part on held-out entries; 0 leaves it out
 
   bool bundled() const { return data.empty(); }
-  /// What the published figures were got with.
+  /// The settings of the published figures.
   bool as_published() const;
 };
 

@@ -10,7 +10,7 @@
 
 namespace completion {
 
-/// One variation. Its method is "hooi" or one that train() knows.
+/// One variation. Its method is "hooi" or one of train().
 struct Attempt {
   std::string knob;    ///< what is varied: "initial scale"
   double value = 0.0;  ///< of the knob; a rank is that of every mode whose published one is not smaller
@@ -22,7 +22,7 @@ struct Attempt {
 /// The published setting first, its knob "as published".
 std::vector<Attempt> attempts(const TrainingSettings& published);
 
-/// What became of an attempt on one split.
+/// The result of an attempt on one split.
 struct Tried {
   Attempt attempt;
   uint64_t split = 0;

@@ -21,7 +21,7 @@ using presentation::verdict;
 using Value = double (*)(const MethodRun&);
 using Combined = double (*)(double own, double adam);
 
-/// `combined` of the values of every split on which both have run.
+/// `combined` applied to the values of every split on which both have run.
 std::vector<double> against(const Results& results, const std::string& method, Value value, Combined combined) {
   std::vector<double> all;
   for (const MethodRun* run : results.of(method))
@@ -30,10 +30,10 @@ std::vector<double> against(const Results& results, const std::string& method, V
   return all;
 }
 
-constexpr char kOneSplit[] = "one split, which tells nothing of chance";
+constexpr char kOneSplit[] = "one split, which says nothing about chance";
 
 std::string difference_words(const Spread& spread, const char* more, const char* less) {
-  std::string text = formatted("%+.4g in the mean", spread.mean);
+  std::string text = formatted("%+.4g on average", spread.mean);
   if (spread.count < 2) return text + " (" + kOneSplit + ")";
   const double half = half_interval(spread);
   return text + formatted(" (95 %% interval %+.4g to %+.4g: %s)", spread.mean - half, spread.mean + half,

@@ -26,7 +26,7 @@ double r_squared(const at::Tensor& x, const at::Tensor& y, const at::Tensor& mas
 
 std::vector<double> sample_errors(const at::Tensor& x, const at::Tensor& y, const at::Tensor& mask) {
   const at::Tensor weights = mask.to(x.scalar_type()).flatten(1);
-  // 0/0 is the NaN that a sample without entries is to have.
+  // A sample without entries gets 0/0, a NaN, as intended.
   return listed(((x - y).flatten(1).square() * weights).sum(1) / weights.sum(1));
 }
 

@@ -1,4 +1,4 @@
-// How well a completed tensor fits, on the entries named.
+// How well a completed tensor fits, on given entries.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -19,7 +19,7 @@ std::vector<double> sample_errors(const at::Tensor& x, const at::Tensor& y, cons
 std::vector<double> sample_counts(const at::Tensor& mask);
 
 /// Every entry replaced by the mean of the `observed` ones with the same indices in all modes but the first; the mean
-/// of all observed entries where there is none. What a completion has to beat.
+/// of all observed entries where there is none. The baseline of a completion.
 at::Tensor column_means(const at::Tensor& x, const at::Tensor& observed);
 
 }  // namespace completion

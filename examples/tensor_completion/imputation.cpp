@@ -16,7 +16,7 @@
 namespace completion {
 namespace {
 
-/// As if all ranks were full; the first sweep takes them down.
+/// As if all ranks were full; the first sweep reduces them.
 steppe::tensorized::TuckerTensor whole(const at::Tensor& tensor) {
   steppe::tensorized::TuckerTensor parts;
   for (int64_t k = 0; k < tensor.dim(); ++k) {

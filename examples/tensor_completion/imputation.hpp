@@ -18,7 +18,7 @@ struct ImputationSettings {
 /// Entries that are not trained on begin at their column's mean (see column_means); then, until they settle, one HOOI
 /// sweep gives a Tucker form of the filled tensor, and its values fill the missing entries anew. This is expectation
 /// maximization: the squared error on the training entries never rises. A sweep is an iteration of the
-/// result; its factors are orthonormal, so that it has no norm deviation to speak of.
+/// result; its factors are orthonormal, so that its norm deviation means nothing.
 ///
 /// Errors: ranks that do not fit.
 Completion impute(const Problem& problem, const ImputationSettings& settings, const GoOn& go_on);

@@ -21,7 +21,7 @@ constexpr size_t kMagicSize = 6;
 /// No tensor of an example is larger; a shape beyond it is a damaged header.
 constexpr int64_t kMostElements = int64_t{1} << 31;
 
-static_assert(sizeof(double) == 8, "float64 values are read as they lie in the file");
+static_assert(sizeof(double) == 8, "float64 values are read as they are in the file");
 
 [[noreturn]] void refuse(const std::filesystem::path& file, const std::string& why) {
   throw std::runtime_error(file.string() + " " + why);
@@ -33,14 +33,15 @@ std::string bytes_of(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-/// Where the header's text lies.
+/// The position of the header's text.
 struct Header {
   size_t begin, size;
   size_t end() const { return begin + size; }
 };
 
 Header header_of(const std::string& bytes, const std::filesystem::path& file) {
-  if (bytes.compare(0, kMagicSize, kMagic, kMagicSize) != 0) refuse(file, "is no .npy file: it does not begin as one");
+  if (bytes.compare(0, kMagicSize, kMagic, kMagicSize) != 0)
+    refuse(file, "is not a .npy file: it does not begin like one");
   const auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<unsigned char>(bytes[i])); };
   if (bytes.size() < kMagicSize + 4) refuse(file, "ends within its header");
   const size_t version = byte(6);
@@ -55,7 +56,7 @@ Header header_of(const std::string& bytes, const std::filesystem::path& file) {
   return header;
 }
 
-/// What stands after 'key': in the header, from its first character on.
+/// The header's text after 'key':, from its first character on.
 std::string value_of(const std::string& header, const std::string& key, const std::filesystem::path& file) {
   size_t at = header.find("'" + key + "'");
   if (at != std::string::npos) at = header.find(':', at + key.size());
@@ -67,7 +68,7 @@ std::string value_of(const std::string& header, const std::string& key, const st
 std::vector<int64_t> shape_of(const std::string& header, const std::filesystem::path& file) {
   const std::string text = value_of(header, "shape", file);
   const size_t close = text.find(')');
-  if (text[0] != '(' || close == std::string::npos) refuse(file, "has a header whose shape is no tuple");
+  if (text[0] != '(' || close == std::string::npos) refuse(file, "has a header whose shape is not a tuple");
   std::vector<int64_t> shape;
   int64_t reach = 1;  // elements, dimensions of size 0 left out
   const char* at = text.c_str() + 1;
@@ -79,7 +80,7 @@ std::vector<int64_t> shape_of(const std::string& header, const std::filesystem::
     char* after = nullptr;
     const long long size = std::isdigit(static_cast<unsigned char>(*at)) ? std::strtoll(at, &after, 10) : -1;
     if (size < 0 || (size > 0 && reach > kMostElements / size))
-      refuse(file, "has a header with the shape " + text.substr(0, close + 1) + ", which is none that can be read");
+      refuse(file, "has a header with the shape " + text.substr(0, close + 1) + ", which cannot be read");
     shape.push_back(size);
     reach *= std::max<int64_t>(size, 1);
     at = after;

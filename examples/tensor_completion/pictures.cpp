@@ -21,7 +21,7 @@ using presentation::spread_of;
 
 using Value = double (*)(const Moment&);
 
-/// Mean over the splits and its range, at every iteration (from 1 on) at which all of them were looked at.
+/// Mean over the splits and its range, at every iteration (from 1 on) at which all of them were evaluated.
 Series curve(const Results& results, const std::string& method, Value value) {
   std::map<int64_t, std::vector<double>> at;
   const auto runs = results.of(method);
@@ -89,7 +89,7 @@ Series in_order(const MethodRun& run) {
   return series;
 }
 
-/// Where the published setting stands on a knob's axis; 0 if it does not.
+/// The place of the published setting on a knob's axis; 0 if it has none.
 double published_value(const Attempt& attempt, const std::string& knob) {
   if (attempt.knob != "as published") return 0.0;
   const std::vector<int64_t>& ranks = attempt.settings.ranks;
@@ -142,12 +142,14 @@ Figure deviation_figure(const Results& results) {
 Figure samples_figure(const Results& results) {
   Figure figure("Held-out error of the samples",
                 formatted("split %d; one mark for each index of the first mode", static_cast<int>(results.splits[0])));
-  Panel against{
-      "Against what was seen of the sample", {"observed entries of the sample"}, {"mean squared error", true}, {}};
+  Panel against{"Against the observed entries of the sample",
+                {"observed entries of the sample"},
+                {"mean squared error", true},
+                {}};
   Panel ordered{"In rising order", {"share of the samples (%)"}, {"mean squared error", true}, {}};
   for (const MethodRun& run : results.runs) {
     if (run.split != results.splits[0]) continue;
-    // Two clouds can be told apart, four cannot.
+    // Two clouds can be distinguished, four cannot.
     if (against.series.size() < 2) against.series.push_back(scattered(run));
     ordered.series.push_back(in_order(run));
   }

@@ -13,7 +13,7 @@ presentation::Figure fit_figure(const Results& results);
 presentation::Figure deviation_figure(const Results& results);
 /// The held-out error sample by sample: against the entries seen, and in rising order.
 presentation::Figure samples_figure(const Results& results);
-/// The attempts: what is left unexplained of the held-out entries against each knob.
+/// The attempts: the unexplained share of the held-out entries against each knob.
 presentation::Figure attempts_figure(const Results& results);
 
 }  // namespace completion

@@ -8,11 +8,11 @@
 
 namespace completion {
 
-/// R2 on the observed entries by method and split, beside the published row.
+/// R2 on the observed entries by method and split, with the published row.
 presentation::Table observed_table(const Results& results, const Arguments& arguments);
 /// R2 on the held-out entries, and how the error is spread over the samples.
 presentation::Table held_out_table(const Results& results);
-/// Norm deviation at the end, and what a run cost.
+/// Norm deviation at the end, and the cost of a run.
 presentation::Table deviation_table(const Results& results);
 /// The attempts at the held-out entries, means over the splits.
 presentation::Table attempts_table(const Results& results);

@@ -1,4 +1,4 @@
-// What the program found out, for its tables, words and pictures.
+// The program's results, for its tables, words and pictures.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -26,14 +26,14 @@ inline double held_out_fit(const MethodRun& run) { return run.completion.last().
 /// 1 - R2 on the held-out entries: their squared error, relative to their variance.
 inline double held_out_error(const MethodRun& run) { return 1.0 - held_out_fit(run); }
 inline double last_deviation(const MethodRun& run) { return run.completion.last().deviation; }
-/// Mean of the correlation of core and gradient norms over the looks in the second half of the iterations.
+/// Mean of the correlation of core and gradient norms over the moments in the second half of the iterations.
 double late_correlation(const MethodRun& run);
 double median_error(const MethodRun& run);  ///< of the samples
 double worst_error(const MethodRun& run);
-/// Of the sum over samples, what the worst hundredth of them contributes (at least one sample), in %.
+/// The share of the worst hundredth of the samples (at least one) in the sum over all, in %.
 double worst_share(const MethodRun& run);
 
-/// The column means of one split: what a completion has to beat.
+/// The column means of one split: the baseline of a completion.
 struct Baseline {
   uint64_t split = 0;
   double observed = 0.0, held_out = 0.0;  ///< R2
@@ -45,14 +45,14 @@ struct Results {
   std::vector<MethodRun> runs;  ///< in the order of splits, then methods
   std::vector<Baseline> baselines;
   std::vector<Tried> tried;
-  bool finished = true;  ///< false: interrupted, the last run ended before its time
+  bool finished = true;  ///< false: interrupted, the last run ended early
 
   std::vector<const MethodRun*> of(const std::string& method) const;
   std::vector<double> values(const std::string& method, const std::function<double(const MethodRun&)>& value) const;
   std::vector<double> of_baselines(double Baseline::*fit) const;
 };
 
-/// One attempt with what its splits gave.
+/// One attempt with the results of its splits.
 struct TriedOnSplits {
   const Attempt* attempt;
   std::vector<const Tried*> tried;

@@ -12,7 +12,7 @@
 namespace completion {
 namespace {
 
-/// 0 .. n-1 in a drawn order. std::shuffle draws differently in every standard library.
+/// 0 .. n-1 in random order. std::shuffle draws differently in every standard library.
 std::vector<int64_t> drawn_order(int64_t n, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<int64_t> order(static_cast<size_t>(n));

@@ -1,4 +1,4 @@
-// Which entries of a tensor are trained on, which are kept out.
+// Which entries of a tensor are trained on, which are held out.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace completion {
 
-/// Three masks (bool, of the tensor's shape) that share every entry out; training and validation together are the
+/// Three masks (bool, of the tensor's shape); each entry is in exactly one. Training and validation together are the
 /// observed entries.
 struct Split {
   at::Tensor training, validation, held_out;

@@ -16,10 +16,10 @@ namespace {
 
 using presentation::formatted;
 
-/// Of the observed entries, in the part on held-out ones.
+/// Share of the observed entries, in the part on held-out ones.
 constexpr double kValidationShare = 0.1;
 
-/// What one iteration costs, in gradients.
+/// The cost of one iteration, in gradients.
 double weight_of(const std::string& method) { return method == "sam" ? 2.0 : method == "hooi" ? 4.0 : 1.0; }
 
 class Study {
@@ -63,7 +63,7 @@ class Study {
     return {values_, draw_split(values_.sizes().vec(), arguments_.masked, validation, split)};
   }
 
-  /// One completion, in the progress; what it does not need of its work is taken off.
+  /// One completion, with progress; work that it does not need is subtracted.
   Completion complete(const Problem& problem, const TrainingSettings& settings, const std::string& label) {
     const double weight = weight_of(settings.method);
     int64_t made = 0;

@@ -7,10 +7,10 @@
 
 namespace completion {
 
-/// Called when there is something new to write down.
+/// Called when there are new results to write.
 using Written = std::function<void(const Results&)>;
 
-/// Ends early, with what there is, when the program is interrupted.
+/// Ends early, with the results so far, when the program is interrupted.
 Results carry_out(const Arguments& arguments, const at::Tensor& values, const Written& written);
 
 }  // namespace completion

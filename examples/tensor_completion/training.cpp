@@ -58,7 +58,7 @@ class Training {
     });
   }
 
-  /// At the weights as they are; moves nothing.
+  /// At the current weights, which do not change.
   Moment look(int64_t iteration) {
     Moment moment;
     moment.iteration = iteration;
@@ -85,7 +85,7 @@ class Training {
  private:
   at::Tensor evaluate() {
     optimizer_->zero_grad();
-    // Every entry is computed and those that are not trained on count 0: quicker than to pick entries one by one.
+    // Every entry is computed and those that are not trained on count 0: faster than gathering single entries.
     at::Tensor loss = at::mse_loss(model_.full() * weights_, seen_, at::Reduction::Sum) * share_;
     loss.backward();
     return loss;

@@ -31,7 +31,7 @@ struct TrainingSettings {
   uint64_t seed = 0;           ///< of the cores
 };
 
-/// One look at a completion.
+/// The state of a completion at one iteration.
 struct Moment {
   int64_t iteration = 0;  ///< sweeps for HOOI
   double loss = presentation::kUnknown;
@@ -55,10 +55,10 @@ struct Completion {
   const Moment& best_by_validation() const;
 };
 
-/// Asked before every iteration; false ends the training there.
+/// Called before every iteration; false ends the training there.
 using GoOn = std::function<bool(int64_t iteration)>;
 
-/// The iterations that are looked at: 0, the last, ten to a decade and a hundred in equal steps.
+/// The iterations that are evaluated: 0, the last, ten per decade and a hundred in equal steps.
 std::vector<int64_t> looked_at(int64_t iterations);
 
 /// Minimizes the mean of (x - y)^2 over the training entries, from cores drawn anew. Errors: an unknown method, ranks

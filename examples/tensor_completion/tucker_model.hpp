@@ -20,7 +20,7 @@ class TuckerModel {
   /// Core, then the factors: the cores of one tensorized layer as steppe::tensorized sees them.
   const std::vector<at::Tensor>& cores() const { return cores_; }
 
-  /// Y, differentiable. Contracted mode by mode, the one that grows the least first, each by one matrix product.
+  /// Y, differentiable. Contracted mode by mode, the one that grows the result least first, each by one matrix product.
   at::Tensor full() const;
 
  private:

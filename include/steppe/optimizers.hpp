@@ -53,15 +53,17 @@ using Tail = SharpnessAware<Base, ascent::Gradient, descent::PerturbedGradient, 
 template <class Base>
 using MSAM = SharpnessAware<Base, ascent::Momentum>;
 
-/// LookSAM (arXiv 2203.02714): every 5th step is SAM's and keeps the part of g+ across g, which the others add again.
+/// LookSAM (arXiv 2203.02714): every 5th step is SAM's and keeps the part of g+ orthogonal to g, which the other steps
+/// add.
 template <class Base>
 using LookSAM = SharpnessAware<Base, ascent::Gradient, descent::Reuse>;
 
-/// Adaptive-policy SAM (arXiv 2304.14647): SAM where the gradient is large among the last ones; policy().total(steps).
+/// Adaptive-policy SAM (arXiv 2304.14647): SAM where the gradient is large compared with recent ones;
+/// policy().total(steps).
 template <class Base>
 using AESAM = SharpnessAware<Base, ascent::Gradient, descent::PerturbedGradient, policy::Adaptive>;
 
-/// AE-SAM whose plain steps use the last correction again, as LookSAM's do (arXiv 2304.14647).
+/// AE-SAM whose plain steps reuse the last correction, as LookSAM's do (arXiv 2304.14647).
 template <class Base>
 using AELookSAM = SharpnessAware<Base, ascent::Gradient, descent::Reuse, policy::Adaptive>;
 
@@ -69,7 +71,7 @@ using AELookSAM = SharpnessAware<Base, ascent::Gradient, descent::Reuse, policy:
 template <class Base>
 using S2SAM = SharpnessAware<Base, ascent::LastGradient>;
 
-/// Friendly SAM (arXiv 2403.12350): e along g less an average of earlier gradients.
+/// Friendly SAM (arXiv 2403.12350): e along g minus an average of earlier gradients.
 template <class Base>
 using FriendlySAM = SharpnessAware<Base, ascent::Friendly>;
 
@@ -81,11 +83,11 @@ using VaSSO = SharpnessAware<Base, ascent::VarianceSuppressed>;
 template <class Base>
 using SSAM = SharpnessAware<Base, ascent::FisherMask>;
 
-/// Surrogate-gap SAM (arXiv 2203.08065): g+ less alpha times the part of g across it.
+/// Surrogate-gap SAM (arXiv 2203.08065): g+ minus alpha times the part of g orthogonal to it.
 template <class Base>
 using GSAM = SharpnessAware<Base, ascent::Gradient, descent::SurrogateGap>;
 
-/// Weighted SAM (arXiv 2305.15817): the loss plus gamma / (1 - gamma) times the sharpness, decoupled unless asked.
+/// Weighted SAM (arXiv 2305.15817): the loss plus gamma / (1 - gamma) times the sharpness, decoupled by default.
 template <class Base>
 using WSAM = SharpnessAware<Base, ascent::Gradient, descent::Weighted>;
 

@@ -45,7 +45,7 @@ std::vector<at::Tensor> choose_parameters(const torch::nn::Module& model, Choose
       if (item.value().defined() && choose(module, item.key())) chosen.push_back(item.value());
   };
   visit(model);
-  // A model on the stack cannot be asked for itself, only for its descendants.
+  // modules() includes the model itself only if a shared_ptr owns it, which is not so for one on the stack.
   for (const auto& child : model.modules(/*include_self=*/false)) visit(*child);
   return chosen;
 }

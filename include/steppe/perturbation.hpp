@@ -1,4 +1,4 @@
-// Weights moved to w + e in a scope, and exactly back at its end.
+// Weights moved to w + e in a scope, and restored exactly at its end.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -14,9 +14,9 @@
 #include <steppe/direction.hpp>
 #include <steppe/kernels/dispatch.hpp>
 #include <steppe/kernels/dispatch_task.hpp>
-#include <steppe/sharding.hpp>
 #include <steppe/no_fast_math.hpp>
 #include <steppe/placement.hpp>
+#include <steppe/sharding.hpp>
 #include <steppe/step/weights_in_use.hpp>
 #include <steppe/version.hpp>
 
@@ -24,30 +24,31 @@ STEPPE_NAMESPACE_BEGIN
 
 /// One parameter group's part of an ascent.
 struct AscentGroup {
-  std::vector<at::Tensor> params;
-  std::vector<at::Tensor> gradients;  ///< beside params; undefined ones are skipped
-  std::vector<bool> norm_gains;       ///< beside params, or empty for none
-  std::vector<bool> spare;            ///< beside params, or empty for none: the gradient may be overwritten
-  Direction direction;
-  double rho = 0.0;
-  bool in_norm = true;
-  bool fused = true;
-  Placement placement = Placement::Auto;
+  std::vector<at::Tensor> params;         ///< those of the group; no tensor twice
+  std::vector<at::Tensor> gradients;      ///< beside params; undefined ones are skipped
+  std::vector<bool> norm_gains;           ///< beside params, or empty for none
+  std::vector<bool> spare;                ///< beside params, or empty for none: the gradient may be overwritten
+  Direction direction;                    ///< how the direction is made of the gradients
+  double rho = 0.0;                       ///< the radius; 0: the parameters do not move
+  bool in_norm = true;                    ///< with rho 0: the gradients count in the global norm all the same
+  bool fused = true;                      ///< false: by ATen operations instead of the fused kernels
+  Placement placement = Placement::Auto;  ///< where w + e is to be written, if that is safe
 };
 
 class Perturbation;
 
-/// What is kept from one perturbation to the next, so that none allocates when nothing has changed.
+/// Memory that perturbations reuse, so that nothing is allocated while the tensors stay the same.
 class PerturbationMemory {
  public:
   PerturbationMemory();
   ~PerturbationMemory();
   PerturbationMemory(const PerturbationMemory&) = delete;
   PerturbationMemory& operator=(const PerturbationMemory&) = delete;
-  /// Buffers of weights and of the kernels.
+  /// Bytes of the buffers for weights and of the kernels' workspace.
   int64_t bytes() const { return placed_.bytes() + workspace_.bytes(); }
-  /// Frees them; not while a perturbation lives. Errors: a CUDA graph holds an ascent that writes to them.
+  /// Frees this memory; not while a perturbation uses it. Errors: a CUDA graph holds an ascent that writes to it.
   void release();
+  /// Where the last perturbation wrote w + e of a parameter; Auto for one that was never perturbed.
   Placement placement(const at::Tensor& param) const { return placed_.placement(param); }
 
  private:
@@ -64,7 +65,7 @@ class PerturbationMemory {
 
 namespace detail {
 
-/// A gradient as the kernels take it: dense, and nothing is recorded of it.
+/// A gradient as the kernels take it: dense and detached.
 inline at::Tensor dense(const at::Tensor& gradient) {
   const at::Tensor strided = gradient.layout() == at::kStrided ? gradient : gradient.detach().to_dense();
   return strided.requires_grad() ? strided.detach() : strided;
@@ -72,12 +73,12 @@ inline at::Tensor dense(const at::Tensor& gradient) {
 
 }  // namespace detail
 
-/// While it lives the parameters are w + e with e = rho * d / |d|; at the end of its scope, whatever ended it, they are
-/// again w bit for bit, at the same addresses (arXiv 2010.01412).
+/// While it lives the parameters are w + e with e = rho * d / |d|; at the end of its scope, also by an exception, they
+/// are again w bit for bit, at the same addresses (arXiv 2010.01412).
 ///
-/// Serves an optimizer that already exists, and measurements. Cost: one ascent; memory: one copy of the perturbed
-/// parameters, or none where the gradients' own memory may be used. Inside, data_ptr() is another one unless the
-/// parameter shares its memory. If |d| is zero or not finite the parameters do not move.
+/// For optimizers that exist already, and for measurements. Cost: one ascent; memory: one copy of the perturbed
+/// parameters, or none where the gradients' own memory may be used. Inside the scope data_ptr() is different, unless
+/// the parameter shares its memory. If |d| is zero or not finite the parameters do not move.
 ///
 ///     loss.backward();
 ///     { steppe::Perturbation at(parameters, gradients, 0.05); /* weights are w + e here */ }
@@ -89,11 +90,11 @@ class Perturbation {
   Perturbation(std::vector<at::Tensor> params, std::vector<at::Tensor> gradients, double rho, Ascent ascent = Ascent())
       : Perturbation({group_of(std::move(params), std::move(gradients), rho, ascent)}) {}
 
-  /// Several groups under one global norm. `sharding`: that of the whole parameters, of which these are parts; every
-  /// process makes the same perturbation at once. `memory` is kept from one perturbation to the next; it serves one at
-  /// a time. Errors: memory that serves another one, weights that another thread perturbs at this moment, lists beside
-  /// params of another length, shapes that do not fit, a parameter twice, rho that is negative or not finite, groups of
-  /// different norm orders.
+  /// Several groups under one global norm. `sharding`: how the parameters are sharded, if these are parts; every
+  /// process makes the same perturbation at the same time. `memory` is reused from one perturbation to the next, and
+  /// serves one at a time. Errors: memory that serves another one, weights that another thread perturbs at the same
+  /// time, lists beside params of another length, shapes that do not fit, a parameter twice, rho that is negative or
+  /// not finite, groups of different norm orders.
   explicit Perturbation(const std::vector<AscentGroup>& groups,
                         std::shared_ptr<PerturbationMemory> memory = std::make_shared<PerturbationMemory>(),
                         const Sharding* sharding = nullptr);
@@ -102,14 +103,15 @@ class Perturbation {
   Perturbation(const Perturbation&) = delete;
   Perturbation& operator=(const Perturbation&) = delete;
 
-  /// Puts the weights back before the end of the scope; once.
+  /// Restores the weights before the end of the scope. Only the first call has an effect.
   void restore();
 
-  /// What the ascent saw; undefined tensors if no parameter had a gradient.
+  /// Statistics of the ascent; undefined tensors if no parameter had a gradient.
   const AscentResult& result() const { return result_; }
 
  private:
-  /// The memory while this perturbation uses it. A member, so that a constructor that throws half-way restores as well.
+  /// The memory while this perturbation uses it. A member, so that a constructor that throws half-way restores the
+  /// weights as well.
   class Weights {
    public:
     Weights(PerturbationMemory& memory, const Perturbation& user);
@@ -117,7 +119,7 @@ class Perturbation {
     Weights& operator=(const Weights&) = delete;
     ~Weights();
 
-    /// Once. One that fails does not keep the others from their place.
+    /// Only the first call has an effect. All weights are restored, even if one of them fails.
     void restore();
 
    private:
@@ -134,7 +136,7 @@ class Perturbation {
 
   void append_custom_tasks(const AscentGroup& group);
 
-  /// `spare`: nobody else looks at the direction.
+  /// `spare`: nothing else reads the direction.
   void append_task(const AscentGroup& group, size_t index, at::Tensor direction, bool spare);
 
   void place(AscentTask& task, Placement wish, bool spare);
@@ -152,7 +154,7 @@ class Perturbation {
   }
 
   std::shared_ptr<PerturbationMemory> memory_;
-  step::WeightsInUse in_use_;  // until the weights are back
+  step::WeightsInUse in_use_;  // until the weights are restored
   Weights weights_;
   AscentResult result_;
 };

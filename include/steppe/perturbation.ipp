@@ -1,4 +1,4 @@
-// How weights are moved, and put back.
+// How weights are perturbed and restored.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -21,16 +21,16 @@
 #include <steppe/kernels/dispatch_task.hpp>
 #include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/reference_sharded.hpp>
-#include <steppe/sharding.hpp>
 #include <steppe/perturbation.hpp>
 #include <steppe/placement.hpp>
+#include <steppe/sharding.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The directions that a group's custom links make of its gradients, which are left as they are.
+/// The directions that a group's custom links make of its gradients, which do not change.
 inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& links,
                                                  const std::vector<at::Tensor>& params,
                                                  const std::vector<at::Tensor>& gradients) {
@@ -53,7 +53,7 @@ inline std::vector<at::Tensor> custom_directions(const std::vector<CustomLink>& 
 STEPPE_INLINE PerturbationMemory::PerturbationMemory() = default;
 STEPPE_INLINE PerturbationMemory::~PerturbationMemory() = default;
 
-/// The tasks of this ascent, whose tensors are let go when it is over, however it ends.
+/// The tasks of this ascent; their tensors are released when it ends, also by an exception.
 struct Perturbation::Tasks {
   explicit Tasks(std::vector<AscentTask>& kept) : all(kept) { all.clear(); }
   ~Tasks() { all.clear(); }
@@ -89,7 +89,7 @@ STEPPE_INLINE void Perturbation::Weights::restore() {
   memory_.moved_.clear();
   memory_.user_ = nullptr;
   at::autocast::clear_cache();  // casts of w + e
-  TORCH_CHECK(failures.empty(), "steppe: weights could not be put back: ", failures);
+  TORCH_CHECK(failures.empty(), "steppe: weights could not be restored: ", failures);
 }
 
 STEPPE_INLINE Perturbation::~Perturbation() = default;
@@ -99,7 +99,7 @@ STEPPE_INLINE Perturbation::Perturbation(const std::vector<AscentGroup>& groups,
     : memory_(std::move(memory)), weights_(*memory_, *this) {
   const c10::NoGradGuard no_grad;
   check(groups);
-  in_use_.add(moving(groups));  // before any of them is looked at
+  in_use_.add(moving(groups));  // before any of them is read
   const Tasks tasks(memory_->tasks_);
   for (const AscentGroup& group : groups) append_tasks(group);
   if (tasks.all.empty()) return;
@@ -213,7 +213,7 @@ STEPPE_INLINE void PerturbationMemory::release() {
   TORCH_CHECK(
       !captured_,
       "steppe: release_memory() was called, but a CUDA graph was captured that writes to that memory whenever it is "
-      "replayed; let the optimizer go after the graph instead");
+      "replayed; destroy the graph first, then the optimizer");
   placed_.release();
   workspace_.release();
 }

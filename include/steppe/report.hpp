@@ -1,4 +1,4 @@
-// What the last step saw.
+// Diagnostics of the last step.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -12,7 +12,7 @@ STEPPE_NAMESPACE_BEGIN
 
 /// Diagnostics of one step, as tensors that stay on the device: only reading one (`.item<double>()`) synchronizes.
 ///
-/// Tensors are undefined where the step had nothing to say: no perturbation on this step, or no loss known.
+/// Tensors are undefined where there is nothing to report: no perturbation in this step, or no known loss.
 struct Report {
   bool perturbed = false;        ///< a pass was made at w + e; false on plain steps
   double perturbed_share = 0.0;  ///< of all steps so far
@@ -23,7 +23,7 @@ struct Report {
                                  ///< that is an average or a momentum
   at::Tensor perturbation_norm;  ///< |e|
   at::Tensor unclipped_norm;     ///< of the final gradients before clip_grad_norm()
-  at::Tensor kept_share;         ///< of the components that a filter looked at; 1 without a filter
+  at::Tensor kept_share;         ///< of the components that are filtered; 1 without a filter
 
   std::vector<at::Tensor> layers;      ///< the parameters that took part, in the order of the groups; beside them:
   at::Tensor layer_gradient_norm;      ///< 1-D

@@ -1,4 +1,4 @@
-// Values that move over training, and the steps on which to perturb.
+// Values that change during training, and the steps that are perturbed.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,25 +17,33 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Numbers that change during training.
 namespace schedule {
 
 /// A number as a function of the step (from 0) and, for one kind, of the learning rate. Made by the functions below.
 class Schedule {
  public:
+  /// Which function of the step it is.
   enum class Kind : int64_t { Unset, Constant, Linear, Cosine, ProportionalToLr, Custom };
 
   /// Not set; false in a condition.
   Schedule() = default;
+  /// The numbers of a kind, in the order of the arguments of the function below that makes it. Throws c10::Error if one
+  /// is not finite, or if the kind does not allow it.
   Schedule(Kind kind, std::array<double, 4> values) : kind_(kind), values_(values) { validate(); }
+  /// A function of the program. Throws c10::Error if it is empty.
   explicit Schedule(std::function<double(int64_t)> custom) : kind_(Kind::Custom), custom_(std::move(custom)) {
     TORCH_CHECK(custom_, "steppe: schedule::custom needs a function from the step to the value, got an empty one");
   }
 
+  /// Whether it is set.
   explicit operator bool() const { return kind_ != Kind::Unset; }
+  /// Whether its value depends on the learning rate.
   bool needs_lr() const { return kind_ == Kind::ProportionalToLr; }
-  /// Its value may be another one at another step.
+  /// Whether its value can change from step to step.
   bool varies() const { return kind_ != Kind::Unset && kind_ != Kind::Constant; }
 
+  /// The value at a step (from 0) and a learning rate; 0 if it is not set.
   double operator()(int64_t step, double lr = 0.0) const {
     const auto& [from, to, third, fourth] = values_;
     const double t = third > 0.0 ? (std::min)(static_cast<double>(step) / third, 1.0) : 1.0;
@@ -55,7 +63,7 @@ class Schedule {
     return from;
   }
 
-  /// A custom function cannot be saved: after a load, the program's own stays in place.
+  /// What a checkpoint has of it. A custom function cannot be saved: after load() the program's own stays in place.
   template <class Fields>
   void fields(Fields& field) {
     Kind kind = kind_;
@@ -89,6 +97,7 @@ class Schedule {
   std::function<double(int64_t)> custom_;
 };
 
+/// The same value at every step.
 inline Schedule constant(double value) { return {Schedule::Kind::Constant, {value, 0.0, 0.0, 0.0}}; }
 
 /// from + (to - from) t / steps, then constant.
@@ -108,22 +117,26 @@ inline Schedule proportional_to_lr(double low, double high, double lr_low, doubl
   return {Schedule::Kind::ProportionalToLr, {low, high, lr_low, lr_high}};
 }
 
+/// Any function of the step (from 0). Checkpoints do not contain it: set it before load().
 inline Schedule custom(std::function<double(int64_t)> value_at_step) { return Schedule(std::move(value_at_step)); }
 
 /// How a radius depends on the norm of the direction. Made by the functions below.
 class Radius {
  public:
-  /// It does not.
+  /// The radius does not depend on the norm.
   Radius() = default;
+  /// Made by unified() and inverse_norm(). Throws c10::Error if a number is out of its range.
   Radius(RadiusRule rule, double share, Schedule sigma, double delta)
       : rule_(rule), share_(share), sigma_(std::move(sigma)), delta_(delta) {
     validate();
   }
 
+  /// Whether the radius depends on the norm.
   explicit operator bool() const { return rule_ != RadiusRule::Constant; }
-  /// May be another rule at another step.
+  /// Whether the rule can change from step to step.
   bool varies() const { return sigma_.varies(); }
 
+  /// The rule of one step. Throws c10::Error if sigma is negative or not finite at that step.
   Recipe::Radius at(int64_t step) const {
     Recipe::Radius radius;
     radius.rule = rule_;
@@ -135,6 +148,7 @@ class Radius {
     return radius;
   }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("rule", rule_);
@@ -170,7 +184,7 @@ inline Radius inverse_norm(Schedule sigma, double delta = 1e-12) {
   return {RadiusRule::Inverse, 1.0, std::move(sigma), delta};
 }
 
-/// Where the last share of a training of `total` steps begins: round((1 - share) total).
+/// The first of the last `share` of `total` steps: round((1 - share) total).
 inline int64_t first_of_tail(double share, int64_t total) {
   return std::llround((1.0 - share) * static_cast<double>(total));
 }
@@ -197,10 +211,12 @@ class Steps {
     return from_step(first_of_tail(share, total));
   }
 
+  /// Whether a step (from 0) is perturbed.
   bool perturbs(int64_t step) const { return step >= from_ && step % every_ == 0; }
-  /// From `step` on all steps are alike.
+  /// Whether all steps from `step` on are perturbed.
   bool settled(int64_t step) const { return every_ == 1 && step >= from_; }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("every", every_);

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @namespace steppe
+/// Sharpness-aware optimizers for LibTorch. Optimizers are templates over a base optimizer and derive from it.
+
 #include <steppe/base/fused.hpp>
 #include <steppe/optimizers.hpp>
 #include <steppe/parameter_roles.hpp>

@@ -1,4 +1,4 @@
-// The engine's old place; include <steppe/step/two_pass.hpp>. Stays valid in 0.1.
+// The engine's old location; include <steppe/step/two_pass.hpp>. Stays valid in 0.1.
 // SPDX-License-Identifier: MIT
 #pragma once
 

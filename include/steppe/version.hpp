@@ -7,8 +7,8 @@
 #define STEPPE_VERSION_PATCH 0
 #define STEPPE_VERSION "0.1.0"
 
-// The version is a part of every name that the linker sees: a program may hold libraries that were built over
-// different ones. Whoever writes steppe::SAM need not know.
+// The version is a part of every name that the linker sees: a program may hold libraries that were built over different
+// ones. Code that writes steppe::SAM is not affected.
 #define STEPPE_VERSIONED_NAME(major, minor, patch) v##major##_##minor##_##patch
 #define STEPPE_NAMESPACE_OF(major, minor, patch) STEPPE_VERSIONED_NAME(major, minor, patch)
 #define STEPPE_NAMESPACE_BEGIN \
@@ -18,8 +18,8 @@
   }                          \
   }
 
-// What no template needs is compiled once into the library steppe::compiled where STEPPE_COMPILED is defined, and else
-// comes along with the header that declares it.
+// Code outside of templates is compiled once into the library steppe::compiled where STEPPE_COMPILED is defined;
+// otherwise the header that declares it includes it.
 #ifdef STEPPE_COMPILED
 #define STEPPE_INLINE
 #else

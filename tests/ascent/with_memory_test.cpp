@@ -74,7 +74,7 @@ TEST(LastGradient, ThePassIsMadeAlongTheGradientOfTheStepBefore) {
   expect_near(w, {2.37, 3.16});
 }
 
-// The hook stands for whatever changes gradients before the base's step: the ascent follows what the pass gave.
+// The hook represents any change of the gradients before the base's step: the ascent uses the gradients of the pass.
 TEST(LastGradient, IsWhatThePassGaveNotWhatTheBaseConsumed) {
   const at::Tensor w = vector_of({3, 4});
   S2SAM<SGD> sam({w}, SGDOptions(0.1), Options().rho(1.0));
@@ -148,7 +148,7 @@ TEST(FisherMask, PerturbsTheComponentsOfHighestInformationByTheWholeNorm) {
   expect_near(seen[1], {1, 2, 8, 20});
   EXPECT_NEAR(sam.report().gradient_norm.item<double>(), 11.0, 1e-14);
   w.data().copy_(vector_of({10, 4, 2, 1}, false));
-  sam.step(pass);  // the mask of step 0 still
+  sam.step(pass);  // still the mask of step 0
   expect_near(seen[3], {10, 4, 4, 2});
   sam.step(pass);  // a new one
   expect_near(seen[5], {20, 8, 2, 1});

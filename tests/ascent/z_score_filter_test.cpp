@@ -92,7 +92,7 @@ TEST(ZScoreFilter, VariesWithAScheduleThatItFollows) {
   EXPECT_FALSE(ZScoreFilter().percentile_schedule(schedule::linear(0.9, 0.95, 10)).energy(0.9).varies());
   const ZScoreFilter follows = ZScoreFilter().percentile_schedule(schedule::linear(0.9, 0.95, 10));
   EXPECT_TRUE(steppe::detail::varies(follows));
-  EXPECT_FALSE(steppe::detail::varies(0));  // what says nothing of it
+  EXPECT_FALSE(steppe::detail::varies(0));  // a link without varies()
 }
 
 }  // namespace

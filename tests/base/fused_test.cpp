@@ -47,7 +47,7 @@ using torch::optim::SGDOptions;
 
 constexpr bool kHasOperators = TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4);
 
-/// Sizes around those of a pack and a piece; one in another order of memory.
+/// Sizes around those of a pack and a piece; one in another memory layout.
 std::vector<at::Tensor> weights(at::ScalarType dtype) {
   torch::manual_seed(3);
   std::vector<at::Tensor> all;
@@ -67,11 +67,11 @@ std::vector<at::Tensor> copies(const std::vector<at::Tensor>& tensors) {
   return all;
 }
 
-/// The same for both, some in the plain order of memory; now and then a parameter has none.
+/// The same for both, some contiguous; sometimes a parameter has none.
 void set_gradients(const std::vector<at::Tensor>& x, const std::vector<at::Tensor>& y, int step) {
   torch::manual_seed(static_cast<uint64_t>(100 + step));
   for (size_t i = 0; i < x.size(); ++i) {
-    // In 16 bits far from zero and on the weight's side: nothing may cancel, where quotients show what is left of it.
+    // In 16 bits far from zero and on the weight's side: after cancellation quotients would amplify rounding errors.
     const at::Tensor g = x[i].element_size() == 2 ? torch::rand(x[i].sizes())
                                                         .mul_(0.5)
                                                         .add_(0.25)
@@ -113,7 +113,7 @@ void load(Optimizer& optimizer, const std::string& text) {
 
 double largest_of(const at::Tensor& x) { return x.numel() == 0 ? 0.0 : x.abs().max().item<double>(); }
 
-/// Both see the same gradients; the second is made of Base's class by `Fused`.
+/// Both get the same gradients; the second is `Fused` over Base's class.
 ///
 /// float32 and float64: fifty steps of both. A step of Base rounds its update in up to ten operations and the weight
 /// once, and what an average with the factor 0.9 or 0.99 keeps of earlier roundings adds up to ten or, under the root,
@@ -188,7 +188,7 @@ TEST_P(FusedTrajectories, OfSGD) {
       GetParam());
 }
 
-/// A number that the dtype has beside small averages: half would make zero of 1e-8, and NaN of the classes' steps.
+/// A number that the dtype can represent: in half 1e-8 becomes zero, and the classes' steps NaN.
 double eps_of(at::ScalarType dtype) { return dtype == at::kHalf ? 1e-3 : 1e-8; }
 
 TEST_P(FusedTrajectories, OfAdam) {
@@ -487,7 +487,7 @@ TEST(Fused, StateOfOtherOptionsGoesByTheClass) {
 
 TEST(Fused, ASteadyStepAllocatesNothing) {
   const std::vector<at::Tensor> x = weights(at::kFloat);
-  std::vector<at::Tensor> large = {x[2], x[6]};  // for another order of memory LibTorch's operators take some
+  std::vector<at::Tensor> large = {x[2], x[6]};  // for another memory layout LibTorch's operators allocate
   for (const at::Tensor& each : large) each.mutable_grad() = torch::randn_like(each);
   Fused<AdamW> adamw(large, AdamWOptions(0.01));
   Fused<SGD> sgd(large, SGDOptions(0.01).momentum(0.9));
@@ -519,7 +519,7 @@ TEST(Fused, VersionsOfTheWeightsGoUp) {
   }
 }
 
-// ---- Numbers of a device, on the CPU: what a CUDA graph would replay.
+// ---- Numbers of a device, tested on the CPU: what a CUDA graph would replay.
 
 template <class Base>
 class AsOnADevice : public Fused<Base> {
@@ -547,7 +547,7 @@ void expect_device_numbers_work(const Options& options) {
       device.step();
     }
     for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(torch::allclose(x[i], y[i], 1e-5, 1e-6)) << "parameter " << i;
-    // The counts of steps in a checkpoint.
+    // The step counts in a checkpoint.
     const std::vector<at::Tensor> z = copies(y);
     Base back(z, options);
     load(back, saved(device));
@@ -582,7 +582,7 @@ TEST(FusedOnADevice, AReplayCountsOnAndSeesAnotherRate) {
       numbers.set_rate(0.01);
       reference.param_groups()[0].options().set_lr(0.01);
     }
-    updater.run(rule, list, numbers.begin_step({}, true));  // rule.step stays 1: what counts is the device's
+    updater.run(rule, list, numbers.begin_step({}, true));  // rule.step stays 1: the device's count is used
     reference.step();
     EXPECT_TRUE(torch::allclose(w, v, 1e-5, 1e-6)) << step;
   }
@@ -705,7 +705,7 @@ TEST(Fused, AnOverflowIsNoStep) {
   }
 }
 
-/// A device tells later whether its step overflowed: with the settings of the update, not of the time of reading.
+/// A device reports later whether its step overflowed: with the settings of the update, not of the time of reading.
 TEST(Fused, AnUpdateIsCarriedOutWithItsOwnSettings) {
   const at::Tensor w = torch::ones({2}).requires_grad_(true);
   Fused<SGD> sgd({w}, SGDOptions(0.1));

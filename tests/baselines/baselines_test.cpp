@@ -106,7 +106,7 @@ class Problem {
       parameters_.push_back(baselines().tensors.at(name).clone().requires_grad_());
   }
 
-  /// Over the first samples only where fewer are asked for.
+  /// Over the first samples only, if fewer are requested.
   at::Tensor loss(int64_t samples = 6) const {
     const at::Tensor inputs = baselines().tensors.at("inputs").slice(0, 0, samples);
     const at::Tensor features = at::conv2d(inputs, parameters_[0], parameters_[1]).tanh();
@@ -354,7 +354,7 @@ class Methods {
   std::map<std::string, std::function<Stepper(const Problem&)>> make_;
 };
 
-/// MSAM over the bases that say where its average comes from.
+/// MSAM over the bases that define where its average comes from.
 template <class Base, class BaseOptions>
 Stepper msam(const BaseOptions& base_options, const Problem& problem) {
   return stepper(std::make_shared<MSAM<Base>>(problem.parameters(), base_options, Options().rho(0.3)));

@@ -1,4 +1,4 @@
-// expect: add -fno-fast-math behind them
+// expect: add -fno-fast-math after them
 // flags: -funsafe-math-optimizations
 // SPDX-License-Identifier: MIT
 #include <steppe/schedule.hpp>

@@ -1,4 +1,4 @@
-# Compiles SOURCE with MISUSE and looks for the expected words in the compiler's errors.
+# Compiles SOURCE with MISUSE and searches the compiler's errors for the expected words.
 cmake_minimum_required(VERSION 3.21)
 file(STRINGS "${SOURCE}" expectation REGEX "^// expect: " LIMIT_COUNT 1)
 string(REPLACE "// expect: " "" expectation "${expectation}")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: steppe: Fused goes over torch::optim::SGD, Adam, AdamW, Adagrad and RMSprop themselves
+// expect: steppe: Fused supports torch::optim::SGD, Adam, AdamW, Adagrad and RMSprop themselves
 #include <steppe/base/fused.hpp>
 #include <torch/optim/sgd.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: steppe: this method remembers something from step to step
+// expect: steppe: this method keeps state from step to step
 #include <steppe/optimizers.hpp>
 #include <torch/optim/lbfgs.h>
 #include <torch/optim/sgd.h>

@@ -1,4 +1,4 @@
-// One face for every SharpnessAware<Base, Ascent, Descent, Policy>, so that one suite tests them all.
+// One interface for every SharpnessAware<Base, Ascent, Descent, Policy>, so that one suite tests them all.
 // SPDX-License-Identifier: MIT
 #pragma once
 

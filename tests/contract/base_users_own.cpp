@@ -5,7 +5,7 @@
 
 namespace {
 
-/// What a user might write: descent along the sign of the gradient, with nothing that LibTorch does not ask for.
+/// What a user might write: descent along the sign of the gradient, with only what LibTorch requires.
 struct SignOptions : torch::optim::OptimizerCloneableOptions<SignOptions> {
   explicit SignOptions(double lr = 0.01) : lr_(lr) {}
   double get_lr() const override { return lr_; }

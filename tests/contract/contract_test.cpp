@@ -1,4 +1,4 @@
-// What every method over every base in every dtype must keep, whatever it computes.
+// What must hold for every method over every base in every dtype, whatever it computes.
 // SPDX-License-Identifier: MIT
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
@@ -81,7 +81,7 @@ struct Training {
     for (int i = 0; i < count; ++i) optimizer->step(net->closure());
   }
 
-  /// As loops without a closure are written. The optimizer is known as its base to some of them.
+  /// As loops without a closure are written. Some of them call the optimizer through its base class.
   at::Tensor plain_step() {
     optimizer->steps() % 2 == 0 ? optimizer->zero_grad() : optimizer->base().zero_grad();
     net->closure()();
@@ -312,7 +312,7 @@ TEST_P(Contract, AnExceptionWithoutAClosurePutsBackWhatStepHasChanged) {
     training.optimizer->zero_grad();
     passes = 0;
     const at::Tensor loss = training.net->loss();
-    if (here != Place::Forward) {  // where the loop goes on with the next batch
+    if (here != Place::Forward) {  // where the loop continues with the next batch
       loss.backward();
       const auto buffers = training.net->buffer_values();
       place = here;
@@ -346,7 +346,7 @@ TEST_P(Contract, HooksSeeEveryGradientAndMayReplaceIt) {
   for (const at::Tensor& param : training.net->parameters()) EXPECT_TRUE(param.grad().eq(1).all().item<bool>());
 }
 
-// In the middle of an interval, too: what the plain steps use again is in the file.
+// In the middle of an interval, too: what the plain steps reuse is in the file.
 TEST_P(Contract, ACheckpointResumesBitIdentically) {
   Training first(test());
   first.optimizer->rho_schedule(steppe::schedule::linear(0.01, 0.1, 8));
@@ -418,7 +418,7 @@ TEST_P(Contract, ADamagedCheckpointChangesNothing) {
 }
 
 TEST_P(Contract, NoGradientsAtAllIsTheBasesBusiness) {
-  if (!evaluates_once()) return;  // LibTorch's LBFGS wants gradients
+  if (!evaluates_once()) return;  // LibTorch's LBFGS needs gradients
   Training training(test());
   const auto weights = training.net->values();
   int passes = 0;
@@ -587,7 +587,7 @@ TEST_P(Contract, TwoPhaseUseEqualsTheClosure) {
   EXPECT_TRUE(same_bits(with_closure.net->buffer_values(), by_hand.net->buffer_values()));
 }
 
-/// All that a step may be asked for at once: three groups of which one is not perturbed, schedules, hooks, clipping.
+/// All features of a step at once: three groups of which one is not perturbed, schedules, hooks, clipping.
 void ask_for_everything(AnyOptimizer& optimizer) {
   optimizer.rho_schedule(steppe::schedule::linear(0.01, 0.1, 8));
   optimizer.options(2).rho(0.0);
@@ -818,7 +818,7 @@ TEST_P(AheadContract, APassBetweenAscendAndDescendEqualsTheClosure) {
   with_closure.steps(3);
   torch::manual_seed(11);
   for (int i = 0; i < 3; ++i) {
-    if (i == 1) {  // given up, then made
+    if (i == 1) {  // cancelled, then made
       const auto weights = by_hand.net->values();
       EXPECT_TRUE(by_hand.optimizer->ascend());
       EXPECT_FALSE(same_bits(by_hand.net->values(), weights));

@@ -1,4 +1,4 @@
-// Descents that look at the gradients of all groups together, in numbers worked out by hand.
+// Descents that use the gradients of all groups together, in numbers worked out by hand.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <torch/nn/modules/linear.h>
@@ -208,7 +208,7 @@ TEST(Extrapolated, SearchesForTheHighestLossByLossesAlone) {
   valley.expect_at(1, 1);
 }
 
-// Without a closure for the loss the passes themselves are made, and their gradients thrown away.
+// Without a closure for the loss, whole passes are made and their gradients discarded.
 TEST(Extrapolated, TheSearchLeavesGradientsAndWeightsAlone) {
   Valley by_losses, by_passes, plain;
   XSAM<SGD> one(by_losses.groups(), SGDOptions(0.1), kRoot5), two(by_passes.groups(), SGDOptions(0.1), kRoot5),
@@ -295,7 +295,7 @@ TEST(Ascents, ShareTheRadiusThatFollowsTheNorm) {
   });
   EXPECT_NEAR(4 * sam.report().perturbation_norm.item<double>(), 0.2, 1e-15);
   FriendlySAM<SGD> friendly({w}, SGDOptions(0.0));
-  EXPECT_NE(message_of([&] { friendly.ascents(2); }).find("remembers one gradient a step"), std::string::npos);
+  EXPECT_NE(message_of([&] { friendly.ascents(2); }).find("takes one gradient a step"), std::string::npos);
 }
 
 TEST(AscendOn, IsRefusedWhereTheFirstGradientIsUsedForMore) {
@@ -392,7 +392,7 @@ TEST(Extrapolated, WhatIsNotPerturbedDescendsAlongTheSecondGradient) {
   valley.expect_gradient(1 + 1 / std::sqrt(5.0), 2);  // of x: both gradients have one direction, and the length of g+
 }
 
-/// A base that knows no learning rate.
+/// A base without a learning rate.
 struct NoRateOptions : public torch::optim::OptimizerCloneableOptions<NoRateOptions> {};
 class NoRate : public torch::optim::Optimizer {
  public:

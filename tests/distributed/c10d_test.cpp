@@ -1,4 +1,4 @@
-// Means, sums and broadcasts over real processes, and what they say when one of them is missing.
+// Means, sums and broadcasts over real processes, and their errors when a process is missing.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/distributed/c10d.hpp>
@@ -61,7 +61,7 @@ void expect_all(const at::Tensor& tensor, double value) {
 
 // ---------------------------------------------------------------------------------------------------------- the world
 
-/// Sets the variables of launchers, and takes all others of theirs away, until the end of its scope.
+/// Sets the given variables of launchers and removes all others of theirs, until the end of its scope.
 class LauncherVariables {
  public:
   explicit LauncherVariables(const processes::Variables& values) {
@@ -185,7 +185,7 @@ TEST(World, NamesTheProcessesThatDoNotCome) {
                                          {"MASTER_ADDR", "127.0.0.1"},
                                          {"MASTER_PORT", std::to_string(processes::free_port())}},
                                         std::chrono::milliseconds(1000));
-  EXPECT_TRUE(contains(error, "steppe: after 1 s 1 of 3 processes have come to 127.0.0.1:")) << error;
+  EXPECT_TRUE(contains(error, "steppe: after 1 s 1 of 3 processes have joined at 127.0.0.1:")) << error;
   EXPECT_TRUE(contains(error, "missing: 1 and 2")) << error;
 }
 
@@ -197,7 +197,7 @@ const processes::Case kMeet("meet", [](const World& world) {
   second.store->wait({"from/" + std::to_string(other)});
   EXPECT_FALSE(steppe::distributed::has(*world.store, "from/" + std::to_string(other)));
   second.store->add("seen", 1);
-  // Process 0 serves the store: it goes last.
+  // Process 0 serves the store: it ends last.
   while (second.store->add("seen", 0) < world.size) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   if (world.rank == 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
 });
@@ -229,8 +229,7 @@ TEST(World, RefusesTwoProcessesOfOneRankAndDifferentSizes) {
   EXPECT_EQ(named, 2) << run.text();
 }
 
-// ---------------------------------------------------------------------------------------------------------- one
-// process
+// -------------------------------------------------------------------------------------------------- one process
 
 TEST(MeanOver, OfOneProcessLeavesGradientsButForTheSparse) {
   const LauncherVariables none({});
@@ -286,8 +285,7 @@ TEST(Gloo, NamesAnInterfaceThatIsNotThere) {
   EXPECT_TRUE(contains(error, "steppe: Gloo cannot use the network interface 'none7' of GLOO_SOCKET_IFNAME")) << error;
 }
 
-// ---------------------------------------------------------------------------------------------------- several
-// processes
+// -------------------------------------------------------------------------------------------- several processes
 
 /// Gradients set by hand: what a mean is, whatever kind of gradients the processes have.
 void means_of_gradients(const World& world, const c10::intrusive_ptr<c10d::ProcessGroup>& group) {
@@ -330,7 +328,7 @@ void means_of_gradients(const World& world, const c10::intrusive_ptr<c10d::Proce
     expect_all(params[9].grad(), of_all);
     EXPECT_TRUE(params[9].grad().is_same(transposed));
   }
-  // By name, not by place; others keep what they have.
+  // By name, not by position; others keep what they have.
   params[0].mutable_grad() = torch::full({40, 3}, 1.0 + r);
   params[4].mutable_grad() = torch::full({2, 2}, 1.0 + r);
   exchange->finish({params[4]});
@@ -338,7 +336,7 @@ void means_of_gradients(const World& world, const c10::intrusive_ptr<c10d::Proce
   expect_all(params[4].grad(), (size + 1) / 2.0);
 }
 
-/// A net whose loss is linear: d/dw = the factor times what is known.
+/// A small net over an input that is filled with the factor.
 struct Net {
   torch::nn::Conv2d conv{torch::nn::Conv2dOptions(1, 2, 3)};
   torch::nn::Linear first{8, 16}, second{16, 4};
@@ -415,7 +413,7 @@ void means_of_passes(const World& world, const c10::intrusive_ptr<c10d::ProcessG
     expect_means("two of them", net, twice);
   }
 
-  // On one process only, all the same; and then fewer again.
+  // On one process only, with the same result; and then fewer again.
   for (int step = 0; step < 3; ++step) {
     clear(params);
     exchange->begin();
@@ -433,7 +431,7 @@ void means_of_passes(const World& world, const c10::intrusive_ptr<c10d::ProcessG
   exchange->finish(params);
   expect_means("two, one before begin()", net, twice);
 
-  // begin() twice: the first pass does not count, also where only some have got to its end.
+  // begin() twice: the first pass does not count, also where only some have completed it.
   clear(params);
   exchange->begin();
   if (r == 0) net.loss(5.0).backward();
@@ -443,7 +441,7 @@ void means_of_passes(const World& world, const c10::intrusive_ptr<c10d::ProcessG
   exchange->finish(params);
   expect_means("begin() twice", net, once);
 
-  // Only one process has used the convolution; nobody has used the last layer.
+  // Only one process has used the convolution; no process has used the last layer.
   clear(params);
   exchange->begin();
   if (r == 0) net.first->forward(net.conv->forward(torch::ones({1, 1, 4, 4})).reshape({1, 8})).sum().backward();
@@ -503,7 +501,7 @@ void means_of_passes(const World& world, const c10::intrusive_ptr<c10d::ProcessG
   third->finish(params);
   expect_means("replaced", net, once, 2.0);
 
-  // Sections of one buffer, which stay there; and a handle that somebody holds.
+  // Sections of one buffer, which stay there; and another handle.
   int64_t numel = 0;
   for (const at::Tensor& one : params) numel += one.numel();
   const at::Tensor flat = torch::zeros({numel});
@@ -703,20 +701,20 @@ TEST(Collectives, WaitForWhatALeaverHasStillTakenPartIn) {
             }),
             4.0);
 
-  // Somebody else has noticed a failure: this one answers, and finds who is silent.
+  // Another process has noticed a failure: this one answers, and finds which process is silent.
   steppe::distributed::Collectives third = made(2);
   std::thread noticing([&] { EXPECT_TRUE(other(2).silent().empty()); });
   LateWork never(std::chrono::seconds(30));
   const std::string all_live = said(third, never);
   noticing.join();
-  EXPECT_TRUE(contains(all_live, "all processes live, but wait for different things")) << all_live;
+  EXPECT_TRUE(contains(all_live, "all processes are alive, but wait for different things")) << all_live;
 
   steppe::distributed::Collectives fourth = made(3);
   LateWork broken(std::chrono::milliseconds(0), true);
   const std::string lost = said(fourth, broken);
   EXPECT_TRUE(contains(lost,
                        "steppe: process 0 lost the connection to the others while it waited for the numbers of "
-                       "the others (Connection reset by peer); there is no sign of life from process 1"))
+                       "the others (Connection reset by peer); there is no response from process 1"))
       << lost;
 }
 
@@ -737,7 +735,7 @@ const processes::Case kLeaves("leaves", [](const World& world) {
     exchange->begin();
     params[0].sum().backward();
     exchange->abandon("the batch is empty\nat some place");
-    // It goes on, which the others do not.
+    // It continues, which the others do not.
     const std::string error = message_of([&] { exchange->begin(); });
     EXPECT_TRUE(contains(error,
                          "steppe: process 1 has left a step (the batch is empty) and could go on only if the "
@@ -754,7 +752,7 @@ const processes::Case kLeaves("leaves", [](const World& world) {
   EXPECT_TRUE(contains(error, expected)) << error;
   EXPECT_LT(time, 8.0);
   exchange->abandon(error);
-  // Dead for good, and at once.
+  // All later calls fail, and at once.
   at::Tensor numbers = torch::ones({1});
   EXPECT_LT(seconds_of([&] {
               EXPECT_TRUE(contains(message_of([&] { exchange->begin(); }), expected));
@@ -764,7 +762,7 @@ const processes::Case kLeaves("leaves", [](const World& world) {
             0.5);
 });
 
-// The store ends with the process that leaves; before that the other must have read why.
+// The store ends with the process that leaves; before that the other must have read the reason.
 const processes::Case kServerLeaves("server leaves", [](const World& world) {
   const auto group = steppe::distributed::gloo(world);
   const std::vector<at::Tensor> params = {param({3}), param({2})};
@@ -820,7 +818,7 @@ TEST(Failures, WhereAllLeaveTheirStepTheyGoOn) {
   EXPECT_TRUE(run.passed()) << run.text();
 }
 
-/// One process ends in the middle of a step, the others say which.
+/// One process ends in the middle of a step; the others' errors name it.
 void killed(const World& world, int victim) {
   const auto group = steppe::distributed::gloo(world);
   const std::vector<at::Tensor> params = {param({3}), param({2})};
@@ -834,8 +832,8 @@ void killed(const World& world, int victim) {
   const double time = seconds_of([&] { error = message_of([&] { step(*exchange, params); }); });
   EXPECT_TRUE(contains(error, "steppe: process " + std::to_string(world.rank) + " ")) << error;
   EXPECT_TRUE(contains(error, "process " + std::to_string(victim))) << error;
-  EXPECT_TRUE(contains(
-      error, victim == world.store_process ? "which serves the store, does not answer either" : "no sign of life"))
+  EXPECT_TRUE(
+      contains(error, victim == world.store_process ? "which serves the store, does not answer either" : "no response"))
       << error;
   for (int other = 0; other < world.size; ++other) {
     if (other == world.rank || other == victim) continue;
@@ -887,15 +885,16 @@ const processes::Case kSlow("slow", [](const World& all) {
   }
   std::string error;
   const double time = seconds_of([&] { error = message_of([&] { blind->finish(params); }); });
-  EXPECT_TRUE(contains(error,
-                       "steppe: process 0 waited 700 ms in vain for the gradients of the others; one of them "
-                       "has ended, or hangs"))
+  EXPECT_TRUE(
+      contains(error,
+               "steppe: process 0 timed out after 700 ms while it waited for the gradients of the others; one of them "
+               "has ended, or hangs"))
       << error;
   EXPECT_LT(time, 3.0);
   const double more = seconds_of([&] { error = message_of([&] { step(*exchange, params); }); });
   EXPECT_TRUE(contains(error, "steppe: process 0 ")) << error;
   EXPECT_TRUE(contains(error, "for the gradients of the others")) << error;
-  EXPECT_TRUE(contains(error, "there is no sign of life from process 1: killed, hanging, or busy")) << error;
+  EXPECT_TRUE(contains(error, "there is no response from process 1: killed, hanging, or busy")) << error;
   EXPECT_LT(more, 10.0);
 });
 

@@ -34,7 +34,7 @@ extern char** environ;
 
 namespace processes {
 
-/// What the children do, by name.
+/// The bodies of the children, by name.
 inline std::map<std::string, std::function<void()>>& cases() {
   static std::map<std::string, std::function<void()>> all;
   return all;
@@ -61,7 +61,7 @@ inline std::string folder() {
   return name != nullptr ? name : "";
 }
 
-/// Takes the place of the tests in a child. EXPECT_... works in a case; an exception is a failure as well.
+/// Replaces the tests in a child. EXPECT_... works in a case; an exception is a failure as well.
 class Child : public testing::Environment {
  public:
   void SetUp() override {
@@ -92,7 +92,7 @@ inline int loopback_socket(uint16_t& port) {
   return socket;
 }
 
-/// One that nobody has at this moment.
+/// A port that is free at this moment.
 inline uint16_t free_port() {
   uint16_t port = 0;
   close(loopback_socket(port));
@@ -109,7 +109,7 @@ struct Ended {
   std::string output;
 };
 
-/// Everything that the children have left; its folder goes with it.
+/// The results of the children; the destructor removes their folder.
 struct Run {
   std::vector<Ended> children;
   std::string folder;
@@ -144,7 +144,7 @@ struct Run {
 };
 
 /// Runs the case in `count` processes with the variables of torchrun, and waits for them, `limit` at most. `own`, where
-/// given, changes the variables of process r; an empty value takes one away.
+/// given, changes the variables of process r; an empty value removes one.
 inline Run run(const std::string& name, int count, std::chrono::seconds limit = std::chrono::seconds(60),
                const std::function<void(int, Variables&)>& own = nullptr) {
   std::string pattern = testing::TempDir() + "steppe-processes-XXXXXX";

@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-/// The engine of Python's DistributedDataParallel. Its constructor has another form in every third version; a template,
-/// so that the one which exists is taken.
+/// The engine of Python's DistributedDataParallel. Its constructor changes between versions; the template
+/// takes the form that exists.
 template <class Reducer = c10d::Reducer>
 std::shared_ptr<Reducer> reducer_of(const std::vector<at::Tensor>& params,
                                     const c10::intrusive_ptr<c10d::ProcessGroup>& group, int64_t bucket) {

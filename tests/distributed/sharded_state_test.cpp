@@ -121,8 +121,7 @@ AdamOptions adam() { return AdamOptions(0.02).amsgrad(true).weight_decay(0.01); 
 AdamWOptions adamw() { return AdamWOptions(0.02); }
 RMSpropOptions rmsprop() { return RMSpropOptions(0.01).momentum(0.5).centered(true); }
 
-// ------------------------------------------------------------------------------------------------------- the same
-// steps
+// ------------------------------------------------------------------------------------------------ the same steps
 
 template <class Base, class Plain, class Sharded, class OptimizerOptions>
 void expect_same_steps(const World& world, const OptimizerOptions& options) {
@@ -241,7 +240,7 @@ void save_after_three(const World& world, const OptimizerOptions& options, const
   EXPECT_EQ(sharded.state().size(), kept) << "saving leaves what others own to them";
 }
 
-/// Goes on from the file and compares with a run that was never saved.
+/// Continues from the file and compares with a run that was never saved.
 template <class Plain, class Optimizer, class OptimizerOptions>
 void expect_goes_on(const OptimizerOptions& options, const char* name, const std::function<void(Optimizer&)>& shard) {
   const Weights plain_weights, weights;
@@ -254,11 +253,11 @@ void expect_goes_on(const OptimizerOptions& options, const char* name, const std
     for (size_t i = 0; i < saved.size(); ++i) weights.all()[i].copy_(saved[i]);
   }
   OptimizerOptions others = options;
-  Optimizer optimizer = make<Optimizer>(weights, others.lr(0.77));  // the file's learning rates take its place
+  Optimizer optimizer = make<Optimizer>(weights, others.lr(0.77));  // the file's learning rates replace it
   shard(optimizer);
   torch::load(optimizer, file_of(name));
 #if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6)
-  optimizer.param_groups()[0].options().set_lr(options.lr());  // which these LibTorchs drop
+  optimizer.param_groups()[0].options().set_lr(options.lr());  // which these versions of LibTorch drop
   optimizer.param_groups()[1].options().set_lr(options.lr() / 3.0);
 #endif
   if constexpr (!std::is_same_v<Plain, Optimizer>) {
@@ -325,7 +324,7 @@ class Files {
   std::string folder_;
 };
 
-/// Saved by three processes: goes on with two, four, and as the base alone.
+/// Saved by three processes: continues with two, four, and as the base alone.
 template <class Plain, class OptimizerOptions>
 void expect_interchange(const std::string& base, const char* name, const OptimizerOptions& options) {
   const Files files;
@@ -347,8 +346,7 @@ TEST(ShardedState, IsSavedForAnyNumberOfProcessesAndForItsBase) {
 
 TEST(ShardedState, UnderSamIsSavedForSamOverTheBase) { expect_interchange<steppe::SAM<SGD>>(" sam", "sam", sgd()); }
 
-// ------------------------------------------------------------------------------------------------------ later, and
-// errors
+// ---------------------------------------------------------------------------------------------- later, and errors
 
 const processes::Case kLater("later", [](const World& world) {
   const auto group = steppe::distributed::gloo(world);

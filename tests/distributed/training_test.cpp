@@ -138,7 +138,7 @@ TEST(TwoProcesses, EqualOneWithTwoParts) {
 }
 
 #ifdef STEPPE_HAS_REDUCER
-/// LibTorch's Reducer, the engine of Python's DistributedDataParallel, averages each pass by itself: gradients are
+/// LibTorch's Reducer, the engine of Python's DistributedDataParallel, averages each pass separately: gradients are
 /// views of its buckets, and the processes perturb together.
 const processes::Case kReducer("training, reducer", [](const World& world) {
   const auto group = steppe::distributed::gloo(world);
@@ -171,7 +171,7 @@ TEST(TwoProcesses, WithLibTorchsReducerPerturbTogether) {
 }
 #endif
 
-/// Steps of which something goes wrong in the third; what each process says, and whether its weights are as before it.
+/// Steps of which the third fails; the error of each process, and whether its weights are as before that step.
 void train_with_a_fault(const World& world, const std::function<at::Tensor(Problem&, int step)>& pass) {
   const auto group = steppe::distributed::gloo(world);
   Problem problem;
@@ -273,7 +273,7 @@ TEST(AProcess, ThatIsTooSlowIsAnErrorAfterTheTimeLimit) {
   EXPECT_NE(said(run, 0).find("process 1"), std::string::npos) << said(run, 0);
 }
 
-/// Trains to `until` from the checkpoint that is there, all along the mean gradient.
+/// Trains to `until` from the existing checkpoint, all along the mean gradient.
 void resume(const World& world, int until) {
   const auto group = steppe::distributed::gloo(world);
   Problem problem;

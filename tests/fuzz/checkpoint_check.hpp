@@ -32,8 +32,8 @@
 
 namespace fuzz {
 
-/// LibTorch's reader believes a damaged file that a tensor is larger than its record: whoever reads that tensor then,
-/// LibTorch's own torch::save among them, reads past its memory. Behind the reader only AddressSanitizer can tell.
+/// LibTorch's reader accepts a damaged file in which a tensor is larger than its record: code that reads that tensor,
+/// such as LibTorch's own torch::save, reads past its memory. After the reader only AddressSanitizer can detect it.
 inline bool holds_a_short_record(torch::serialize::InputArchive& archive) {
 #ifdef STEPPE_SEES_POISON
   for (const std::string& key : archive.keys()) {
@@ -85,7 +85,7 @@ struct Trained {
     torch::save(optimizer, file);
     return file.str();
   }
-  /// A complaint if a load, or the step after one that was taken, has failed and left something behind.
+  /// An error text if a load, or the step after an accepted one, has failed and left something behind.
   std::string load_and_step(const std::string& file) {
     const std::string wrong = unless_all_or_nothing("half a load: ", [&] {
       std::istringstream in(file);

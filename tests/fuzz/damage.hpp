@@ -9,7 +9,7 @@
 
 namespace fuzz {
 
-/// Hands out the bytes of an input, zeros at its end.
+/// Reads the bytes of an input, zeros at its end.
 class Bytes {
  public:
   Bytes(const uint8_t* data, size_t size) : data_(data), size_(size) {}
@@ -53,7 +53,7 @@ inline std::string damaged(std::string file, Bytes bytes) {
   return file;
 }
 
-/// Calls check(data, size) with inputs as a fuzzer would make them. The seed is fixed: a failure is one again.
+/// Calls check(data, size) with inputs as a fuzzer would make them. The seed is fixed: a failure is reproducible.
 template <class Check>
 void for_each_input(int count, Check&& check) {
   std::mt19937 random(1);

@@ -27,7 +27,7 @@ using Tensors = std::vector<at::Tensor>;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-/// Results of so many floats are written past the cache.
+/// Results of this many floats are written past the cache.
 constexpr int64_t kPastCache = (int64_t{1} << 22) + 21;
 
 const std::vector<at::ScalarType> kFormats = {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf};
@@ -38,12 +38,12 @@ std::string words(const at::Tensor& x) {
   return std::string(c10::toString(x.scalar_type())) + "[" + std::to_string(x.numel()) + "]";
 }
 
-/// Bits in the order of the indices, whatever the order of memory.
+/// Bits in the order of the indices, whatever the memory layout.
 void expect_same_bits(const at::Tensor& found, const at::Tensor& expected) {
   ASSERT_EQ(found.scalar_type(), expected.scalar_type());
   ASSERT_EQ(found.sizes(), expected.sizes());
   const at::Tensor a = found.contiguous(), b = expected.contiguous();
-  // NaNs have many bits, and which of two comes through is the processor's affair.
+  // NaNs have many bit patterns; which of two results depends on the processor.
   const at::Tensor no_number = a.isnan().logical_and(b.isnan());
   const at::Tensor left = a.masked_fill(no_number, 0), right = b.masked_fill(no_number, 0);
   if (left.numel() == 0) return;
@@ -254,7 +254,7 @@ TEST_F(Combination, TakesAnUndefinedTensorForZeros) {
     const at::Tensor none, x = values({100}, dtype), y = values({100}, dtype);
     expect_both({x, none, none}, {none, y, none});
     expect_both({none, x}, {none, y});
-    // Not even an infinite factor makes something of it, nor does a sign get lost.
+    // An infinite factor gives no NaN, and no sign is lost.
     expect_combination(-0.0, {x}, kInfinity, {none});
     expect_combination(kNaN, {none}, 2.0, {y});
   }
@@ -361,7 +361,7 @@ TEST_F(Combination, IsThatOfTheRealPartsForComplexTensors) {
     expect_products({x}, {at::imag(x).to(dtype)});
     const at::Tensor turned = torch::randn({7, 9}, dtype).conj();
     EXPECT_FALSE(expect_combination(1.0, {x}, 2.0, {y}, {turned})[0].is_same(turned));
-    // An imaginary part that is not there takes nothing in.
+    // The factors are real: an infinite component must not make its imaginary part NaN.
     const at::Tensor infinite = torch::full({3}, kInfinity).to(dtype);
     const Tensors out = expect_combination(2.0, {infinite}, 1.0, {torch::zeros({3}, dtype)});
     EXPECT_EQ(at::imag(out[0]).abs().max().item<double>(), 0.0);
@@ -371,7 +371,7 @@ TEST_F(Combination, IsThatOfTheRealPartsForComplexTensors) {
 
 TEST_F(Combination, TakesTheNegativeOfATensorForThat) {
   const at::Tensor x = values({12}), y = values({12});
-  // The memory of both holds the opposite.
+  // The memory of both holds the negated values.
   for (const at::Tensor& negative : {x._neg_view(), at::imag(torch::randn({12}, at::kComplexFloat).conj())}) {
     ASSERT_TRUE(negative.is_neg());
     expect_both({negative}, {y});

@@ -58,7 +58,7 @@ TEST(Reference, TailMaskKeepsTheExactCountBeyondTheOraclesCap) {
   const at::Tensor g = torch::arange(n, at::kDouble).sub_(static_cast<double>(n - 1) / 2.0);
   const at::Tensor mask = tail_mask(g.abs().mul_(g.sign()).add_(g.sign() * 0.25).to(at::kDouble), at_level(0.95));
   const int64_t rank = static_cast<int64_t>(std::floor(0.95 * static_cast<double>(n - 1)));
-  // Distances come in pairs (+d, -d): the threshold pair is cut whole or kept whole.
+  // Distances come in pairs (+d, -d): the threshold pair is cut or kept as a whole.
   const int64_t kept = mask.sum().item<int64_t>();
   EXPECT_LE(kept, n - 1 - rank);
   EXPECT_GE(kept, n - 3 - rank);

@@ -1,4 +1,4 @@
-// A training loop stepped in two ways, and what it leaves behind.
+// A training loop stepped in two ways, and its results.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -37,12 +37,12 @@ at::Tensor step(Way way, Optimizer& optimizer, Pass&& pass) {
   return optimizer.step();
 }
 
-/// Where LibTorch's random numbers on the CPU stand.
+/// The state of LibTorch's random numbers on the CPU.
 inline at::Tensor generator_state() {
   return at::globalContext().defaultGenerator(c10::Device(c10::DeviceType::CPU)).get_state();
 }
 
-/// What a run leaves behind, part by part.
+/// The results of a run, part by part.
 class Trace {
  public:
   void add(std::string name, const at::Tensor& value) {

@@ -1,4 +1,4 @@
-// Programs with one network: what its layers ask of a step without a closure.
+// Programs with one network: what its layers require of a step without a closure.
 // SPDX-License-Identifier: MIT
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
@@ -560,7 +560,7 @@ TEST(PlainLoop, MayCutItsGraphAtALeafOfItsOwn) {
       const Batch batch = Batch::draw();
       const at::Tensor loss = step(way, optimizer, [&] {
         const at::Tensor hidden = model.norm(model.first(batch.inputs));
-        const at::Tensor cut = hidden.detach().requires_grad_();  // its gradient is only looked at
+        const at::Tensor cut = hidden.detach().requires_grad_();  // its gradient is only read
         at::Tensor value = torch::cross_entropy_loss(model.second(cut), batch.targets) + hidden.square().mean();
         value.backward();
         EXPECT_TRUE(cut.grad().defined());

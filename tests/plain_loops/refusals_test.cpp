@@ -1,4 +1,4 @@
-// What step() cannot repeat is an error that says why, with nothing changed.
+// What step() cannot repeat is an error with its reason, and nothing changes.
 // SPDX-License-Identifier: MIT
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -47,7 +47,7 @@ struct Program {
     return trace;
   }
 
-  /// step() throws, naming all of this, and has changed nothing.
+  /// step() throws, its error contains all of these words, and nothing has changed.
   void expect_refusal(const Words& words) {
     const Trace before = state();
     const std::string message = message_of([&] { optimizer.step(); });
@@ -56,7 +56,7 @@ struct Program {
     expect_same(before, state());
   }
 
-  /// And an ordinary iteration after that is one.
+  /// And an ordinary iteration after that succeeds.
   void expect_recovery() {
     const int64_t steps = optimizer.steps();
     optimizer.zero_grad();
@@ -283,7 +283,7 @@ TEST(PlainLoopRefuses, AHookOfATensor) {
         hidden.register_hook([](const at::Tensor& gradient) { return gradient * 0.5; });
         torch::cross_entropy_loss(program.model.second(hidden), program.batch.targets).backward();
       },
-      {"a hook stands at", "before_descent()"});
+      {"a hook is registered at", "before_descent()"});
 }
 
 TEST(PlainLoopRefuses, AHookThatDoesNothingYet) {
@@ -293,7 +293,7 @@ TEST(PlainLoopRefuses, AHookThatDoesNothingYet) {
         hidden.register_hook([](const at::Tensor& gradient) { return gradient; });
         torch::cross_entropy_loss(program.model.second(hidden), program.batch.targets).backward();
       },
-      {"a hook stands at"});
+      {"a hook is registered at"});
 }
 
 // Gradients.
@@ -468,7 +468,7 @@ TEST(PlainLoopRefuses, APassFromBeforeItWasTurnedOn) {
   program.optimizer.replay(false);
   program.model.loss(program.batch).backward();
   program.optimizer.replay(true);
-  program.expect_refusal({"not seen"});
+  program.expect_refusal({"not recorded"});
   program.expect_recovery();
 
   program.optimizer.replay(false);
@@ -476,7 +476,7 @@ TEST(PlainLoopRefuses, APassFromBeforeItWasTurnedOn) {
   const at::Tensor loss = program.model.loss(program.batch);
   program.optimizer.replay(true);
   loss.backward();
-  program.expect_refusal({"no operator that was seen", "replay(true)"});
+  program.expect_refusal({"not a recorded operator", "replay(true)"});
   program.expect_recovery();
 }
 

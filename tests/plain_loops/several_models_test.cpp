@@ -1,4 +1,4 @@
-// Programs with several networks, optimizers or losses: whose backward pass is whose.
+// Programs with several networks, optimizers or losses: which backward pass belongs to which.
 // SPDX-License-Identifier: MIT
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -501,7 +501,7 @@ TEST(PlainLoop, StaysCloseToWhereItBegan) {
       {
         const c10::NoGradGuard no_grad;
         if (in_evaluation_mode) model.eval();
-        wanted = model.forward(inputs);  // what the untrained model says is to be kept
+        wanted = model.forward(inputs);  // the output of the untrained model is to be kept
         model.train();
       }
       Trace trace;

@@ -26,7 +26,7 @@ namespace {
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-/// A gradient of the length that is asked for.
+/// A gradient of the given length.
 struct Slope {
   at::Tensor w = torch::zeros({2}, at::kDouble).requires_grad_();
   int passes = 0;

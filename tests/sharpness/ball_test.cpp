@@ -106,7 +106,7 @@ TEST(Ball, NoSharpnessIsToldOfWhatIsNotFinite) {
   const std::vector<std::string> messages = each(LossSurface({w}, [&] { return (w - w.detach()).sqrt().sum(); }));
   EXPECT_NE(messages[0].find("the gradient is not finite"), std::string::npos) << messages[0];
   EXPECT_NE(messages[1].find("the gradient is not finite"), std::string::npos) << messages[1];
-  // Finite here, and not farther up.
+  // Finite here, but not farther uphill.
   const LossSurface edge({w}, [&] { return w.sum() + (1.1 - w).sqrt().sum() * 0; });
   EXPECT_TRUE(std::isnan(sam_sharpness(edge, 0.5).sharpness));
   EXPECT_TRUE(std::isnan(worst_case_sharpness(edge, 0.5).mean));

@@ -49,7 +49,7 @@ TEST(Eigenvalues, TheOutermostOfAKnownSpectrumHoweverSmallTheBasis) {
     };
     EXPECT_TRUE(at::allclose(values(Which::Largest), torch::tensor({10.0, 7.0, 5.0}, at::kDouble), 1e-8)) << basis;
     EXPECT_TRUE(at::allclose(values(Which::Magnitude), torch::tensor({10.0, -8.0, 7.0}, at::kDouble), 1e-8)) << basis;
-    if (basis == 4) continue;  // the third is one of a crowd: with four vectors it takes thousands of products
+    if (basis == 4) continue;  // the third is in a cluster: with four vectors it takes thousands of products
     EXPECT_TRUE(at::allclose(values(Which::Smallest), torch::tensor({-8.0, -3.0, 0.0}, at::kDouble), 1e-8, 1e-8)) << basis;
   }
 }

@@ -48,7 +48,7 @@ TEST(Hessian, OfASubsetIsItsBlock) {
 TEST(Hessian, OverSeveralBatchesIsTheirWeightedMean) {
   SmallNet net;
   const at::Tensor dense = dense_hessian(net.model->parameters(), net.loss());
-  // Batches of 1, 3 and 4 samples with 1, 2 and 5 times the loss: 27/8 of it in the mean.
+  // Batches of 1, 3 and 4 samples with 1, 2 and 5 times the loss: 27/8 of it on average.
   const LossSurface surface(*net.model, {1, 3, 4}, [&](size_t i) {
     return net.loss() * (i == 0 ? 1.0 : i == 1 ? 2.0 : 5.0);
   });
@@ -93,14 +93,14 @@ TEST(Hessian, ADoubleBackwardThatIsWrongOrFailsGivesWayToDifferences) {
       EXPECT_EQ(hessian.reason().substr(0, 26), throws ? "double backward fails: no " : "double backward is off by ");
       EXPECT_EQ(hessian.reason().find('\n'), std::string::npos);
       EXPECT_TRUE(at::allclose(hessian.times(torch::ones({4}, type)), torch::full({4}, 5.0, type), 1e-3, 0.0));
-      // What was asked for is done.
+      // An explicit choice is respected.
       if (throws) continue;
       const Hessian told(hessian.surface(), Derivative::DoubleBackward);
       EXPECT_TRUE(at::allclose(told.times(torch::ones({4}, type)), torch::full({4}, 3.0, type)));
     }
 }
 
-/// x^2 whose backward is right, and whose second derivative is no number.
+/// x^2 whose backward is right, and whose second derivative is NaN.
 struct NotANumber : public torch::autograd::Function<NotANumber> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x) {
     context->save_for_backward({x});

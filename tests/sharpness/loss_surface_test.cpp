@@ -189,7 +189,7 @@ TEST(LossSurface, AForwardOutsideOfTheClosureIsAnErrorOfEveryMeasurement) {
          {LossSurface(*net.model, [&] { return loss; }), LossSurface(*net.model, [&] { return torch::cross_entropy_loss(outputs, net.targets); })})
       EXPECT_NE(message_of([&, &take = measure] { take(surface); }).find("compute it inside of the closure"), std::string::npos) << name;
   net.expect_untouched(before);
-  // A flat loss, and what was computed before from other parameters, are none.
+  // A flat loss, and values computed before from other parameters, are no errors.
   const at::Tensor frozen = torch::ones({2}, at::kDouble).requires_grad_(true), scale = frozen.exp().sum();
   for (const double factor : {1.0, 0.0})
     for (const auto& [name, measure] : every_measurement())

@@ -1,4 +1,4 @@
-// What measurements of a large model take, in copies of its parameters.
+// The memory of measurements of a large model, in copies of its parameters.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 #include <steppe/sharpness/ball.hpp>
@@ -18,7 +18,7 @@ namespace {
 
 using allocated_bytes::peak_of;
 
-/// 11 million parameters in layers of which none is much of the whole, and activations that count for nothing.
+/// 11 million parameters in layers of which none dominates, and negligible activations.
 struct LargeNet {
   LargeNet() {
     torch::manual_seed(0);

@@ -34,7 +34,7 @@ struct SmallNet {
     for (const at::Tensor& param : model->parameters()) copies.push_back(param.detach().clone());
     return copies;
   }
-  /// As a measurement has to leave it.
+  /// As a measurement must leave it.
   void expect_untouched(const std::vector<at::Tensor>& before) const {
     const auto params = model->parameters();
     for (size_t i = 0; i < params.size(); ++i) {

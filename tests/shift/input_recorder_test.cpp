@@ -42,7 +42,7 @@ TEST(InputRecorder, SeesEachInputOfEachLayerOnceHoweverItIsApplied) {
 
 TEST(InputRecorder, SeesProductsWithTheWeightInEveryForm) {
   torch::manual_seed(1);
-  // Square: which way round it stands shows in the strides only.
+  // Square: whether it is transposed shows in the strides only.
   const at::Tensor w = torch::rand({3, 3}), x = torch::rand({4, 3}), y = torch::rand({2, 4, 3}), b = torch::rand({3}), copy = w.clone();
   at::Tensor seen, input = x;
   size_t calls = 0;
@@ -121,7 +121,7 @@ TEST(InputRecorder, WhatIsThrownWhileSeeingPassesAfterTheForward) {
   const InputRecorder recorder({layer->weight}, [](size_t, const at::Tensor&) { throw std::runtime_error("on purpose"); });
   layer->forward(torch::ones({1, 3}));
   EXPECT_EQ(message_of([&] { recorder.rethrow(); }), "on purpose");
-  EXPECT_NE(message_of([&] { InputRecorder({layer->weight}, {}); }).find("at work already"), std::string::npos);
+  EXPECT_NE(message_of([&] { InputRecorder({layer->weight}, {}); }).find("already active"), std::string::npos);
 }
 
 }  // namespace

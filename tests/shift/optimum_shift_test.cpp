@@ -94,7 +94,7 @@ TEST(OptimumShift, LowRankIsSeenThroughTheRoundingOfTheInputsType) {
     torch::nn::Linear layer(50, 3), same(50, 3);
     const at::Tensor inputs = low.to(type), outputs = layer->forward(inputs.to(at::kFloat)).detach();
     const ShiftReport seen = optimum_shift(*layer, inputs);
-    // What the product was rounded to in float32 is there in float64.
+    // What float32 rounds away in the product is kept in float64.
     EXPECT_EQ(seen.rank, type == at::kDouble ? 50 : 10) << type;
     EXPECT_EQ(seen.moved, type != at::kDouble);
     // As far as rounding of the inputs leaves them: root mean squares of 3 times 0.004 in bfloat16.

@@ -110,7 +110,7 @@ TEST(BuffersGuard, ALargeUnchangedBufferIsCopiedOnceForAllSteps) {
   EXPECT_GE(allocated_by([] {}), 400000);
   EXPECT_EQ(kept.bytes(), 400000);
   EXPECT_LT(allocated_by([] {}), 1000);
-  EXPECT_LT(allocated_by([&] { large.add_(1); }), 1000);  // written to in the pass, put back from the copy that is there
+  EXPECT_LT(allocated_by([&] { large.add_(1); }), 1000);  // written to in the pass, restored from the existing copy
   EXPECT_TRUE(large.equal(before));
   large.mul_(3);  // by the program, between two steps
   const at::Tensor changed = large.clone();

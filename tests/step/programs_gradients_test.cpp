@@ -151,7 +151,7 @@ TEST(ProgramsGradients, OneThatABaseKeepsFromAnEarlierStepLivesOn) {
       quartic(plain).backward();
       base.step();
     }
-    // LibTorch 1.13 zeroes gradients in place, whoever keeps them.
+    // LibTorch 1.13 zeroes gradients in place, even if other code keeps them.
     EXPECT_TRUE(TORCH_VERSION_MAJOR < 2 || ours.equal(plain)) << static_cast<int>(way);
   }
 }

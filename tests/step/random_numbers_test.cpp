@@ -53,7 +53,7 @@ struct DroppedOut {
   }
 };
 
-/// Draws from the default generator, as a loader's workers do, until it is told to stop.
+/// Draws from the default generator, as a loader's workers do, until it is stopped.
 class Worker {
  public:
   Worker() {
@@ -211,7 +211,7 @@ TEST(RandomNumbers, AMeasurementOfDropoutSeesTheSameUnitsAllAlongAndMovesNoGener
   EXPECT_TRUE(torch::rand({8}).equal(next));
 }
 
-/// Trainers in several threads, of which each looks at the masks of its own passes.
+/// Trainers in several threads, of which each records the masks of its own passes.
 void expect_own_masks(const std::function<void(DroppedOut&)>& train) {
   std::vector<DroppedOut> models(4);
   std::vector<std::thread> threads;
@@ -259,7 +259,7 @@ TEST(RandomNumbers, PlainLoopsInSeveralThreadsDropUnitsOfTheirOwn) {
   });
 }
 
-// What is repeated no more would otherwise be drawn by whoever draws next.
+// Otherwise the next draw would get the numbers that were to be repeated.
 TEST(RandomNumbers, AnExceptionInPassTwoLeavesNothingBehind) {
   DroppedOut model;
   SAM<SGD> sam({model.weight}, SGDOptions(0.0));

@@ -101,7 +101,7 @@ class Loop {
   int64_t hits_ = 0;
 };
 
-/// The largest of a few steps, once the first have made what stays.
+/// The largest of a few steps, once the first have allocated what is kept.
 int64_t peak_of_a_step(const std::function<void()>& step) {
   int64_t peak = 0;
   for (int i = 0; i < 5; ++i) {
@@ -139,7 +139,7 @@ TEST(RecordingMemory, RecordingAloneAddsNothingToThePeak) {
   EXPECT_LE(static_cast<double>(found), 1.02 * static_cast<double>(expected)) << found << " and " << expected;
 }
 
-/// All that the C library's heap holds for the process; tensors' memory is among it.
+/// All that the C library's heap holds for the process, tensors' memory included.
 int64_t heap_in_use() {
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
   const struct mallinfo2 info = mallinfo2();
@@ -177,7 +177,7 @@ TEST(RecordingMemory, NothingGrowsWhereTheBasesStepIsAllThatIsMade) {
   expect_nothing_grows([&] { loop.plain_step(); });
 }
 
-/// A recurrent net whose state goes on from batch to batch, cut off from the graph.
+/// A recurrent net whose state continues from batch to batch, detached from the graph.
 struct Sequences {
   Sequences() : optimizer(parameters(), SGDOptions(0.01)) {}
 
@@ -228,7 +228,7 @@ TEST(RecordingMemory, NothingGrowsInALoopOfBackwardPassesWithoutAStep) {
   });
 }
 
-// No step ends here, so that only what lives may be kept; the last batch is let go when the next one is seen.
+// No step ends here, so that only live tensors may be kept; the last batch is released with the next one.
 TEST(RecordingMemory, AnEvaluationHoldsOneBatchMoreAtMost) {
   torch::nn::Linear layer(64, 4);
   SAM<SGD> recorded(*layer, SGDOptions(0.01));

@@ -1,4 +1,4 @@
-// Steps over parameters of which every process holds a part, beside one process with the whole.
+// Steps over parameters of which every process holds a part, compared with one process with the whole.
 // SPDX-License-Identifier: MIT
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
@@ -40,7 +40,7 @@ struct Whole {
   std::vector<at::Tensor> params, scale, target;
 };
 
-/// How the parameters are dealt out: flat pieces whose borders lie within rows, the last parameter whole everywhere.
+/// How the parameters are distributed: flat pieces whose borders lie within rows, the last parameter whole everywhere.
 struct Part {
   Part(const Whole& whole, int64_t process, int64_t processes) {
     for (size_t i = 0; i < whole.params.size(); ++i) {
@@ -193,7 +193,7 @@ std::string refusal(const Settings<Optimizer>& settings = [](Optimizer&) {}) {
 }
 
 TEST(AShardedStep, ThatNeedsMoreThanSumsIsAnErrorThatSaysSo) {
-  EXPECT_NE(refusal<FriendlySAM<SGD>>().find("own links"), std::string::npos) << refusal<FriendlySAM<SGD>>();
+  EXPECT_NE(refusal<FriendlySAM<SGD>>().find("custom links"), std::string::npos) << refusal<FriendlySAM<SGD>>();
   EXPECT_NE(refusal<GSAM<SGD>>().find("descent"), std::string::npos);
   EXPECT_NE(refusal<GCSAM<SGD>>([](GCSAM<SGD>& sam) { sam.descent().center_descent(true); }).find("descent"),
             std::string::npos);

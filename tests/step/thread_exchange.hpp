@@ -1,4 +1,4 @@
-// Processes as threads of one: what a step asks of an exchange, without a network.
+// Processes as threads of one: what a step needs of an exchange, without a network.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -29,7 +29,7 @@ class MeetingPoint {
   explicit MeetingPoint(int64_t processes) : processes_(processes) {}
   int64_t processes() const { return processes_; }
 
-  /// Waits for all, with something of each; `see` is called with everybody's, in their order.
+  /// Waits for all threads; `see` is called with the things of all, in their order.
   template <class Thing, class See>
   void meet(int64_t process, const Thing& mine, See&& see) {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -52,7 +52,7 @@ class MeetingPoint {
       left_ = 0;
       changed_.notify_all();
     }
-    changed_.wait(lock, [&] { return left_ == 0; });  // nobody's things are looked at any more
+    changed_.wait(lock, [&] { return left_ == 0; });  // all are done with the things
   }
 
   void fail(const std::string& why) {

@@ -85,7 +85,7 @@ TEST(TwoPass, ADescentMayMixBothGradients) {
   EXPECT_DOUBLE_EQ(w.item<double>(), 3.0 - (0.5 * 6.0 + 0.5 * 7.0));  // g = 6 at 3, g+ = 7 at 3.5
 }
 
-#if TORCH_VERSION_MAJOR >= 2  // before, a handler is another thing
+#if TORCH_VERSION_MAJOR >= 2  // before, handlers have another interface
 struct Warnings : c10::WarningHandler {
   void process(const c10::Warning& warning) override { said += warning.msg(); }
   std::string said;

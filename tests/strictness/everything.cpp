@@ -1,4 +1,4 @@
-// Every header in a program that has X11's, Qt's and Windows' macros, which stand behind LibTorch and before steppe.
+// Every header in a program that has X11's, Qt's and Windows' macros, which come after LibTorch and before steppe.
 // SPDX-License-Identifier: MIT
 #include <torch/torch.h>
 

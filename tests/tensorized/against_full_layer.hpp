@@ -1,4 +1,4 @@
-// A tensorized layer beside the full layer of the same weight: outputs, gradients, and gradients of gradients.
+// A tensorized layer compared with the full layer of the same weight: outputs, gradients, and gradients of gradients.
 // SPDX-License-Identifier: MIT
 #pragma once
 

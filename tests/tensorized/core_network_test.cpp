@@ -107,8 +107,8 @@ TEST(CoreNetwork, RebuildsATensorAtFullRankFromCoresOfEqualNorms) {
   }
 }
 
-/// Gradient descent on |tensor - target|^2 from the cores of a tensor: the loss falls, and whatever rank one looks at,
-/// each of its values is moved in every core.
+/// Gradient descent on |tensor - target|^2 from the cores of a tensor: the loss falls, and for every rank
+/// each of its values moves in every core.
 void expect_that_all_learns(const CoreNetwork& made, const at::Tensor& from) {
   std::vector<at::Tensor> cores = made.decompose(from, 100, 1e-8), before;
   for (size_t k = 0; k < cores.size(); ++k) {

@@ -105,7 +105,7 @@ TEST(CP, ItsErrorIsThatOfTheFactors) {
 }
 
 TEST(CP, SweepsEndWhereTheyGainTooLittleAndNotBefore) {
-  // Errors of 1e-6 and less, which Gram matrices cannot tell apart.
+  // Errors of 1e-6 and less, which Gram matrices cannot distinguish.
   const CPTensor made{{random({6, 3}), random({5, 3}, 2), random({7, 3}, 3)}};
   const at::Tensor tensor = made.full() + random({6, 5, 7}, 4) * 1e-6;
   const double tolerance = 1e-10;
@@ -131,7 +131,8 @@ TEST(CP, OfZerosIsZerosAndOfALargerRankThanNeededIsExact) {
   for (const at::Tensor& factor : cp(torch::zeros({3, 4, 2}), 2).factors) EXPECT_TRUE(factor.eq(0).all().item<bool>());
   const at::Tensor tensor = random({4, 3, 5});
   CPTensor found;
-  expect_warning([&] { found = cp(tensor, 13); }, "CP ranks [13] were asked for a tensor of shape [4, 3, 5]; [12] are");
+  expect_warning([&] { found = cp(tensor, 13); },
+                 "CP ranks [13] were requested for a tensor of shape [4, 3, 5]; [12] are");
   EXPECT_EQ(found.factors[0].size(1), 12);
   EXPECT_LT(distance(found.full(), tensor), 1e-14);
 }

@@ -36,7 +36,7 @@ TEST(TensorRing, SplitsTheFirstRankAndRebuildsWhereNothingIsDiscarded) {
       [&] {
         ring = tensor_ring(tensor, {3, 2, 100});
       },
-      "tensor-ring ranks [3, 2, 100] were asked for a tensor of shape [6, 4, 5]; [3, 2, 8] are enough");
+      "tensor-ring ranks [3, 2, 100] were requested for a tensor of shape [6, 4, 5]; [3, 2, 8] are enough");
   EXPECT_EQ(ring.ranks(), (std::vector<int64_t>{3, 2, 8}));
   EXPECT_LT(distance(ring.full(), tensor), 1e-13);
   // 6 components on 4 columns: 2 rows, 2 places empty.
@@ -70,7 +70,7 @@ TEST(TensorRing, IsFoundThroughNoise) {
   const TensorRing made{{random({4, 8, 4}), random({4, 16, 4}, 2), random({4, 16, 4}, 3), random({4, 8, 4}, 4)}};
   const at::Tensor clean = made.full(), noise = random({8, 16, 16, 8}, 5);
   const at::Tensor tensor = clean + noise * (0.1 * frobenius(clean) / frobenius(noise));
-  // The tensor's own ring is 0.1 / sqrt(1.01) away; a better one takes up some of the noise.
+  // The tensor's own ring is 0.1 / sqrt(1.01) away; a better one fits some of the noise.
   const TensorRing found = tensor_ring(tensor, {4, 4, 4, 4});
   EXPECT_LT(found.error, 0.0995);
   EXPECT_GT(found.error, 0.09);

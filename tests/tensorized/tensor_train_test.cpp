@@ -80,7 +80,7 @@ TEST(TensorTrain, RanksBeyondWhatAChainNeedsGiveTheSameTensorWithAWarning) {
       [&] {
         train = tensor_train(tensor, {15, 15, 15});
       },
-      "tensor-train ranks [15, 15, 15] were asked for a tensor of shape [4, 4, 4, 4]; [4, 15, 4] are enough");
+      "tensor-train ranks [15, 15, 15] were requested for a tensor of shape [4, 4, 4, 4]; [4, 15, 4] are enough");
   EXPECT_EQ(train.ranks(), (std::vector<int64_t>{4, 15, 4}));
   EXPECT_LT(distance(train.full(), tensor_train(tensor, {4, 15, 4}).full()), 1e-14);
   const at::Tensor small = random({4, 3, 5});

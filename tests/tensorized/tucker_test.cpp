@@ -105,7 +105,7 @@ TEST(Tucker, RanksBeyondWhatATensorOrCoreNeedsGiveTheSameTensorWithAWarning) {
       [&] {
         found = tucker(tensor, {5, 10, 1, 1});
       },
-      "Tucker ranks [5, 10, 1, 1] were asked for a tensor of shape [16, 32, 3, 3]; [5, 5, 1, 1] are enough");
+      "Tucker ranks [5, 10, 1, 1] were requested for a tensor of shape [16, 32, 3, 3]; [5, 5, 1, 1] are enough");
   EXPECT_LT(distance(found.full(), tucker(tensor, {5, 5, 1, 1}).full()), 1e-14);
   expect_warning([&] { found = tucker(random({20, 2, 3}), {7, 9, 3}); }, "; [6, 2, 3] are enough");
   expect_warning([&] { found = tucker(random({10, 10, 10}), {5, 1, 1}); }, "; [1, 1, 1] are enough");

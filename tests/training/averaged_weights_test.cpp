@@ -456,7 +456,7 @@ TEST(AveragedWeights, AWeightOfAnotherShapeIsNamed) {
   EXPECT_FALSE(average.is_swapped());
   EXPECT_EQ(average.updates(), 1);
   model.w.set_data(before);
-  {  // what changes within a swap cannot be put back; the rest is
+  {  // what changes within a swap cannot be restored; the rest is
     auto swapped = average.swap();
     model.mean.fill_(1.0);
     model.w.set_data(torch::zeros({3}, torch::kDouble));

@@ -307,7 +307,7 @@ TEST(AGradScaler, ServesOptimizersOfLibTorch) {
     a.step();
     b.zero_grad();
     scaler.scale(scaled.loss()).backward();
-    if (k == 1) scaler.unscale(b);  // to look at the gradients
+    if (k == 1) scaler.unscale(b);  // to read the gradients
     scaler.step(b);
     scaler.update();
   }
@@ -343,7 +343,7 @@ TEST(AGradScaler, ThatWasAskedToUnscaleCountsThoughNoStepFollows) {
     sgd.zero_grad();
     scaler.scale(problem.loss()).backward();
     scaler.unscale(sgd);
-    scaler.update();  // the program has left the step out
+    scaler.update();  // the program has skipped the step
   }
   const at::Tensor before = problem.model->parameters()[0].detach().clone();
   sgd.zero_grad();
@@ -426,7 +426,7 @@ TEST(AGradScaler, ScalesALossOfSixteenBitsInFloat) {
   EXPECT_EQ(scaler.scale(loss).item<double>(), 131072.0);  // which float16 does not hold
 }
 
-/// Steps of bfloat16 passes beside those of float32: each activation and weight is rounded to 8 bits, 2^-9 of its
+/// Steps of bfloat16 passes against those of float32: each activation and weight is rounded to 8 bits, 2^-9 of its
 /// value, through three layers and two passes; the gradients' cosine and the loss stay that near.
 TEST(AnAutocastRegion, TrainsNearFloat32) {
   std::vector<at::ScalarType> types = {at::kBFloat16};

@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-/// As an optimizer's tail is: no type of this folder.
+/// Like an optimizer's tail: not a type of this folder.
 struct TailOfAnOptimizer {
   int64_t total() const { return 10; }
   int64_t first_step() const { return 6; }

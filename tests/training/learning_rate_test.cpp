@@ -129,7 +129,7 @@ TEST(LearningRate, MovesTheStepsOfAdam) {
   EXPECT_EQ(rates_of(optimizer)[0], 0.5);
 }
 
-/// A training of two groups whose state, learning rates included, is carried over by files alone.
+/// A training of two groups whose state, learning rates included, is passed on by files alone.
 template <class Optimizer, class OptimizerOptions>
 struct Training {
   at::Tensor a, b;

@@ -24,7 +24,7 @@ namespace ascent {
 ///                                            steppe::ascent::Centralize().norm(steppe::Norm::Raw));
 class Centralize {
  public:
-  static constexpr Stage stage = Stage::Centralize;
+  static constexpr Stage stage = Stage::Centralize;  ///< its place in a Chain
 
   /// Norm::Direction: divide by N(c), so that |e| = rho. Norm::Raw: by N(g), so that |e| <= rho (the released script).
   TORCH_ARG(Norm, norm) = Norm::Direction;
@@ -32,6 +32,10 @@ class Centralize {
   TORCH_ARG(bool, conv_only) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   void describe(Recipe& recipe, int64_t /*step*/) const {
     recipe.centralize.on = true;
     recipe.centralize.min_dim = conv_only_ ? 4 : 2;
@@ -48,6 +52,7 @@ class Centralize {
     field("norm", norm_);
     field("conv_only", conv_only_);
   }
+  ///@}
 };
 
 }  // namespace ascent

@@ -12,7 +12,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace ascent {
 
-/// Links applied one after the other: your own callables first, then Centralize, ZScoreFilter, AdaptiveScale.
+/// Links applied in sequence: your own callables first, then Centralize, ZScoreFilter, AdaptiveScale.
 ///
 /// The fused links run as one pass, whatever their number.
 ///
@@ -35,8 +35,8 @@ class Chain {
   }
   static_assert(
       only_the_first_is_ahead(),
-      "steppe: a link that knows the direction before pass 1 (Momentum, LastGradient) stands first in a Chain, "
-      "and alone: it takes the gradient's place");
+      "steppe: a link that knows the direction before pass 1 (Momentum, LastGradient) must be the first of a Chain, "
+      "and the only one of its kind: it replaces the gradient");
 
   static constexpr bool in_canonical_order() {
     constexpr Stage stages[] = {detail::stage_of<Links>()...};
@@ -51,16 +51,25 @@ class Chain {
                 "each at most once");
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   static constexpr bool is_chain = true;
   template <template <class> class Predicate>
   static constexpr bool any() {
     return (Predicate<Links>::value || ...);
   }
+  ///@}
 
+  /// The links with their default options, or as given.
+  ///@{
   Chain() = default;
   explicit Chain(Links... links) : links_(std::move(links)...) {}
+  ///@}
 
   /// The link of the given type: `chain.get<ZScoreFilter>().percentile(0.9)`.
+  ///@{
   template <class Link>
   Link& get() {
     return std::get<Link>(links_);
@@ -69,7 +78,9 @@ class Chain {
   const Link& get() const {
     return std::get<Link>(links_);
   }
+  ///@}
 
+  /// Calls visit(link) on each link, in their order.
   template <class Visitor>
   void for_each_link(Visitor&& visit) {
     std::apply([&](auto&... link) { (visit(link), ...); }, links_);
@@ -79,6 +90,7 @@ class Chain {
   std::tuple<Links...> links_;
 };
 
+/// Chain(link, ...) needs no types.
 template <class... Links>
 Chain(Links...) -> Chain<Links...>;
 

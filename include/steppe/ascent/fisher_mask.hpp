@@ -25,9 +25,9 @@ namespace ascent {
 /// e = rho * mask g / N(g), N the norm of the whole gradient, where the mask keeps the share 1 - sparsity of the
 /// group's components with the largest Fisher information f (Sparse SAM with Fisher masks, arXiv 2210.05177).
 ///
-/// f is g^2 of the batch at hand, renewed every `interval` perturbed steps; or the mean of g^2 over single samples, as
-/// in the paper, by renew(). Components as large as the smallest one kept stay too. Two gradients a step; memory: one
-/// byte a component. The masks belong to checkpoints. By ATen operations: no fused kernel knows masks.
+/// f is g^2 of the current batch, renewed every `interval` perturbed steps; or the mean of g^2 over single samples, as
+/// in the paper, by renew(). Components equal to the smallest one kept are kept too. Two gradients a step; memory: one
+/// byte a component. Checkpoints include the masks. Computed by ATen operations: no fused kernel supports masks.
 ///
 ///     steppe::SSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 ///     sam.ascent().interval(500);
@@ -35,10 +35,14 @@ class FisherMask {
  public:
   /// The share of components that are not perturbed, in [0, 1).
   TORCH_ARG(double, sparsity) = 0.5;
-  /// Perturbed steps between two masks from the batch at hand; 0: masks by renew() alone.
+  /// Perturbed steps between two masks from the current batch; 0: masks by renew() only.
   TORCH_ARG(int64_t, interval) = 100;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
   static constexpr Stage stage = Stage::Custom;
 
@@ -47,7 +51,7 @@ class FisherMask {
   void operator()(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params) {
     next_age_ = age_ + 1;
     if (interval_ > 0 && age_ % interval_ == 0) {
-      std::vector<at::Tensor> sizes;  // in the order of their squares, which 16-bit numbers might not hold
+      std::vector<at::Tensor> sizes;  // ordered as their squares, which may overflow in 16 bits
       for (const at::Tensor& d : direction) sizes.push_back(d.abs());
       keep_largest(params, sizes, fresh_);
     }
@@ -59,6 +63,7 @@ class FisherMask {
       if (mask.defined()) direction[i].masked_fill_(mask.logical_not(), 0);
     }
   }
+  ///@}
 
   /// Masks from single samples: `backward_of(k)` leaves the gradients of sample k alone in grad(), which is cleared
   /// before each and afterwards. Errors: no samples.
@@ -90,6 +95,10 @@ class FisherMask {
     masks_.commit();
   }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   void bind(const std::vector<at::Tensor>& params) {
     masks_.bind(params);
     fresh_.clear();
@@ -122,6 +131,7 @@ class FisherMask {
     TORCH_CHECK(age_ >= 0, "steppe: the checkpoint has a mask of age ", age_, "; it is damaged");
     next_age_ = age_;
   }
+  ///@}
 
  private:
   using Masks = std::vector<std::pair<at::Tensor, at::Tensor>>;

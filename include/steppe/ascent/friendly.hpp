@@ -1,4 +1,4 @@
-// The part of the gradient that is this batch's own, as the ascent direction.
+// The batch-specific part of the gradient as the ascent direction.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,23 +22,27 @@ namespace ascent {
 ///
 ///     m <- lambda m + (1 - lambda) g;   first step: d = g, m = g
 ///
-/// so that the ascent follows what is special to the batch, and not the direction of the full gradient. Two gradients a
-/// step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints; a gradient that is not
+/// so that the ascent follows what is specific to the batch, not the direction of the full gradient. Two gradients a
+/// step; memory: one tensor a parameter, two during pass 2. Checkpoints include the average; a gradient that is not
 /// finite does not enter it.
 ///
 ///     steppe::FriendlySAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 ///     sam.ascent().lambda(0.6);
 class Friendly {
  public:
-  /// How much of the average is taken away.
+  /// The weight of the average, which is subtracted.
   TORCH_ARG(double, sigma) = 1.0;
-  /// In [0, 1).
+  /// The weight of the earlier gradients in the average, in [0, 1).
   TORCH_ARG(double, lambda) = 0.9;
-  /// The average with this step's gradient in it is taken away, as the paper's formula is printed: with sigma 1 that is
-  /// the same direction.
+  /// Subtracts the average that includes this step's gradient, as the paper's formula is printed: with sigma 1 the
+  /// direction is the same.
   TORCH_ARG(bool, with_current) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
 
   void operator()(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params) {
@@ -73,6 +77,7 @@ class Friendly {
     field("with_current", with_current_);
     field("average", average_);
   }
+  ///@}
 
  private:
   PerParameter average_;

@@ -8,6 +8,7 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Links of an ascent: what makes the direction of the perturbation from a gradient.
 namespace ascent {
 
 /// d = g, the direction of SAM (arXiv 2010.01412). Costs one norm and one ascent; keeps nothing.
@@ -15,8 +16,13 @@ namespace ascent {
 ///     steppe::SharpnessAware<torch::optim::SGD, steppe::ascent::Gradient> sam(*model, torch::optim::SGDOptions(0.1));
 class Gradient {
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   static constexpr Stage stage = Stage::Custom;
   void describe(Recipe&, int64_t /*step*/) const {}
+  ///@}
 };
 
 }  // namespace ascent

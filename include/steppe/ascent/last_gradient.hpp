@@ -17,17 +17,21 @@ namespace ascent {
 /// NeurIPS 2024). The only pass of a step is made at w + e; the first step is plain.
 ///
 /// One gradient a step; memory: the last gradient, and the perturbed weights. On w^T w it circles the minimum and does
-/// not come to rest there.
+/// not converge to it.
 ///
 ///     steppe::S2SAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 class LastGradient {
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
   static constexpr bool is_ahead = true;  ///< the direction is known before pass 1
 
-  /// Undefined where there is none yet.
+  /// The last gradient of a parameter; undefined if there is none yet.
   at::Tensor direction_of(const at::Tensor& param) const { return last_.of(param); }
-  /// What the only pass has given.
+  /// Keeps the gradients of the only pass.
   void learn(const std::vector<at::Tensor>& params, const std::vector<at::Tensor>& gradients) {
     for (size_t i = 0; i < params.size(); ++i)
       if (gradients[i].defined())
@@ -45,6 +49,7 @@ class LastGradient {
   void fields(Fields& field) {
     field("last", last_);
   }
+  ///@}
 
  private:
   PerParameter last_;

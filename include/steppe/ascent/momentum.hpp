@@ -25,26 +25,31 @@ STEPPE_NAMESPACE_BEGIN
 namespace ascent {
 
 /// The only pass of a step is made at w - rho v / N(v), v the base optimizer's momentum (MSAM, arXiv 2401.12033), N the
-/// global norm: the minus looks along the step that is coming. Where v is zero, as in the first step, it is made at w.
+/// global norm: the minus points along the coming step. Where v is zero, as in the first step, it is made at w.
 ///
 /// v is `momentum_buffer` of SGD and RMSprop with momentum, `exp_avg` of Adam and AdamW (without bias correction), each
-/// as it stands before the step, else an average of our own, v <- decay v + (1 - decay) g from 0. One gradient a step;
-/// memory: the perturbed weights, and that average.
+/// as it is before the step; for other bases an average kept here, v <- decay v + (1 - decay) g from 0. One gradient a
+/// step; memory: the perturbed weights, and that average.
 ///
 ///     steppe::MSAM<torch::optim::SGD> msam(*model, torch::optim::SGDOptions(0.1).momentum(0.9));
 class Momentum {
  public:
-  /// Of the average, for bases that have none: in [0, 1).
+  /// The weight of the earlier gradients in the average for bases without a momentum, in [0, 1).
   TORCH_ARG(double, decay) = 0.9;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
   static constexpr bool is_ahead = true;  ///< the direction is known before pass 1
   static constexpr bool points_against = true;
 
+  /// The radius where Options does not set one.
   double default_rho() const { return 3.0; }
 
-  /// Where v is to be looked for, before a step.
+  /// Finds where the base keeps v, before a step.
   template <class Base>
   void look_at(Base& base, size_t group) {
     optimizer_ = &base;
@@ -62,14 +67,14 @@ class Momentum {
       find_ = nullptr;
   }
 
-  /// Undefined where there is none yet.
+  /// v of a parameter; undefined if there is none yet.
   at::Tensor direction_of(const at::Tensor& param) const {
     if (find_ == nullptr) return average_.of(param);
     torch::optim::OptimizerParamState* state = state_of(param);
     return state == nullptr ? at::Tensor() : find_(*state);
   }
 
-  /// What the only pass has given.
+  /// Updates the average with the gradients of the only pass.
   void learn(const std::vector<at::Tensor>& params, const std::vector<at::Tensor>& gradients) {
     if (find_ != nullptr) return;
     for (size_t i = 0; i < params.size(); ++i) {
@@ -94,6 +99,7 @@ class Momentum {
     field("decay", decay_);
     field("average", average_);
   }
+  ///@}
 
  private:
   using State = torch::optim::OptimizerParamState;

@@ -18,19 +18,24 @@ namespace ascent {
 
 /// d <- (1 - theta) d + theta g, first d = g (VaSSO, arXiv 2309.15639): the direction varies less from batch to batch.
 ///
-/// Two gradients a step; memory: one tensor a parameter, two during pass 2. The average belongs to checkpoints; a
+/// Two gradients a step; memory: one tensor a parameter, two during pass 2. Checkpoints include the average; a
 /// direction that is not finite is not kept.
 ///
 ///     steppe::VaSSO<torch::optim::SGD> vasso(*model, torch::optim::SGDOptions(0.1));
 ///     vasso.ascent().theta(0.4);
 class VarianceSuppressed {
  public:
-  /// In (0, 1].
+  /// The weight of the new gradient, in (0, 1].
   TORCH_ARG(double, theta) = 0.9;
-  /// d before the first step is 0, so that the first is theta g: the same direction, another mix from the second on.
+  /// Starts from d = 0, so that the first d is theta g: the same direction, but another average from the second step
+  /// on.
   TORCH_ARG(bool, zero_start) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
 
   void operator()(std::vector<at::Tensor>& direction, const std::vector<at::Tensor>& params) {
@@ -60,6 +65,7 @@ class VarianceSuppressed {
     field("zero_start", zero_start_);
     field("average", average_);
   }
+  ///@}
 
  private:
   PerParameter average_;

@@ -1,4 +1,4 @@
-// What changes from step to step of a base optimizer, as numbers of a device.
+// The step count and learning rate of a base optimizer, held on a device.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,10 +17,11 @@ STEPPE_NAMESPACE_BEGIN
 namespace base {
 
 /// The count of steps and the learning rate of a list of parameters. A CUDA graph that holds a step reads both and
-/// counts on by itself, so that the host's count falls behind; neither tensor may go as long as there is such a graph.
+/// continues the count by itself, so that the host's count falls behind; both tensors must live as long as such a
+/// graph.
 class DeviceNumbers {
  public:
-  /// `next`: the step that is made next, from 1, as the host counts; 0 where nobody counts.
+  /// `next`: the step that is made next, from 1, as the host counts; 0 if the optimizer does not count.
   DeviceNumbers(std::vector<at::Tensor> params, size_t group, int64_t next, double lr)
       : params_(std::move(params)), group_(group), next_(next), lr_(lr) {
     const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat).device(params_.front().device());
@@ -32,7 +33,7 @@ class DeviceNumbers {
   size_t group() const { return group_; }
   double lr() const { return lr_; }
   bool counts() const { return next_ > 0; }
-  /// A graph reads them.
+  /// Whether a graph reads them.
   bool is_captured() const { return captured_; }
 
   bool are_of(const kernels::UpdateList& list) const {
@@ -45,7 +46,7 @@ class DeviceNumbers {
   void set_rate(double lr) {
     if (lr < lr_ || lr > lr_) rate_.fill_(lr_ = lr);
   }
-  /// The host knows better: so many steps were made.
+  /// Sets the count to the number of steps made.
   void set_count(int64_t made) {
     if (!counts() || next_ == made + 1) return;
     count_.fill_(static_cast<double>(made));
@@ -53,7 +54,7 @@ class DeviceNumbers {
     is_ahead_ = captured_;
   }
 
-  /// For the step that is made now. `found_inf`: where it is 1 that step does not count; undefined: it does.
+  /// The numbers of the current step. `found_inf`: where it is 1 the step does not count; undefined: it does.
   kernels::UpdateNumbers begin_step(const at::Tensor& found_inf, bool captured) {
     kernels::UpdateNumbers numbers;
     if (found_inf.defined()) numbers.found_inf = found_inf.reshape({});
@@ -69,10 +70,10 @@ class DeviceNumbers {
     return numbers;
   }
 
-  /// The device may have counted another number of steps than the host.
+  /// Whether the device may have counted another number of steps than the host.
   bool is_ahead() const { return is_ahead_; }
   int64_t counted_on_host() const { return next_ - 1; }
-  /// Waits for the device; the host counts from there on.
+  /// Reads the device's count, which waits for it; the host continues from there.
   int64_t synchronize() {
     const auto made = static_cast<int64_t>(count_.item<float>());
     next_ = made + 1;

@@ -31,20 +31,20 @@
 STEPPE_NAMESPACE_BEGIN
 
 /// torch::optim::SGD, Adam, AdamW, Adagrad or RMSprop with the same formulas, options, state and checkpoints, and a
-/// step() that walks over memory once for each parameter group instead of once for each operator:
+/// step() that passes over memory once for each parameter group instead of once for each operator:
 ///
 ///     steppe::Fused<torch::optim::AdamW> optimizer(model->parameters(), torch::optim::AdamWOptions(1e-3));
 ///     steppe::SAM<steppe::Fused<torch::optim::SGD>> sam(*model, torch::optim::SGDOptions(0.1).momentum(0.9));
 ///
 /// The weights are Base's up to rounding: Base rounds to the parameter's dtype after every operator, this computes in
-/// float (in double for float64) and rounds what it stores. The formulas: kernels::UpdateRule; who computes what:
-/// kernels::Updater. A parameter goes by Base's own step where that is not possible, see fused_groups().
+/// float (in double for float64) and rounds what it stores. The formulas: kernels::UpdateRule; what computes them:
+/// kernels::Updater. A parameter for which that is not possible is updated by Base's own step, see fused_groups().
 ///
 /// On a device other than the CPU the count of steps and the learning rate are numbers of the device, so that a CUDA
-/// graph of a step counts on when it is replayed: call refresh_learning_rates() before a replay where a scheduler has
-/// changed a rate of SGD, Adam or AdamW. state() has the counts after synchronize_counts(), which save() calls. The
-/// other options, and the rate of Adagrad and RMSprop, are as they were when the graph was captured. RMSprop takes a
-/// dozen operators over the whole list there.
+/// graph of a step continues the count when it is replayed: call refresh_learning_rates() before a replay where a
+/// scheduler has changed a rate of SGD, Adam or AdamW. state() has the counts after synchronize_counts(), which save()
+/// calls. The other options, and the rate of Adagrad and RMSprop, are as they were when the graph was captured. RMSprop
+/// takes a dozen operators over the whole list there.
 template <class Base>
 class Fused : public Base, public base::Skippable {
   using Rules = base::Rules<Base>;
@@ -52,17 +52,17 @@ class Fused : public Base, public base::Skippable {
   static_assert(std::is_same_v<Base, torch::optim::SGD> || std::is_same_v<Base, torch::optim::Adam> ||
                     std::is_same_v<Base, torch::optim::AdamW> || std::is_same_v<Base, torch::optim::Adagrad> ||
                     std::is_same_v<Base, torch::optim::RMSprop>,
-                "steppe: Fused goes over torch::optim::SGD, Adam, AdamW, Adagrad and RMSprop themselves; another class "
+                "steppe: Fused supports torch::optim::SGD, Adam, AdamW, Adagrad and RMSprop themselves; another class "
                 "has a step of its own, which would be lost");
 
  public:
   using Base::Base;
   using typename torch::optim::Optimizer::LossClosure;
-  /// Whose name a checkpoint has: it fits both.
+  /// The optimizer that checkpoints name: they fit both.
   using CheckpointBase = Base;
 
-  /// The closure first, as Base does; then the step. Errors: those of Base, and a step that a CUDA graph would repeat
-  /// wrongly, before fused parameters have changed.
+  /// Calls the closure, as Base does, then makes the step. Errors: those of Base, and a step that a CUDA graph would
+  /// repeat wrongly, before fused parameters have changed.
   at::Tensor step(LossClosure closure = nullptr) override {
     const Emptied at_the_end(*this);
     at::Tensor loss;
@@ -80,17 +80,19 @@ class Fused : public Base, public base::Skippable {
     return loss;
   }
 
+  /// The next step() changes nothing where `found_inf` (float32, one element, on any device) is 1. A GradScaler calls
+  /// this instead of waiting for the device. Throws c10::Error for another kind of tensor.
   void skip_where(const at::Tensor& found_inf) override {
     TORCH_CHECK(found_inf.defined() && found_inf.scalar_type() == at::kFloat && found_inf.numel() == 1,
                 "steppe: skip_where() takes a float32 tensor of one element, 1 where the next step is to be skipped");
     found_inf_ = found_inf;
   }
 
-  /// For each parameter group, whether the step of all its parameters is fused, with the gradients that are there now.
-  /// It is not where a parameter or a gradient is sparse, complex or an integer, one differs from the other in dtype or
-  /// device, a parameter's memory has gaps or overlaps itself, its device has no operator in this LibTorch, or its
-  /// state was made with other options (amsgrad, momentum): that parameter goes by Base's step, the others do not. A
-  /// group without any gradient is fused.
+  /// For each parameter group, whether the step of all its parameters is fused, with the current gradients. It is not
+  /// where a parameter or a gradient is sparse, complex or an integer, one differs from the other in dtype or device, a
+  /// parameter's memory has gaps or overlaps itself, its device has no operator in this LibTorch, or its state was made
+  /// with other options (amsgrad, momentum): that parameter is updated by Base's step, the others are not. A group
+  /// without any gradient is fused.
   std::vector<bool> fused_groups() const {
     std::vector<bool> fused;
     const std::vector<const void*> entangled = entangled_parameters();
@@ -105,39 +107,41 @@ class Fused : public Base, public base::Skippable {
     return fused;
   }
 
-  /// Off: Base's own step for all parameters, as if this were Base.
+  /// Whether the step is fused; if not, Base's own step updates all parameters. On by default.
+  ///@{
   bool enabled() const { return enabled_; }
   Fused& enabled(bool value) {
     enabled_ = value;
     return *this;
   }
+  ///@}
 
-  /// The rates of the groups' options, for a CUDA graph that is replayed next. Errors: one of Adagrad or RMSprop, which
-  /// a graph keeps.
+  /// Takes the learning rates from the groups' options, for a CUDA graph that is replayed next. Errors: a changed rate
+  /// of Adagrad or RMSprop, which a graph keeps.
   void refresh_learning_rates() {
     for (base::DeviceNumbers& numbers : on_devices_) {
       const double rate = rate_of(numbers);
       TORCH_CHECK(reads_rates() || !numbers.is_captured() || is_same(rate, numbers.lr()),
                   "steppe: a CUDA graph keeps the learning rate of this optimizer, which has changed from ",
-                  numbers.lr(), " to ", rate, " in parameter group ", numbers.group(), "; capture the step anew");
+                  numbers.lr(), " to ", rate, " in parameter group ", numbers.group(), "; capture the step again");
       numbers.set_rate(rate);
     }
   }
 
-  /// Writes the counts of steps, which go on in a CUDA graph, into state(). Waits for the devices.
+  /// Writes the step counts, which continue in a CUDA graph, into state(). Waits for the devices.
   void synchronize_counts() {
     for (base::DeviceNumbers& numbers : on_devices_) {
       if (!numbers.counts() || !numbers.is_ahead()) continue;
       const int64_t counted = numbers.counted_on_host(), made = numbers.synchronize();
       for (const at::Tensor& param : numbers.params()) {
         int64_t* const count = count_of(param);
-        // Not where somebody else has set it.
+        // Not where other code has set it.
         if (count != nullptr && *count == counted) *count = made;
       }
     }
   }
 
-  /// Errors: a step that a CUDA graph would repeat wrongly, as far as it can be told before its gradients are there.
+  /// Errors: a step that a CUDA graph would repeat wrongly, as far as that is known before its gradients exist.
   void check_capture() const {
     if (!enabled_ && Rules::kind == Kind::SGD) return;
     TORCH_CHECK(
@@ -146,7 +150,7 @@ class Fused : public Base, public base::Skippable {
         "counts on the host");
     TORCH_CHECK(!on_devices_.empty(),
                 "steppe: a step is captured into a CUDA graph, but this optimizer has made none yet, and every replay "
-                "would begin anew; make one before");
+                "would start from the beginning; make one before");
     for (const base::DeviceNumbers& numbers : on_devices_)
       TORCH_CHECK(is_same(rate_of(numbers), numbers.lr()),
                   "steppe: a step is captured into a CUDA graph, but the learning rate of parameter group ",
@@ -154,12 +158,13 @@ class Fused : public Base, public base::Skippable {
                   " since the last step; call refresh_learning_rates() before the capture");
   }
 
-  /// What Base writes; waits for the devices.
+  /// Writes what Base writes; waits for the devices.
   void save(torch::serialize::OutputArchive& archive) const override {
-    // state() shows the counts that the devices have: the same state, written in another place.
+    // state() receives the devices' counts: the same state, written to another place.
     const_cast<Fused&>(*this).synchronize_counts();
     Base::save(archive);
   }
+  /// Reads what save() or Base has written. Errors: those of Base.
   void load(torch::serialize::InputArchive& archive) override {
     Base::load(archive);
     for (base::DeviceNumbers& numbers : on_devices_)
@@ -167,7 +172,7 @@ class Fused : public Base, public base::Skippable {
   }
 
  protected:
-  /// Whether counts and rates are numbers of the device. A seam for tests.
+  /// Whether counts and rates are numbers of the device. Tests override it.
   virtual bool keeps_numbers_on(at::Device device) const { return !device.is_cpu(); }
 
  private:
@@ -182,7 +187,7 @@ class Fused : public Base, public base::Skippable {
   /// Parameters of one group at one step, on one device and of one dtype.
   struct List {
     size_t group = 0;
-    int64_t step = 0;  ///< that is being made, from 1; 0 where nobody counts
+    int64_t step = 0;  ///< that is being made, from 1; 0 if steps are not counted
     kernels::UpdateRule rule;
     kernels::UpdateList tensors;
     std::vector<State*> states;  ///< null: none is kept yet
@@ -225,8 +230,8 @@ class Fused : public Base, public base::Skippable {
     return state == nullptr ? nullptr : Rules::fields_of(*state).step;
   }
 
-  /// Those that share memory with another one, or are listed twice: LibTorch steps them one after the other, and a pass
-  /// over all at once would not.
+  /// Parameters that share memory with another one, or are listed twice: LibTorch updates them in sequence, which a
+  /// pass over all at once would not.
   std::vector<const void*> entangled_parameters() const {
     ranges_.clear();
     for (const auto& group : this->param_groups())
@@ -249,7 +254,7 @@ class Fused : public Base, public base::Skippable {
     return entangled;
   }
 
-  /// The parameters of a group one after the other: which are fused, and their states.
+  /// Decides for the parameters of a group which are fused, and finds their states.
   class Sorter {
    public:
     Sorter(const Fused& all, const torch::optim::OptimizerParamGroup& group, const std::vector<const void*>& entangled)
@@ -293,7 +298,7 @@ class Fused : public Base, public base::Skippable {
     bool has_update_ = false;
   };
 
-  /// What Base makes at a parameter's first step; SGD's buffer is for the update to fill.
+  /// The state that Base makes at a parameter's first step; the update fills SGD's buffer.
   State& make_state(const at::Tensor& param, const kernels::UpdateRule& rule) {
     auto made = std::make_unique<State>();
     const base::StateFields fields = Rules::fields_of(*made);
@@ -324,7 +329,7 @@ class Fused : public Base, public base::Skippable {
     }
   }
 
-  /// The same. Where a list is no longer that of a device's numbers, these come into state() first, and go, unless a
+  /// The same. Numbers of a device whose list no longer exists are written into state() first, and dropped unless a
   /// graph reads them.
   void sort() {
     gather();
@@ -356,7 +361,7 @@ class Fused : public Base, public base::Skippable {
     return nullptr;
   }
 
-  /// Throws on what every replay would begin anew, or repeat.
+  /// Throws on what every replay would restart or repeat.
   void check_captured_lists() {
     bool captured = false;
     for (const auto& group : this->param_groups())
@@ -373,11 +378,11 @@ class Fused : public Base, public base::Skippable {
     for (size_t i = 0; i < used_; ++i)
       TORCH_CHECK(numbers_of(lists_[i]) != nullptr && !lists_[i].rule.fresh,
                   "steppe: a step is captured into a CUDA graph, but a parameter of group ", lists_[i].group,
-                  " has its first gradient, or the parameters that have one are others than in the last step; make a "
-                  "step with these before");
+                  " has its first gradient, or the parameters that have one differ from those of the last step; make "
+                  "a step with these before");
   }
 
-  /// To one of the lists from `begin` on.
+  /// Adds a parameter to one of the lists from `begin` on.
   void add(const at::Tensor& param, State* state, const kernels::UpdateRule& rule, size_t begin, size_t group) {
     if (state == nullptr && Rules::kind != Kind::SGD) state = &make_state(param, rule);
     const base::StateFields fields = state == nullptr ? base::StateFields() : Rules::fields_of(*state);
@@ -394,7 +399,7 @@ class Fused : public Base, public base::Skippable {
     }
   }
 
-  /// In the parameter's order of memory.
+  /// The tensor in the parameter's memory layout.
   static at::Tensor arranged(const at::Tensor& param, const at::Tensor& tensor) {
     return kernels::lies_like(param, tensor) ? tensor : at::empty_like(param).copy_(tensor);
   }
@@ -417,15 +422,15 @@ class Fused : public Base, public base::Skippable {
     return list;
   }
 
-  /// Waits for the device that knows.
+  /// Whether the step is skipped. Waits for the device.
   bool is_skipped() {
     const bool skipped = found_inf_.template item<float>() > 0.0f;
     found_inf_ = at::Tensor();
     return skipped;
   }
 
-  /// LibTorch's own step and RMSprop's have no way to be skipped by a device; a first momentum buffer would hold
-  /// nothing after it; and every list must lie where the number is.
+  /// LibTorch's own step and RMSprop's cannot be skipped by a device; a first momentum buffer would be left without
+  /// values; and every list must be on the device of found_inf.
   bool device_can_skip() const {
     bool can = all_fused_ && Rules::kind != Kind::RMSprop;
     for (size_t i = 0; i < used_; ++i)
@@ -470,7 +475,7 @@ class Fused : public Base, public base::Skippable {
   }
 
   bool enabled_ = true;
-  mutable std::vector<Range> ranges_;  ///< memory to work in
+  mutable std::vector<Range> ranges_;  ///< scratch memory
   std::vector<List> lists_;
   size_t used_ = 0;  ///< lists of this step
   bool all_fused_ = true;
@@ -481,7 +486,7 @@ class Fused : public Base, public base::Skippable {
 
 namespace detail {
 
-/// Options in braces.
+/// Allows options in braces.
 template <class Base>
 struct OptionsOf<Fused<Base>> : OptionsOf<Base> {};
 

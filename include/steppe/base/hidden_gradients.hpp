@@ -1,4 +1,4 @@
-// Gradients out of an optimizer's sight.
+// Gradients hidden from an optimizer.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -13,8 +13,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace base {
 
-/// Takes gradients away until the end of its scope, from an optimizer that passes over parameters without one. They may
-/// be listed twice.
+/// Hides gradients until the end of its scope from an optimizer, which skips parameters without one. Parameters may be
+/// listed twice.
 class HiddenGradients {
  public:
   explicit HiddenGradients(std::vector<at::Tensor> params) : params_(std::move(params)) {

@@ -21,7 +21,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace base {
 
-/// A parameter's state as kernels see it. Null: the optimizer keeps no such thing.
+/// A parameter's state as kernels see it. Null: the optimizer keeps no such value.
 struct StateFields {
   at::Tensor* kept[kernels::kKept] = {};
   int64_t* step = nullptr;
@@ -104,7 +104,7 @@ template <class Optimizer>
 struct Rules<Optimizer, std::enable_if_t<std::is_base_of_v<torch::optim::Adagrad, Optimizer>>> {
   using State = torch::optim::AdagradParamState;
   static constexpr auto kind = kernels::UpdateRule::Kind::Adagrad;
-  static constexpr bool makes_states = false;  // its constructor has
+  static constexpr bool makes_states = false;  // its constructor makes them
 
   static kernels::UpdateRule rule_of(const torch::optim::OptimizerOptions& any) {
     const auto& options = static_cast<const torch::optim::AdagradOptions&>(any);

@@ -1,4 +1,4 @@
-// Steps that only a device can tell not to be made.
+// Steps that a device decides to skip.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -9,10 +9,10 @@
 STEPPE_NAMESPACE_BEGIN
 namespace base {
 
-/// An optimizer that a GradScaler need not wait for.
+/// An optimizer whose steps a GradScaler can skip without waiting for the device.
 class Skippable {
  public:
-  /// The next step() is none where `found_inf` (float32, one element, on any device) is 1.
+  /// The next step() changes nothing where `found_inf` (float32, one element, on any device) is 1.
   virtual void skip_where(const at::Tensor& found_inf) = 0;
 
  protected:

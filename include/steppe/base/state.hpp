@@ -1,4 +1,4 @@
-// Where an optimizer of LibTorch keeps what it remembers of a parameter.
+// Where LibTorch's optimizers keep the state of a parameter.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,7 +17,7 @@ namespace base {
 
 using States = std::decay_t<decltype(std::declval<torch::optim::Optimizer&>().state())>;
 
-/// LibTorch before 2.1 keys its states by what a stream writes of the pointer.
+/// LibTorch before 2.1 keys its states by the text of the pointer.
 template <class Key = States::key_type>
 Key state_key(const at::Tensor& param) {
   void* const pointer = param.unsafeGetTensorImpl();
@@ -30,7 +30,7 @@ Key state_key(const at::Tensor& param) {
   }
 }
 
-/// Null where there is none.
+/// Null if there is none.
 inline torch::optim::OptimizerParamState* find_state(const States& states, const at::Tensor& param) {
   const auto found = states.find(state_key(param));
   return found == states.end() ? nullptr : found->second.get();

@@ -26,7 +26,7 @@ STEPPE_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What LibTorch's optimizers would make of options in braces.
+/// The type that LibTorch's optimizers make of options in braces.
 template <class Base>
 struct OptionsOf {
   using Type = void;
@@ -60,7 +60,7 @@ struct OptionsOf<torch::optim::SGD> {
 template <class Base, class Parameters>
 using WithDefaults = std::enable_if_t<std::is_constructible_v<Base, Parameters>>;
 
-/// Bases that know themselves what a CUDA graph would repeat wrongly.
+/// Bases that check themselves what a CUDA graph would repeat wrongly.
 template <class Base, class = void>
 struct ChecksCapture : std::false_type {};
 template <class Base>
@@ -78,8 +78,7 @@ inline constexpr bool counts_on_the_host =
     std::is_base_of_v<torch::optim::Adam, Base> || std::is_base_of_v<torch::optim::AdamW, Base> ||
     std::is_base_of_v<torch::optim::Adagrad, Base> || std::is_base_of_v<torch::optim::LBFGS, Base>;
 
-/// The base as whose a checkpoint counts: another one of the same formulas has the typedef
-/// CheckpointBase.
+/// The optimizer that checkpoints of a base name: one with the formulas of another has the typedef CheckpointBase.
 template <class Base, class = void>
 struct CheckpointBase {
   using Type = Base;
@@ -89,13 +88,13 @@ struct CheckpointBase<Base, std::void_t<typename Base::CheckpointBase>> {
   using Type = typename Base::CheckpointBase;
 };
 
-/// Bases that hold the state of a part of the parameters.
+/// Bases that hold the state of only a part of the parameters.
 template <class Base, class = void>
 struct DividesState : std::false_type {};
 template <class Base>
 struct DividesState<Base, std::enable_if_t<Base::divides_state>> : std::true_type {};
 
-/// LBFGS and its like: step() has no default argument because one step needs several evaluations.
+/// LBFGS and similar ones: step() has no default argument because one step needs several evaluations.
 template <class Base, class = void>
 struct StepsWithoutClosure : std::false_type {};
 template <class Base>

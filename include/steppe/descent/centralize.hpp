@@ -24,7 +24,7 @@ namespace descent {
 ///                                            steppe::descent::Centralize().center_descent(true));
 class Centralize {
  public:
-  static constexpr bool needs_first_gradient = false;
+  static constexpr bool needs_first_gradient = false;  ///< g+ alone is used
 
   /// Off by default: GCSAM (arXiv 2501.11584) leaves the descent gradient as it is.
   TORCH_ARG(bool, center_descent) = false;
@@ -32,6 +32,10 @@ class Centralize {
   TORCH_ARG(bool, conv_only) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   void operator()(std::vector<at::Tensor>& final, const std::vector<at::Tensor>& /*first*/) const {
     if (!center_descent_) return;
     for (at::Tensor& gradient : final) {
@@ -47,6 +51,7 @@ class Centralize {
     field("center_descent", center_descent_);
     field("conv_only", conv_only_);
   }
+  ///@}
 };
 
 }  // namespace descent

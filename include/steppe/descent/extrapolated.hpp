@@ -30,39 +30,45 @@ namespace descent {
 ///
 /// over all parameters that are perturbed (others descend along g+); where sin psi < 1e-8, along |g+| (v0 + v1) / 2. a
 /// is the one of {0, .1, ..., 2} with the highest loss of the batch at w + rho_max v(a), the smallest among equals: the
-/// step leads away from the worst point that is near. It is searched in the first perturbed step and then every
-/// `interval` steps (an epoch, in the paper), by 21 losses: hand step() a closure that computes the loss alone as its
-/// second argument, or each costs a whole pass.
+/// step leads away from the worst point nearby. It is searched in the first perturbed step and then every `interval`
+/// steps (an epoch, in the paper), by 21 losses: pass step() a closure that computes only the loss as its second
+/// argument; otherwise each costs a whole pass.
 ///
 /// Two gradients a step; memory: the first gradients during pass 2, the perturbed weights, and one more copy of the
-/// weights while it searches. a belongs to checkpoints. v0 is the ascent's direction: e is made of the raw gradient.
+/// weights while it searches. Checkpoints include a. v0 is the ascent's direction: e is made of the raw gradient.
 ///
 ///     steppe::XSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 ///     sam.descent().interval(batches);
 ///     sam.step(closure, [&] { return criterion(model->forward(x), y); });
 class Extrapolated {
  public:
-  static constexpr bool needs_first_gradient = true;
-  static constexpr bool needs_raw_ascent = true;
-  static constexpr bool keeps_state = true;
+  static constexpr bool needs_first_gradient = true;  ///< g enters the final gradient
+  static constexpr bool needs_raw_ascent = true;      ///< e must be along g itself
+  static constexpr bool keeps_state = true;           ///< a, and the step of the last search
 
+  /// The radius at which the losses are compared.
   TORCH_ARG(double, rho_max) = 0.30;
   /// Steps between two searches; 0: one search, at the start.
   TORCH_ARG(int64_t, interval) = 400;
 
  public:
+  /// The radius where Options does not set one.
   double default_rho() const { return 0.15; }
 
-  /// This a, and no search.
+  /// Uses this a, without a search. Throws c10::Error if it is not finite.
   Extrapolated& fixed(double a) {
     TORCH_CHECK(std::isfinite(a), "steppe: XSAM's a must be finite, got ", a);
     a_ = a;
     is_fixed_ = true;
     return *this;
   }
-  /// What was found last, or fixed.
+  /// The a of the last search, or the fixed one; 1 before the first search.
   double a() const { return a_; }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static void descend(const std::vector<Extrapolated*>& of_groups, std::vector<GroupGradients>& groups,
                       const StepGradients& step) {
     for (Extrapolated* own : of_groups) own->next_ = {own->a_, own->age_};
@@ -87,16 +93,21 @@ class Extrapolated {
         if (moved[k].final[i].defined()) groups[k].final[i] = moved[k].final[i];
     }
   }
+  ///@}
 
-  /// Searched once for all groups.
+  /// Whether the settings of the search, which is made once for all groups, are the same.
   bool agrees_with(const Extrapolated& other) const {
     return kernels::exact::are_equal(rho_max_, other.rho_max_) && interval_ == other.interval_ &&
            is_fixed_ == other.is_fixed_;
   }
 
-  /// The step will evaluate losses.
+  /// Whether a perturbed step with this number makes a search.
   bool is_due(int64_t step) const { return !is_fixed_ && (age_ < 0 || (interval_ > 0 && step - age_ >= interval_)); }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   void bind(const std::vector<at::Tensor>&) { next_ = {a_, age_}; }
   void commit() { std::tie(a_, age_) = next_; }
   void forget() {
@@ -119,13 +130,14 @@ class Extrapolated {
     field("searched_at", age_);
     TORCH_CHECK(std::isfinite(a_), "steppe: the checkpoint has a = ", a_, "; it is damaged");
   }
+  ///@}
 
  private:
   /// The two gradients' lengths and the angle between them.
   struct Arc {
     double first, second, psi;
 
-    /// Of g and of g+ in length * v(a).
+    /// The factors of g and of g+ in length * v(a).
     std::pair<double, double> factors(double a, double length) const {
       const double sine = std::sin(psi);
       if (sine < 1e-8) return {length / (2.0 * first), length / (2.0 * second)};
@@ -133,7 +145,7 @@ class Extrapolated {
     }
   };
 
-  /// The others keep g+ and stay where they are in the search.
+  /// Leaves out parameters that are not perturbed: they keep g+ and do not move in the search.
   static std::vector<GroupGradients> perturbed_ones(std::vector<GroupGradients> groups) {
     for (GroupGradients& group : groups)
       for (size_t i = 0; i < group.params.size(); ++i)

@@ -9,6 +9,7 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// What the base optimizer consumes, made of the gradients of both passes.
 namespace descent {
 
 /// final = g+, as in SAM (arXiv 2010.01412).
@@ -18,8 +19,13 @@ namespace descent {
 /// `needs_first_gradient` is true, and undefined tensors elsewhere.
 class PerturbedGradient {
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding an ascent link".
   static constexpr bool needs_first_gradient = false;
   void operator()(std::vector<at::Tensor>& /*final*/, const std::vector<at::Tensor>& /*first*/) const {}
+  ///@}
 };
 
 }  // namespace descent

@@ -22,6 +22,10 @@ namespace descent {
 ///     steppe::StableSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 class Rescaled {
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool needs_first_gradient = false;
   static constexpr bool needs_first_squares = true;
 
@@ -38,6 +42,7 @@ class Rescaled {
 
   template <class Fields>
   void fields(Fields&) {}
+  ///@}
 };
 
 }  // namespace descent

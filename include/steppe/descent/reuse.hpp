@@ -1,4 +1,4 @@
-// The part of g+ across g, used again on the plain steps that follow.
+// The part of g+ orthogonal to g, reused on the plain steps that follow.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,30 +22,34 @@
 STEPPE_NAMESPACE_BEGIN
 namespace descent {
 
-/// LookSAM (arXiv 2203.02714). Perturbed steps descend along g+ and keep its part across g,
+/// LookSAM (arXiv 2203.02714). Perturbed steps descend along g+ and keep its part orthogonal to g,
 ///
 ///     g_v = g+ - (<g, g+> / |g|^2) g
 ///
 /// plain steps descend along g + alpha (|g| / |g_v|) g_v; along g where there is no g_v yet, or it is zero. Products
 /// and norms are over all parameter groups. With every(k) 1 + 1/k gradients a step; memory: g_v, and on perturbed steps
-/// the first gradients and the perturbed weights. g_v belongs to checkpoints. A g_v that is not finite is not kept.
+/// the first gradients and the perturbed weights. Checkpoints include g_v. A g_v that is not finite is not kept.
 ///
 ///     steppe::LookSAM<torch::optim::SGD> sam(*model, torch::optim::SGDOptions(0.1));
 ///     sam.every(10).descent().alpha(0.5);
 class Reuse {
  public:
-  static constexpr bool needs_first_gradient = true;
-  static constexpr bool keeps_state = true;
-  static constexpr int64_t default_interval = 5;
+  static constexpr bool needs_first_gradient = true;  ///< g enters g_v
+  static constexpr bool keeps_state = true;           ///< g_v, and |g_v| / |g|
+  static constexpr int64_t default_interval = 5;      ///< every(5), where the program sets no other interval
 
-  /// The paper's .7 is for vision transformers with rho near 1; small convolutional networks want less.
+  /// The paper's .7 is for vision transformers with rho near 1; small convolutional networks need less.
   TORCH_ARG(double, alpha) = 0.3;
-  /// In alpha's place |g_v| / |g| as it was on the last perturbed step.
+  /// Replaces alpha by |g_v| / |g| of the last perturbed step.
   TORCH_ARG(bool, measured) = false;
-  /// Products and norms of each tensor by itself; e keeps the global norm.
+  /// Takes products and norms per tensor; e keeps the global norm.
   TORCH_ARG(bool, per_tensor) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static void descend(const std::vector<Reuse*>& of_groups, std::vector<GroupGradients>& groups,
                       const StepGradients& step) {
     std::vector<at::Tensor> kept;
@@ -81,6 +85,7 @@ class Reuse {
     field("across", across_);
     field("ratio", ratio_);
   }
+  ///@}
 
  private:
   static void keep(const std::vector<Reuse*>& of_groups, const std::vector<GroupGradients>& groups,

@@ -1,4 +1,4 @@
-// What a descent over all parameter groups is given.
+// What a descent over all parameter groups receives.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -21,10 +21,10 @@ namespace descent {
 /// The gradients of one parameter group, beside its parameters; those without a final gradient are left out, unless the
 /// descent has `sees_all_gradients`.
 struct GroupGradients {
-  std::vector<at::Tensor> params;
-  std::vector<at::Tensor> final;  ///< at w + e, or at w on a plain step; receives what the base optimizer consumes
-  std::vector<at::Tensor> first;  ///< at w, where `needs_first_gradient` is true; else undefined tensors
-  std::vector<bool> takes_part;   ///< it is perturbed: not excluded, and rho is over 0
+  std::vector<at::Tensor> params;  ///< the parameters; the other lists are beside them
+  std::vector<at::Tensor> final;   ///< at w + e, or at w on a plain step; receives what the base optimizer consumes
+  std::vector<at::Tensor> first;   ///< at w, where `needs_first_gradient` is true; else undefined tensors
+  std::vector<bool> takes_part;    ///< whether it is perturbed: not excluded, and rho is over 0
 };
 
 /// One step, as a descent sees it.
@@ -32,11 +32,11 @@ struct GroupGradients {
 /// A descent over all groups has `static void descend(const std::vector<Self*>& of_groups,
 /// std::vector<GroupGradients>&, const StepGradients&)`, which is called at w on every step, plain ones too.
 struct StepGradients {
-  bool perturbed = false;  ///< pass 2 was made
-  int64_t step = 0;
+  bool perturbed = false;    ///< pass 2 was made
+  int64_t step = 0;          ///< its number, from 0
   at::Tensor first_squares;  ///< |g|^2 of all gradients of pass 1, where `needs_first_squares` is true; float64, 0-dim
   /// The loss at w + radius * v / |v|, v beside the gradients of every group: without a gradient if the program has
-  /// given a closure for that, else by a pass whose gradients are thrown away. Empty where nothing can be evaluated.
+  /// given a closure for that, else by a pass whose gradients are discarded. Empty where no loss can be evaluated.
   std::function<double(const std::vector<std::vector<at::Tensor>>& v, double radius)> loss_at;
 };
 
@@ -83,13 +83,13 @@ struct NeedsRawAscent : std::false_type {};
 template <class Descent>
 struct NeedsRawAscent<Descent, std::enable_if_t<Descent::needs_raw_ascent>> : std::true_type {};
 
-/// Is also given gradients of pass 1 that pass 2 has not.
+/// Also receives gradients of parameters that only pass 1 has reached.
 template <class Descent, class = void>
 struct SeesAllGradients : std::false_type {};
 template <class Descent>
 struct SeesAllGradients<Descent, std::enable_if_t<Descent::sees_all_gradients>> : std::true_type {};
 
-/// agrees_with(other): settings that must be the same in all groups are.
+/// agrees_with(other): whether the settings that all groups must share are the same.
 template <class Descent, class = void>
 struct HasAgreesWith : std::false_type {};
 template <class Descent>
@@ -97,13 +97,13 @@ struct HasAgreesWith<Descent,
                      std::void_t<decltype(std::declval<const Descent&>().agrees_with(std::declval<const Descent&>()))>>
     : std::true_type {};
 
-/// Perturbs every so many steps, where nothing else is said.
+/// Perturbs every default_interval steps, unless the program sets another interval.
 template <class Descent, class = void>
 struct HasDefaultInterval : std::false_type {};
 template <class Descent>
 struct HasDefaultInterval<Descent, std::enable_if_t<(Descent::default_interval > 0)>> : std::true_type {};
 
-/// after_step(lr): changes the weights once more behind the base's step, where needs_lr() says so.
+/// after_step(lr): changes the weights once more after the base's step, if needs_lr() is true.
 template <class Descent, class = void>
 struct HasAfterStep : std::false_type {};
 template <class Descent>

@@ -1,4 +1,4 @@
-// The surrogate gap made smaller beside the perturbed loss.
+// Reduces the surrogate gap beside the perturbed loss.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,8 +20,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace descent {
 
-/// final = g+ - alpha (g - (<g, g+> / |g+|^2) g+), over all parameter groups (GSAM, arXiv 2203.08065): what is taken
-/// away is the part of g across g+, along which L(w + e) - L(w) falls while L(w + e) stays.
+/// final = g+ - alpha (g - (<g, g+> / |g+|^2) g+), over all parameter groups (GSAM, arXiv 2203.08065): what is
+/// subtracted is the part of g orthogonal to g+, along which L(w + e) - L(w) falls while L(w + e) stays.
 ///
 /// The paper's radius follows the learning rate: Options().rho_schedule(schedule::proportional_to_lr(...)). Two
 /// gradients a step; memory: the first gradients during pass 2, and the perturbed weights. Gradients that are not
@@ -31,11 +31,16 @@ namespace descent {
 ///     gsam.descent().alpha(0.2);
 class SurrogateGap {
  public:
-  static constexpr bool needs_first_gradient = true;
+  static constexpr bool needs_first_gradient = true;  ///< g enters the final gradient
 
+  /// The weight of the part of g orthogonal to g+.
   TORCH_ARG(double, alpha) = 0.4;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static void descend(const std::vector<SurrogateGap*>& of_groups, std::vector<GroupGradients>& groups,
                       const StepGradients& step) {
     if (!step.perturbed) return;
@@ -57,6 +62,7 @@ class SurrogateGap {
   void fields(Fields& field) {
     field("alpha", alpha_);
   }
+  ///@}
 };
 
 }  // namespace descent

@@ -1,4 +1,4 @@
-// Loss and sharpness weighed against each other.
+// A weighted sum of loss and sharpness.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -23,20 +23,25 @@ namespace descent {
 ///     decoupled:  final = g; after the base's step  w <- w - lr a (g+ - g)
 ///
 /// A gradient that one of the passes does not give counts as zero. gamma .5 is SAM, .9 means a = 9. Decoupled, the base
-/// optimizer's averages see g alone, and hooks and clipping as well. Two gradients a step; memory: the first gradients
-/// during pass 2, and the perturbed weights.
+/// optimizer's averages, hooks and clipping see g alone. Two gradients a step; memory: the first gradients during pass
+/// 2, and the perturbed weights.
 ///
 ///     steppe::WSAM<torch::optim::Adam> wsam(*model, torch::optim::AdamOptions(1e-3));
 ///     wsam.descent().gamma(0.8);
 class Weighted {
  public:
-  static constexpr bool needs_first_gradient = true;
+  static constexpr bool needs_first_gradient = true;  ///< g enters the final gradient
 
-  /// In [0, 1).
+  /// The weight of the sharpness, in [0, 1).
   TORCH_ARG(double, gamma) = 0.9;
+  /// true: the decoupled rule; false: the coupled one.
   TORCH_ARG(bool, decoupled) = true;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   static constexpr bool keeps_state = true;
   static constexpr bool sees_all_gradients = true;
 
@@ -75,6 +80,7 @@ class Weighted {
     field("gamma", gamma_);
     field("decoupled", decoupled_);
   }
+  ///@}
 
  private:
   std::vector<std::pair<at::Tensor, at::Tensor>> after_;

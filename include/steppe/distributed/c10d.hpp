@@ -27,7 +27,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace distributed {
 
-/// Means of the gradients of `params` over the processes of `group`, made while backward() still runs: see
+/// Means of the gradients of `params` over the processes of `group`, computed while backward() still runs: see
 /// GradientMean. `params` must be all those of the optimizer, in the same order on all processes.
 ///
 ///     const auto world = steppe::distributed::world();
@@ -35,18 +35,18 @@ namespace distributed {
 ///     steppe::distributed::broadcast_from_first(*model, group);
 ///     optimizer.exchange(steppe::distributed::mean_over(world, group, model->parameters()));
 ///
-/// Smaller buckets are on their way earlier, larger ones have less to do for each byte. The World tells how long a step
-/// waits for the others, and its store lets errors name the process that is missing. All processes call this at once.
+/// Smaller buckets are sent earlier, larger ones have less overhead per byte. The World sets how long a step waits for
+/// the others, and its store lets errors name the process that is missing. All processes call this at the same time.
 ///
-/// Errors: other parameters, or other buckets, on other processes.
+/// Errors: parameters or buckets that differ between processes.
 inline std::shared_ptr<GradientExchange> mean_over(const World& world, c10::intrusive_ptr<c10d::ProcessGroup> group,
                                                    std::vector<at::Tensor> params, int64_t bucket_bytes = 5 << 20) {
   return std::make_shared<GradientMean>(std::move(group), std::move(params), bucket_bytes, world.timeout, world.store,
                                         world.store_process);
 }
 
-/// The same for a group that was made otherwise. Its errors cannot name the process that is missing, and a step that
-/// all processes have left by an exception is the last one.
+/// The same for a group made without a World. Its errors cannot name the process that is missing, and training cannot
+/// continue after a step that all processes have left by an exception.
 inline std::shared_ptr<GradientExchange> mean_over(c10::intrusive_ptr<c10d::ProcessGroup> group,
                                                    std::vector<at::Tensor> params, int64_t bucket_bytes = 5 << 20,
                                                    std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
@@ -54,7 +54,7 @@ inline std::shared_ptr<GradientExchange> mean_over(c10::intrusive_ptr<c10d::Proc
                                         c10::intrusive_ptr<c10d::Store>(), -1);
 }
 
-/// The sum over the processes of `group`, for optimizer.sharded(); all call it equally often. Errors: see
+/// The sum over the processes of `group`, for optimizer.sharded(); all call it the same number of times. Errors: see
 /// GradientMean::finish().
 inline SumOverShards sum_over(c10::intrusive_ptr<c10d::ProcessGroup> group,
                               std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
@@ -64,7 +64,7 @@ inline SumOverShards sum_over(c10::intrusive_ptr<c10d::ProcessGroup> group,
 
 /// Copies process 0's tensors to those of all others, bit for bit: any dtype, contiguous or not.
 ///
-/// Errors: other numbers, shapes or dtypes on other processes; sparse tensors.
+/// Errors: numbers of tensors, shapes or dtypes that differ between processes; sparse tensors.
 inline void broadcast_from_first(const std::vector<at::Tensor>& tensors, c10::intrusive_ptr<c10d::ProcessGroup> group,
                                  std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
   const c10::NoGradGuard no_grad;
@@ -103,7 +103,7 @@ inline void broadcast_from_first(const std::vector<at::Tensor>& tensors, c10::in
   }
 }
 
-/// The same for a module's parameters and buffers, before the first step: all begin with the same model.
+/// The same for a module's parameters and buffers, before the first step, so that all begin with the same model.
 inline void broadcast_from_first(const torch::nn::Module& module, c10::intrusive_ptr<c10d::ProcessGroup> group,
                                  std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
   std::vector<at::Tensor> tensors = module.parameters();

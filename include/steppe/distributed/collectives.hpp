@@ -28,35 +28,39 @@
 STEPPE_NAMESPACE_BEGIN
 namespace distributed {
 
-/// In which format a tensor is summed. On CPUs the 16-bit ones travel as float32: LibTorch 1.13's Gloo ends the process
-/// where it meets bfloat16, and the sum is more exact.
+/// The dtype in which a tensor is summed. On CPUs 16-bit tensors are sent as float32: LibTorch 1.13's Gloo ends the
+/// process on bfloat16, and the sum is more exact.
 inline at::ScalarType sent_type(at::ScalarType type, c10::Device device) {
   return device.is_cpu() && (type == at::kHalf || type == at::kBFloat16) ? at::kFloat : type;
 }
 
-/// One process group in use: who are they, how long are they waited for, has it failed.
+/// One process group in use: its processes, how long they are waited for, and whether it has failed.
 ///
-/// Every wait is bounded. It ends early where another process says through the store that it has left. What fails once
-/// has failed for good, since nobody knows any more who takes part in what: every later call throws the same error.
-/// Calls come in the same order on all processes, and from one thread at a time.
+/// Every wait is bounded. It ends early where another process reports through the store that it has left. A failure is
+/// permanent, since the processes no longer agree on what they exchange: every later call throws the same error. Calls
+/// come in the same order on all processes, and from one thread at a time.
 class Collectives {
  public:
+  /// An operation of the group that is under way.
   using Work = c10::intrusive_ptr<c10d::Work>;
 
   /// Errors: no group; a time that is not positive.
   Collectives(c10::intrusive_ptr<c10d::ProcessGroup> group, std::chrono::milliseconds timeout)
       : group_(std::move(group)), timeout_(timeout) {
     TORCH_CHECK(group_, "steppe: the process group is null; make one, e.g. with steppe::distributed::gloo(world)");
-    TORCH_CHECK(timeout_.count() > 0, "steppe: the time for which processes wait for each other is ", timeout_.count(),
+    TORCH_CHECK(timeout_.count() > 0, "steppe: the timeout for other processes is ", timeout_.count(),
                 " ms; it must be positive");
     rank_ = group_->getRank();
     size_ = group_->getSize();
   }
 
+  /// Which process of the group this is, and their number.
+  ///@{
   int rank() const { return rank_; }
   int size() const { return size_; }
+  ///@}
 
-  /// `id`: of this use of the store, the same number on all processes, which no other use has.
+  /// `id`: a number of this use of the store, the same on all processes and different from that of any other use.
   void signal_through(const c10::intrusive_ptr<c10d::Store>& store, int store_process, int64_t id) {
     signals_.emplace(c10::make_intrusive<c10d::PrefixStore>("exchange/" + std::to_string(id), store), rank_, size_,
                      store_process);
@@ -68,7 +72,7 @@ class Collectives {
     return group_->allreduce(list);
   }
 
-  /// `what`: is waited for, "the gradients of the others".
+  /// `what`: what is waited for, such as "the gradients of the others".
   void wait(c10d::Work& work, c10::Device device, const std::string& what) {
     const auto start = std::chrono::steady_clock::now();
     std::chrono::milliseconds slice(50);
@@ -82,14 +86,14 @@ class Collectives {
       if (lost_store) fail("waited for " + what, what, "");
       const auto waited =
           std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
-      if (waited >= timeout_) fail("waited " + in_words(timeout_) + " in vain for " + what, what, "");
+      if (waited >= timeout_) fail("timed out after " + in_words(timeout_) + " while it waited for " + what, what, "");
       slice = (std::min)({2 * slice, std::chrono::milliseconds(1000), timeout_ - waited});
       if (!signals_) continue;
       bool is_hopeless = false;
       try {
         is_hopeless = signals_->alarm() && (!left_before(done_).empty() || signals_->failing());
       } catch (const std::exception&) {
-        lost_store = true;  // its process may have ended with all its work done, of which the rest is on its way
+        lost_store = true;  // its process may have ended with all its work done, the rest of which still arrives
       }
       if (is_hopeless) fail("waited for " + what, what, "");
     }
@@ -107,7 +111,7 @@ class Collectives {
     if (!is_sent_itself) numbers.copy_(sent);
   }
 
-  /// post(), whose errors are ours.
+  /// The same as post(), with errors of fail().
   Work start(const at::Tensor& numbers, const std::string& what) {
     try {
       return post(numbers);
@@ -116,6 +120,7 @@ class Collectives {
     }
   }
 
+  /// Makes process 0's bytes those of all processes, in place. `what`: as in wait().
   void broadcast_from_first(at::Tensor& bytes, const std::string& what) {
     check();
     std::vector<at::Tensor> list = {bytes};
@@ -128,7 +133,7 @@ class Collectives {
     wait(*work, bytes.device(), what);
   }
 
-  /// Everybody's numbers: row r is what process r has given. All give equally many.
+  /// The numbers of all processes: row r is what process r has given. All give the same number of them.
   std::vector<std::vector<int64_t>> rows(const std::vector<int64_t>& mine, c10::Device device,
                                          const std::string& what) {
     const int64_t columns = static_cast<int64_t>(mine.size());
@@ -145,15 +150,19 @@ class Collectives {
     return found;
   }
 
-  /// Throws what has failed before.
+  /// Throws the error of an earlier failure, if there was one.
   void check() const { TORCH_CHECK(failure_.empty(), failure_); }
+  /// Whether a call has failed before.
   bool has_failed() const { return !failure_.empty(); }
 
-  /// How many exchanges are behind this process, by which those who leave and those who wait know each other's place.
+  /// The number of exchanges that this process has finished, by which processes that leave and processes that wait
+  /// compare their progress.
+  ///@{
   void count() { ++done_; }
   int64_t done() const { return done_; }
+  ///@}
 
-  /// This process leaves a step by an exception. `open`: an exchange has begun. The others are told, if they can be.
+  /// This process leaves a step by an exception. `open`: an exchange has begun. The others are informed, if possible.
   void leave(const std::string& why, bool open) noexcept {
     if (has_failed() || !signals_) return;
     try {
@@ -163,14 +172,14 @@ class Collectives {
     }
   }
 
-  /// After leave(): whether all processes have left at the same place, and so may go on together. Returns whether any
-  /// of them had begun an exchange. Throws if they cannot go on.
+  /// After leave(): waits until all processes have left at the same place, so that they can continue together. Returns
+  /// whether any of them had begun an exchange. Throws if they cannot continue.
   bool join_again(const std::string& why) {
     check();
     if (!signals_)
       give_up("steppe: process " + std::to_string(rank_) + " has left a step (" + why +
               "), and cannot know whether the others have. Give mean_over() the World: where all have left a step they "
-              "can go on");
+              "can continue");
     const auto start = std::chrono::steady_clock::now();
     std::vector<Leaver> leavers;
     while (true) {
@@ -197,7 +206,7 @@ class Collectives {
     return any_open;
   }
 
-  /// `event`: what has happened to this process; `what`: it had waited for; `cause`: the group's own message.
+  /// `event`: what has happened to this process; `what`: what it has waited for; `cause`: the group's own message.
   [[noreturn]] void fail(const std::string& event, const std::string& what, const std::string& cause) {
     const std::string me = "steppe: process " + std::to_string(rank_) + " ";
     std::string text = me + event + (cause.empty() ? "" : " (" + cause + ")");
@@ -214,13 +223,13 @@ class Collectives {
           text = me + "waited for " + what + ", but process " + std::to_string(left.front().rank) +
                  " left its step: " + left.front().why;
         } else if (!silent.empty()) {
-          text += std::string("; there is no sign of life from process ") + list_of(silent) +
+          text += std::string("; there is no response from process ") + list_of(silent) +
                   ": killed, hanging, or busy with something that takes longer than the timeout" + kCure;
         } else {
           text +=
-              "; all processes live, but wait for different things, or the network between them fails. All must make "
-              "the same steps, and world() needs a timeout longer than the slowest of them. Start all processes again "
-              "from the last checkpoint";
+              "; all processes are alive, but wait for different things, or the network between them fails. All must "
+              "make the same steps, and world() needs a timeout longer than the slowest of them. Start all processes "
+              "again from the last checkpoint";
         }
         signals_->fail();
         signals_->linger(silent);
@@ -269,7 +278,7 @@ class Collectives {
     } catch (...) {  // the store is gone; the others notice as well
     }
     give_up("steppe: process " + std::to_string(rank_) + " has left a step (" + why +
-            ") and could go on only if the others had left it, too, " + others +
+            ") and could continue only if the others had left it, too, " + others +
             ". Start all processes again from the last checkpoint");
   }
 
@@ -286,15 +295,17 @@ class Collectives {
   std::string failure_;
 };
 
-/// What is the same on all processes that hold the same model.
+/// A hash that is the same on all processes that hold the same model.
 struct Fingerprint {
-  static constexpr uint64_t kBasis = 0xcbf29ce484222325U;  // FNV-1a
+  static constexpr uint64_t kBasis = 0xcbf29ce484222325U;  ///< the hash of nothing, FNV-1a's
 
+  /// The hash after the eight bytes of another number.
   static uint64_t add(uint64_t hash, int64_t number) {
     for (int byte = 0; byte < 8; ++byte)
       hash = (hash ^ ((static_cast<uint64_t>(number) >> (8 * byte)) & 0xffU)) * 0x100000001b3U;
     return hash;
   }
+  /// The hash of a tensor's dtype and shape.
   static int64_t of(const at::Tensor& tensor) {
     uint64_t hash = add(kBasis, static_cast<int64_t>(tensor.scalar_type()));
     for (const int64_t length : tensor.sizes()) hash = add(hash, length);

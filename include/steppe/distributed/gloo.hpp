@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// LibTorch's header of it needs Gloo's, which LibTorch does not bring along. The CMake target steppe::gloo adds
-// declarations in their place (gloo_declarations/), behind all other folders: Gloo's own headers win where they are.
+// LibTorch's header for it needs Gloo's headers, which LibTorch does not include. The CMake target steppe::gloo adds
+// declarations in their place (gloo_declarations/), after all other folders: Gloo's own headers take precedence where
+// they exist.
 #if defined(__has_include)
 #if __has_include(<gloo/context.h>)
 #define STEPPE_HAS_GLOO_HEADERS
@@ -66,7 +67,7 @@ inline void add_gloo_devices(c10d::ProcessGroupGloo::Options& options, bool is_a
     options.devices.push_back(Gloo::createDefaultDevice());
 }
 
-/// Makes a ProcessGroup of a backend. What exists decides, not a version: in LibTorch 1.13 the backend itself is the
+/// Makes a ProcessGroup of a backend. Chosen by what exists, not by version: in LibTorch 1.13 the backend itself is the
 /// group, and up to 2.4 a group's options name its backend. A template: only the branch that is taken must compile.
 template <class Group, class Backend>
 c10::intrusive_ptr<Group> group_of(const c10::intrusive_ptr<Backend>& backend, const World& world) {
@@ -88,11 +89,11 @@ c10::intrusive_ptr<Group> group_of(const c10::intrusive_ptr<Backend>& backend, c
   }
 }
 
-/// A Gloo group of all processes, which call this equally often. Its messages have the World's time limit.
+/// A Gloo group of all processes, which call this the same number of times. Its messages have the World's timeout.
 ///
 /// The interface is that of the environment variable GLOO_SOCKET_IFNAME, or found by MASTER_ADDR and the host name.
 ///
-/// Errors: a World without a store; an interface that is not there; others that cannot be reached in time.
+/// Errors: a World without a store; an interface that does not exist; others that cannot be reached in time.
 inline c10::intrusive_ptr<c10d::ProcessGroup> gloo(const World& world) {
   TORCH_CHECK(world.store, "steppe: the World has no store; make it with steppe::distributed::world()");
   const auto options = c10d::ProcessGroupGloo::Options::create(world.timeout);

@@ -1,4 +1,4 @@
-// Means of gradients over the processes of a c10d group, made in buckets while backward() still runs.
+// Means of gradients over the processes of a c10d group, computed in buckets while backward() still runs.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -42,7 +42,9 @@ namespace distributed {
 /// Calls back when a gradient has been added to a parameter's. (LibTorch's own class for it is not in all versions.)
 class Arrival final : public torch::autograd::FunctionPostHook {
  public:
+  /// `call` runs on autograd's thread.
   explicit Arrival(std::function<void()> call) : call_(std::move(call)) {}
+  /// Called by autograd; returns `outputs` as they are.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>&) override {
     call_();
     return outputs;
@@ -52,9 +54,10 @@ class Arrival final : public torch::autograd::FunctionPostHook {
   std::function<void()> call_;
 };
 
-/// A gradient as it was when it was sent, known without a hold on it.
+/// A gradient as it was when it was sent; does not keep it alive.
 class SentGradient {
  public:
+  /// Notes a gradient as it is now; it may be undefined.
   static SentGradient of(const at::Tensor& gradient) {
     SentGradient sent;
     if (!gradient.defined()) return sent;
@@ -63,13 +66,14 @@ class SentGradient {
     sent.can_tell_ = can_tell(gradient);
     return sent;
   }
-  /// Nobody has replaced it or written to it. False as well where LibTorch does not tell.
+  /// Whether it was neither replaced nor written to. False as well where LibTorch cannot tell.
   bool is_still(const at::Tensor& gradient) const {
     if (!can_tell_) return false;
     const at::Tensor then = step::locked(gradient_);
     return then.is_same(gradient) && step::version_of(gradient) == version_;
   }
-  /// Changes of sections of one buffer are counted together, those of sparse and inference tensors partly or not.
+  /// Whether LibTorch counts the gradient's changes: those of sections of one buffer are counted together, those of
+  /// sparse and inference tensors partly or not.
   static bool can_tell(const at::Tensor& gradient) {
     return !gradient.defined() || (gradient.layout() == at::kStrided && !gradient.is_inference() &&
                                    gradient.storage().nbytes() == gradient.nbytes());
@@ -85,15 +89,15 @@ class SentGradient {
 ///
 ///     grad(p) = sum over processes r of grad_r(p) / W;  each is divided before the sum
 ///
-/// Gradients travel in buckets, from the last parameter back, each of one dtype and device. Between begin() and
-/// finish() a bucket is sent as soon as all of its gradients have arrived; finish() sends the rest, waits and writes.
-/// The order is the same on all processes, and a last message of counters closes the exchange, so that nobody is an
-/// exchange ahead.
+/// Gradients are sent in buckets, from the last parameter to the first, each of one dtype and device. Between begin()
+/// and finish() a bucket is sent as soon as all of its gradients have arrived; finish() sends the rest, waits and
+/// writes. The order is the same on all processes, and a last message of counters closes the exchange, so that no
+/// process is an exchange ahead.
 ///
-/// - What changes a gradient after it was sent (another backward(), clipping in the closure) is noticed, and its bucket
-///   is sent once more, by all. A bucket waits for as many backward() calls as there were the last time; if gradients
-///   change otherwise, all are sent by finish() from then on. Gradients that are sections of a larger buffer, or
-///   sparse, are always sent by finish().
+/// - What changes a gradient after it was sent (another backward(), clipping in the closure) is detected, and all
+///   processes send its bucket once more. A bucket waits for as many backward() calls as there were the last time; if
+///   gradients change otherwise, all are sent by finish() from then on. Gradients that are sections of a larger buffer,
+///   or sparse, are always sent by finish().
 /// - The means are written to the gradients that are there; a missing or sparse one is replaced. A gradient that no
 ///   process has stays undefined.
 /// - On CPUs float16 and bfloat16 gradients are summed in float32.
@@ -101,13 +105,14 @@ class SentGradient {
 /// Memory: one copy of the gradients.
 ///
 /// begin() within an exchange ends that one, without a result. Where all processes have left a step by an exception,
-/// they go on with the next; any other failure is for good (Collectives). Hooks run on the threads of backward(); the
-/// other functions are called by one thread at a time.
+/// they continue with the next; any other failure is permanent (Collectives). Hooks run on the threads of backward();
+/// the other functions are called by one thread at a time.
 class GradientMean final : public GradientExchange {
  public:
-  /// `store`: where there is one, an error names the processes that are missing. `store_process`: where it lives.
+  /// `store`: where there is one, an error names the processes that are missing. `store_process`: the process that
+  /// serves it.
   ///
-  /// Errors: undefined tensors, those that are no leaves, or listed twice; other parameters on other processes.
+  /// Errors: tensors that are undefined, no leaves, or listed twice; parameters that differ between processes.
   GradientMean(c10::intrusive_ptr<c10d::ProcessGroup> group, std::vector<at::Tensor> params, int64_t bucket_bytes,
                std::chrono::milliseconds timeout, const c10::intrusive_ptr<c10d::Store>& store, int store_process)
       : params_(std::move(params)), processes_(std::move(group), timeout) {
@@ -131,8 +136,11 @@ class GradientMean final : public GradientExchange {
     for (const Listener& listener : listeners_) listener.accumulator->del_post_hook(listener.key);
   }
 
+  /// As in GradientExchange.
+  ///@{
   int64_t processes() const override { return processes_.size(); }
   int64_t process() const override { return processes_.rank(); }
+  ///@}
 
   /// Errors: what has failed before; others that did not leave the step that this process has left.
   void begin() override {
@@ -192,9 +200,11 @@ class GradientMean final : public GradientExchange {
   }
 
   /// How many buckets there are; how many of them the last exchange has sent before finish(), and how many twice.
+  ///@{
   int64_t buckets() const { return static_cast<int64_t>(buckets_.size()); }
   int64_t sent_early() const { return sent_early_; }
   int64_t sent_twice() const { return sent_twice_; }
+  ///@}
 
  private:
   struct Bucket {
@@ -238,7 +248,7 @@ class GradientMean final : public GradientExchange {
     }
   }
 
-  /// That all hold the same, and that they share keys of the store which nobody else uses.
+  /// Checks that all processes hold the same parameters, and agrees on keys of the store that nothing else uses.
   void agree(const c10::intrusive_ptr<c10d::Store>& store, int store_process) {
     uint64_t layout = Fingerprint::kBasis;
     for (const Bucket& bucket : buckets_) layout = Fingerprint::add(layout, bucket.numel);
@@ -290,7 +300,7 @@ class GradientMean final : public GradientExchange {
         ++next_;
         ++sent_early_;
       }
-    } catch (const std::exception& error) {  // finish() finds out why, and not on a thread of backward()
+    } catch (const std::exception& error) {  // finish() reports it, not a thread of backward()
       is_heard_ = false;
       post_error_ = first_line(error);
     }
@@ -349,7 +359,7 @@ class GradientMean final : public GradientExchange {
     if (work) processes_.wait(*work, bucket.device, kGradients);
   }
 
-  /// What is left of an exchange, until the buckets hold the means. Returns how many processes have each gradient.
+  /// Completes an exchange, so that the buckets hold the means. Returns how many processes have each gradient.
   std::vector<int64_t> complete() {
     send_rest(false);
     std::vector<int64_t> counters;
@@ -367,7 +377,7 @@ class GradientMean final : public GradientExchange {
     const int64_t* const total = told.data_ptr<int64_t>();
     if (total[counters.size() - 1] != processes_.size() * processes_.done())
       processes_.fail("is at another step than the others", kGradients,
-                      std::to_string(processes_.done()) + " exchanges are behind it");
+                      std::to_string(processes_.done()) + " exchanges are finished");
 
     sent_twice_ = 0;
     is_blamed_ = false;
@@ -389,7 +399,7 @@ class GradientMean final : public GradientExchange {
                        [&](size_t i) { return arrivals_[i] > expected_[i]; });
   }
 
-  /// When to send next time.
+  /// Decides when to send in the next exchange.
   void learn() {
     if (is_blamed_) sends_early_ = false;
     for (size_t i = 0; i < params_.size(); ++i)
@@ -408,7 +418,7 @@ class GradientMean final : public GradientExchange {
     gradient.copy_(mean);
   }
 
-  /// `params` by their numbers here.
+  /// The indices of `params` in this object's list.
   std::vector<size_t> find(const std::vector<at::Tensor>& params) const {
     std::vector<size_t> found;
     for (const at::Tensor& param : params) {
@@ -420,7 +430,7 @@ class GradientMean final : public GradientExchange {
     return found;
   }
 
-  /// Before anything else: goes on after a step that this process has left, if all have.
+  /// Before anything else: continues after a step that this process has left, if all have left it.
   void ready() {
     processes_.check();
     if (!left_) return;
@@ -436,7 +446,7 @@ class GradientMean final : public GradientExchange {
     if (std::find(bucket.streams.begin(), bucket.streams.end(), stream) == bucket.streams.end())
       bucket.streams.push_back(stream);
   }
-  /// Lets the current stream wait for them.
+  /// Makes the current stream wait for those streams.
   static void follow_streams(Bucket& bucket) {
     if (bucket.device.is_cpu()) return;
     const c10::Stream own = c10::impl::VirtualGuardImpl(bucket.device.type()).getStream(bucket.device);

@@ -150,30 +150,31 @@ class SentByOwners {
 ///     sam.shard_state(group, world.timeout);
 ///
 /// The weights are bit for bit those of a run in which every process keeps everything, as long as the gradients are the
-/// same on all processes, which is the program's part. Gradients are left as they are. Before shard_state() it is its
-/// Base.
+/// same on all processes, which the program has to ensure. Gradients are left as they are. Before shard_state() it
+/// works as its Base.
 ///
 /// Every parameter is owned whole, by one process: the largest first, each by the process that owns least. Memory: the
 /// state of what is owned, about one part in W; in a step up to 25 MiB (or the largest parameter) for each process.
 ///
-/// step(), save() and shard_state() are to be called by all processes, at the same place. MSAM, which looks at the
-/// momentum of all parameters, does not go over it.
+/// step(), save() and shard_state() are to be called by all processes, at the same place. MSAM, which reads the
+/// momentum of all parameters, cannot be used over it.
 template <class Base>
 class ShardedState : public Base {
   using State = detail::StateOf<Base>;
   static_assert(!std::is_void_v<State>,
-                "steppe: ShardedState goes over torch::optim::SGD, Adam, AdamW and RMSprop. LBFGS keeps one vector of "
+                "steppe: ShardedState supports torch::optim::SGD, Adam, AdamW and RMSprop. LBFGS keeps one vector of "
                 "all parameters, and Adagrad has made its whole state before it could be divided");
 
  public:
   using Base::Base;
   using typename torch::optim::Optimizer::LossClosure;
+  /// Methods that ask the base for state of every parameter refuse this one.
   static constexpr bool divides_state = true;
-  /// Whose name a checkpoint has: it fits all.
+  /// The optimizer that checkpoints name: they fit all.
   using CheckpointBase = typename steppe::detail::CheckpointBase<Base>::Type;
 
-  /// Divides the parameters among the processes of `group`. State that is there already (after load(), or after steps
-  /// without it) is kept of what is owned. Parameters that are added later are divided at the next step.
+  /// Divides the parameters among the processes of `group`. Existing state (after load(), or after steps without it) is
+  /// kept for owned parameters. Parameters that are added later are divided at the next step.
   ///
   /// `timeout`: how long the others are waited for. Errors: other parameters on other processes, a second call.
   void shard_state(c10::intrusive_ptr<c10d::ProcessGroup> group,
@@ -190,11 +191,12 @@ class ShardedState : public Base {
     forget_others();
   }
 
+  /// Whether shard_state() was called.
   bool is_sharded() const { return processes_ != nullptr; }
   /// Whether this process keeps the parameter's state and makes its step.
   bool owns(const at::Tensor& param) const { return !processes_ || owner_of(param) == processes_->rank(); }
 
-  /// The closure first, as Base does; then the step of what is owned; then the weights of all.
+  /// Calls the closure, as Base does; then updates the owned parameters; then sends all weights from their owners.
   ///
   /// Errors: a process that is missing, see Collectives; those of Base.
   at::Tensor step(LossClosure closure = nullptr) override {
@@ -228,7 +230,7 @@ class ShardedState : public Base {
   /// Memory meanwhile: the whole state, on every process.
   void save(torch::serialize::OutputArchive& archive) const override {
     if (!processes_ || processes_->size() == 1) return Base::save(archive);
-    // LibTorch writes what state() holds. It is the same again behind this call.
+    // LibTorch writes what state() holds. After this call that is the same again.
     auto& self = const_cast<ShardedState&>(*this);
     self.divide();
     const OthersForgotten at_the_end(self);
@@ -237,7 +239,7 @@ class ShardedState : public Base {
     Base::save(archive);
   }
 
-  /// What save() or Base has written; keeps the state of what is owned. Errors: those of Base.
+  /// Reads what save() or Base has written; keeps the state of owned parameters. Errors: those of Base.
   void load(torch::serialize::InputArchive& archive) override {
     if (processes_) divide();
     const OthersForgotten at_the_end(*this);
@@ -246,7 +248,7 @@ class ShardedState : public Base {
 
  private:
   struct Owner {
-    at::Tensor param;  ///< held, so that no other one gets its address
+    at::Tensor param;  ///< held, so that no other tensor gets its address
     int process = 0;
   };
 
@@ -271,7 +273,7 @@ class ShardedState : public Base {
     return found->second.process;
   }
 
-  /// Gives owners to those that have none. All processes come to the same result, from the sizes alone.
+  /// Assigns an owner to each parameter that has none. All processes get the same result, from the sizes alone.
   void divide() {
     std::vector<at::Tensor> fresh;
     for (const at::Tensor& param : all_params())
@@ -279,7 +281,7 @@ class ShardedState : public Base {
     const auto bytes_of = [](const at::Tensor& param) {
       return param.numel() * static_cast<int64_t>(param.element_size());
     };
-    // Not stable_sort, of which clang 19 says with libstdc++ 12 that it is deprecated inside.
+    // Not stable_sort: with libstdc++ 12, clang 19 warns of a deprecated function inside it.
     std::vector<size_t> order(fresh.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
@@ -300,7 +302,7 @@ class ShardedState : public Base {
       if (item.second.process != processes_->rank()) this->state().erase(base::state_key(item.second.param));
   }
 
-  /// Fills state() with what the others own.
+  /// Fills state() with the state of parameters that others own.
   void gather() {
     const std::vector<at::Tensor> params = all_params();
     if (params.empty()) return;
@@ -360,7 +362,7 @@ class ShardedState : public Base {
 
 namespace detail {
 
-/// Options in braces.
+/// Allows options in braces.
 template <class Base>
 struct OptionsOf<distributed::ShardedState<Base>> : OptionsOf<Base> {};
 

@@ -1,4 +1,4 @@
-// What processes tell each other through a store when something goes wrong.
+// Signals that processes exchange through a store when something goes wrong.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -21,31 +21,36 @@ namespace distributed {
 
 /// A process that left a step by an exception, and how far it was.
 struct Leaver {
-  int rank = 0;
+  int rank = 0;       ///< which one
   int64_t done = 0;   ///< exchanges that it had finished
   bool open = false;  ///< the next one had begun
-  std::string why;
+  std::string why;    ///< the message of the exception
 };
 
-/// Beside the collectives, which only work while all take part: who has left, who still lives. Every function but
-/// linger() throws where the store does not answer, which is when the process that serves it has ended.
+/// Signals beside the collectives, which work only while all processes take part: which have left, and which are alive.
+/// Every function but linger() throws where the store does not answer, which is when the process that serves it has
+/// ended.
 ///
-/// One alarm key is looked for while all is well. Leaving may be got over, if all have left: then a new epoch begins,
-/// with keys of its own. Failing is for good.
+/// While nothing is wrong only one alarm key is checked. Processes can continue after leaving a step, if all have left:
+/// then a new epoch begins, with keys of its own. A failure is permanent.
 class Signals {
  public:
-  /// `store`: of these processes and this use alone. `store_process`: where it lives, -1: in none of them.
+  /// `store`: used by these processes for this purpose alone. `store_process`: the one that serves it, -1: none of
+  /// them.
   Signals(c10::intrusive_ptr<c10d::Store> store, int rank, int size, int store_process)
       : store_(std::move(store)), rank_(rank), size_(size), store_process_(store_process) {}
 
+  /// The process that serves the store; -1: none of them.
   int store_process() const { return store_process_; }
 
+  /// This process leaves a step by an exception, after `done` exchanges; `open`: it had begun another one.
   void leave(int64_t done, bool open, const std::string& why) {
     put(*store_, left_key(rank_), std::to_string(done) + (open ? "+" : "-") + why);
     put(*store_, alarm_key(), "1");
   }
-  /// Somebody has left in this epoch, or failed.
+  /// Whether a process has left in this epoch, or failed.
   bool alarm() { return has(*store_, alarm_key()); }
+  /// The processes that have left in this epoch, by rank.
   std::vector<Leaver> leavers() {
     std::vector<Leaver> found;
     for (int rank = 0; rank < size_; ++rank) {
@@ -56,11 +61,11 @@ class Signals {
     }
     return found;
   }
-  /// All have left, and go on.
+  /// All processes have left, and continue.
   void next_epoch() { ++epoch_; }
 
-  /// Something has failed, and every process that notices it calls this: those that answer within two seconds live. The
-  /// others are returned.
+  /// Called after a failure by every process that notices it: those that answer within two seconds are alive. Returns
+  /// the others.
   std::vector<int> silent() {
     put(*store_, "failing", "1");
     put(*store_, alarm_key(), "1");
@@ -74,18 +79,19 @@ class Signals {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
-  /// Somebody waits in silent().
+  /// Whether a process waits in silent().
   bool failing() { return has(*store_, "failing"); }
-  /// This process has failed.
+  /// Marks this process as failed.
   void fail() { put(*store_, dead_key(rank_), "1"); }
+  /// Whether a process has called fail().
   bool any_failed() {
     for (int rank = 0; rank < size_; ++rank)
       if (has(*store_, dead_key(rank))) return true;
     return false;
   }
 
-  /// Before an exception goes on that may end the process in which the store lives: for up to three seconds the others,
-  /// but for those that are silent, can read what it says.
+  /// Called before an exception that may end the process that serves the store: for up to three seconds the others,
+  /// except the silent ones, can read the signals.
   void linger(const std::vector<int>& silent = {}) noexcept {
     if (rank_ != store_process_) return;
     try {
@@ -98,7 +104,7 @@ class Signals {
         if (all_know) return;
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
-    } catch (...) {  // nobody can read it
+    } catch (...) {  // no process can read it
     }
   }
 

@@ -1,4 +1,4 @@
-// Who takes part in a training run, as its launcher tells, and the store in which the processes find each other.
+// The processes of a training run, as given by its launcher, and the store through which they find each other.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -24,19 +24,21 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Several processes, by c10d.
 namespace distributed {
 
-/// The processes of a run. One process, without any launcher, is a world as well.
+/// The processes of a run. One process without a launcher is a world as well.
 struct World {
-  int rank = 0;        ///< which of them this is
-  int size = 1;        ///< their number
-  int local_rank = 0;  ///< which of those on this machine this is; 0 where the launcher does not tell
-  c10::intrusive_ptr<c10d::Store> store;
+  int rank = 0;                           ///< which of them this is
+  int size = 1;                           ///< their number
+  int local_rank = 0;                     ///< which of those on this machine this is; 0 if the launcher does not set it
+  c10::intrusive_ptr<c10d::Store> store;  ///< in which the processes find each other
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  ///< how long the others are waited for
-  int store_process = -1;  ///< the process in which the store lives, and with which it ends; -1: in none of them
+  int store_process = -1;  ///< the process that serves the store, which ends with it; -1: none of them
 };
 
-/// What is read and written in a store are texts.
+/// Reading and writing texts in a store.
+///@{
 inline void put(c10d::Store& store, const std::string& key, const std::string& text) {
   store.set(key, std::vector<uint8_t>(text.begin(), text.end()));
 }
@@ -45,6 +47,7 @@ inline std::string text_of(c10d::Store& store, const std::string& key) {
   return std::string(bytes.begin(), bytes.end());
 }
 inline bool has(c10d::Store& store, const std::string& key) { return store.check({key}); }
+///@}
 
 /// The message of an exception without the trace that LibTorch adds, in one line.
 inline std::string first_line(const std::exception& error) {
@@ -65,6 +68,7 @@ inline std::string list_of(const std::vector<int>& numbers) {
   return list;
 }
 
+/// "5 s", "250 ms".
 inline std::string in_words(std::chrono::milliseconds time) {
   const auto count = time.count();
   return count % 1000 == 0 ? std::to_string(count / 1000) + " s" : std::to_string(count) + " ms";
@@ -76,6 +80,8 @@ inline const char* variable(const char* name) {
   return value != nullptr && *value != '\0' ? value : nullptr;
 }
 
+/// The number that an environment variable holds. Throws c10::Error if it is not a whole number in the range; `cure`
+/// ends the message.
 inline int whole_number(const char* name, const char* value, int least, int greatest, const char* cure) {
   char* end = nullptr;
   errno = 0;
@@ -85,17 +91,17 @@ inline int whole_number(const char* name, const char* value, int least, int grea
   return static_cast<int>(number);
 }
 
-/// The variables by which a launcher tells a process its place.
+/// The environment variables in which a launcher gives a process its rank.
 struct Launcher {
-  const char* rank;
-  const char* size;
-  const char* local_rank;
+  const char* rank;        ///< of the process, from 0
+  const char* size;        ///< the number of processes
+  const char* local_rank;  ///< of the process among those of its machine
 };
 
 /// The first whose variable is set, null if there is none. Slurm comes last: under an mpirun within a Slurm job its
 /// variables are those of the daemon that mpirun has started there, the same for all processes of a machine.
 inline const Launcher* launcher() {
-  static constexpr Launcher known[] = {{"RANK", "WORLD_SIZE", "LOCAL_RANK"},  // torchrun, and whoever sets them by hand
+  static constexpr Launcher known[] = {{"RANK", "WORLD_SIZE", "LOCAL_RANK"},  // torchrun, or set by hand
                                        {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
                                        {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},  // MPICH, Intel MPI
                                        {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}};
@@ -109,13 +115,15 @@ inline const Launcher* launcher() {
 
 /// Where the processes meet.
 struct Meeting {
-  std::string host;
-  uint16_t port = 0;
+  std::string host;       ///< of the machine that serves the store
+  uint16_t port = 0;      ///< at which it is served
   bool by_agent = false;  ///< torchrun's agent serves the store: every process is a client
 
+  /// "host:port".
   std::string address() const { return host + ":" + std::to_string(port); }
 };
 
+/// Reads MASTER_ADDR and MASTER_PORT. Throws c10::Error if one is not set, or the port is none.
 inline Meeting meeting(int size) {
   Meeting found;
   const char* const host = variable("MASTER_ADDR");
@@ -140,7 +148,7 @@ inline c10::intrusive_ptr<c10d::Store> connect(const World& world, const Meeting
   options.port = at.port;
   options.isServer = world.rank == 0 && !at.by_agent;
   options.numWorkers = static_cast<size_t>(world.size);
-  options.waitWorkers = false;  // meet() waits, and can tell who is missing
+  options.waitWorkers = false;  // meet() waits, and can name who is missing
   options.timeout = world.timeout;
   options.multiTenant = true;  // a second world() in this process finds the server of the first
   try {
@@ -164,7 +172,8 @@ inline c10::intrusive_ptr<c10d::Store> connect(const World& world, const Meeting
   }
 }
 
-/// Returns when all have come. Errors: one is missing, two have the same rank, or they differ in their number.
+/// Returns when all processes have joined. Errors: one is missing, two have the same rank, or they differ in their
+/// number.
 inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
   const std::string rank = std::to_string(world.rank), size = std::to_string(world.size);
   const auto stop = [&](const std::string& why) {
@@ -182,8 +191,8 @@ inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
         store.compareSet("size", std::vector<uint8_t>(), std::vector<uint8_t>(size.begin(), size.end()));
     const std::string others(first.begin(), first.end());
     if (others != size)
-      refuse("steppe: process " + rank + " was told that there are " + size + " processes, another one at " +
-             at.address() + " that there are " + others + "; set the same WORLD_SIZE on all of them");
+      refuse("steppe: process " + rank + " was given the world size " + size + ", another one at " + at.address() +
+             " the size " + others + "; set the same WORLD_SIZE on all of them");
     if (store.add("rank/" + rank, 1) != 1)
       refuse("steppe: two processes have rank " + rank + " of " + size + " at " + at.address() +
              "; every process needs a rank of its own, and every run a MASTER_PORT of its own");
@@ -203,7 +212,7 @@ inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
         if (missing.empty()) return;
         refuse("steppe: after " + in_words(world.timeout) + " " +
                std::to_string(world.size - static_cast<int>(missing.size())) + " of " + size +
-               " processes have come to " + at.address() + "; missing: " + list_of(missing) +
+               " processes have joined at " + at.address() + "; missing: " + list_of(missing) +
                ". Start them, or set WORLD_SIZE to the number that there is");
       }
       std::this_thread::sleep_for(pause);
@@ -218,8 +227,8 @@ inline void meet(const World& world, c10d::Store& store, const Meeting& at) {
   }
 }
 
-/// LibTorch's stores and Gloo write to sockets that another process may have closed. Python ignores the signal of that;
-/// here it would end the process before it can say what happened. A handler of the program's own stays.
+/// LibTorch's stores and Gloo write to sockets that another process may have closed. Python ignores the resulting
+/// signal; here it would end the process before it can report the error. A handler of the program's own stays.
 inline void ignore_broken_pipes() {
 #ifdef SIGPIPE
   const auto before = std::signal(SIGPIPE, SIG_IGN);
@@ -227,18 +236,18 @@ inline void ignore_broken_pipes() {
 #endif
 }
 
-/// Reads from the environment which process of how many this is, and waits until all are there. `timeout`: how long
-/// they are waited for, now and in each step.
+/// Reads the rank and the number of processes from the environment, and waits until all have joined. `timeout`: how
+/// long to wait for the others, now and in each step.
 ///
 /// RANK, WORLD_SIZE and LOCAL_RANK are those of torchrun (`torchrun --no-python ... ./train`); without them the ones of
-/// Open MPI, PMI (MPICH, Intel MPI) and Slurm are read. MASTER_ADDR and MASTER_PORT tell where the processes meet:
-/// process 0 serves their store there, unless torchrun's agent does. Without any of these variables: one process.
+/// Open MPI, PMI (MPICH, Intel MPI) and Slurm are read. MASTER_ADDR and MASTER_PORT give the place where the processes
+/// meet: process 0 serves their store there, unless torchrun's agent does. Without any of these variables: one process.
 ///
-/// Call it equally often on all processes; a second call is a second world with a store of its own. From the first call
-/// on the process ignores SIGPIPE, if nobody handles it.
+/// Call it the same number of times on all processes; a second call is a second world with a store of its own. From the
+/// first call on the process ignores SIGPIPE, unless the program handles it.
 ///
-/// Errors: variables that are missing or no numbers; a rank that is not below the size; a port that is taken; a store
-/// that is not reached within `timeout`; a process that does not come; two with the same rank; different sizes.
+/// Errors: variables that are missing or not numbers; a rank that is not below the size; a port that is taken; a store
+/// that is not reached within `timeout`; a process that does not join; two with the same rank; different sizes.
 inline World world(std::chrono::milliseconds timeout = std::chrono::minutes(5)) {
   TORCH_CHECK(timeout.count() > 0, "steppe: world() was given a timeout of ", timeout.count(),
               " ms; it must be positive");

@@ -1,4 +1,4 @@
-// The one door to the kernels: chooses the implementation of an ascent for the tensors at hand.
+// The only entry to the kernels: chooses the implementation of an ascent for the given tensors.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -13,17 +13,17 @@
 #include <steppe/version.hpp>
 
 #if defined(STEPPE_COMPILED) && defined(STEPPE_WITH_CUDA) && !defined(STEPPE_COMPILED_WITH_CUDA)
-#error "steppe: link steppe::compiled_cuda in the place of steppe::compiled and steppe::cuda"
+#error "steppe: link steppe::compiled_cuda instead of steppe::compiled and steppe::cuda"
 #endif
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels {
 
-/// Work on the device's current stream is being captured into a graph.
+/// Whether work on the device's current stream is being captured into a graph.
 bool is_capturing(at::Device device);
 
-/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing, if their memory can be
-/// walked through as it is and nobody has kept the last result.
+/// What the kernels keep between ascents. An ascent over the same tensors allocates nothing, if their memory needs no
+/// copy and nothing else holds the last result.
 class Workspace {
  public:
   /// Errors: STEPPE_CPU names instructions that the machine does not have.

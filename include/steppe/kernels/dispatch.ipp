@@ -34,7 +34,7 @@ namespace kernels {
 
 namespace detail {
 
-/// The CPU kernels can take the task.
+/// Whether the CPU kernels support the task.
 inline bool is_fused(const AscentTask& task) {
   cpu::Format format;
   return has_fused_recipe(task) && task.param.device().is_cpu() && task.direction.device().is_cpu() &&
@@ -51,7 +51,7 @@ STEPPE_INLINE bool is_capturing(at::Device device) {
   const c10::impl::VirtualGuardImpl devices(device.type());
   return devices.isStreamCapturing(devices.getStream(device));
 #else
-  // Without CUDA's headers there is no such question, but the generators refuse an answer of theirs in a capture.
+  // Without CUDA's headers this cannot be queried, but the generators refuse to give their state in a capture.
   try {
     at::globalContext().defaultGenerator(device).current_seed();
     return false;
@@ -101,7 +101,7 @@ class Workspace::Kernels {
     bool finite() const { return std::isfinite(direction) && std::isfinite(raw); }
   };
 
-  /// What the CPU kernels do not take.
+  /// What the CPU kernels do not support.
   AscentResult ascend_elsewhere(std::vector<AscentTask>& tasks) {
     const at::Device device = tasks.front().param.device();
 #ifdef STEPPE_WITH_CUDA
@@ -109,14 +109,13 @@ class Workspace::Kernels {
     if (std::all_of(tasks.begin(), tasks.end(), is_fused) && !overlap(tasks)) return cuda_.ascend(tasks);
 #else
     if (device.is_cuda() && tasks.front().fused) {
-      TORCH_WARN_ONCE(
-          "steppe: ascents over CUDA tensors take ATen operations; link steppe::cuda for the fused kernels");
+      TORCH_WARN_ONCE("steppe: ascents over CUDA tensors use ATen operations; link steppe::cuda for the fused kernels");
     }
 #endif
     return reference::ascend(tasks);
   }
 
-  /// Parameters that are written in place have memory in common. The kernels would read what they have moved already.
+  /// Whether parameters that are written in place share memory. The kernels would read what they have moved already.
   bool overlap(const std::vector<AscentTask>& tasks) {
     ranges_.clear();
     for (const AscentTask& task : tasks) {
@@ -146,7 +145,7 @@ class Workspace::Kernels {
     }
   }
 
-  /// Tensors without a tail that do not keep their gradient for it.
+  /// Finds tensors without a tail that contribute nothing.
   void find_emptied(const std::vector<AscentTask>& tasks) {
     bool any_tail = false;
     for (size_t i = 0; i < tasks.size(); ++i)

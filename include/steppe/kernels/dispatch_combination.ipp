@@ -1,4 +1,4 @@
-// Which pairs the kernels take, and what becomes of the others.
+// Which pairs the kernels support, and how the others are computed.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -48,7 +48,7 @@ inline at::Device device_of(const std::vector<at::Tensor>& x, const std::vector<
   return at::kCPU;
 }
 
-/// A sum over pairs on one device: of what the CPU kernels have computed, and of tensors in their order.
+/// A sum over pairs on one device: of the CPU kernels' results, and of tensors in their order.
 class Total {
  public:
   explicit Total(at::Device device) : device_(device) {}
@@ -67,11 +67,11 @@ class Total {
   at::Tensor sum_;
 };
 
-/// The pairs that the CPU kernels take; keeps what must live until they have run.
+/// The pairs that the CPU kernels support; holds what must live until they have run.
 class FusedPairs {
  public:
-  /// False: they do not take it. One of the two may be undefined. Where y has another order of memory than x, or one is
-  /// not dense, a copy is taken.
+  /// Returns false if they do not support it. One of the two may be undefined. Where y has another order of memory than
+  /// x, or one is not dense, a copy is made.
   bool take(const at::Tensor& x, const at::Tensor& y) {
     cpu::Pair pair;
     const at::Tensor& like = x.defined() ? x : y;
@@ -87,7 +87,7 @@ class FusedPairs {
     return true;
   }
 
-  /// Where the combination of the last pair goes; a new tensor if `out` does not fit.
+  /// Sets where the combination of the last pair is written; a new tensor if `out` does not fit.
   void send_to(at::Tensor& out) {
     if (reference::fits(out, order_))
       out.unsafeGetTensorImpl()->bump_version();
@@ -129,7 +129,7 @@ class FusedPairs {
 
   std::vector<cpu::Pair> pairs_;
   std::vector<at::Tensor> kept_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> detours_;  ///< what was computed elsewhere goes to the first
+  std::vector<std::pair<at::Tensor, at::Tensor>> detours_;  ///< copies: the second into the first
   at::Tensor order_;                                        ///< of the last pair: the one that gives the order
   int64_t components_ = 0;
 };

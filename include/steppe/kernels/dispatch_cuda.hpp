@@ -1,4 +1,4 @@
-// The door to the CUDA kernels, for programs that link steppe::cuda.
+// The entry to the CUDA kernels, for programs that link steppe::cuda.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,7 +22,7 @@
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 
-// A stream of any device tells its handle from 2.15 on.
+// A stream of any device gives its handle from 2.15 on.
 #if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 15)
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -56,7 +56,7 @@ inline bool format_of(at::ScalarType dtype, cuda::Format& format) {
   }
 }
 
-/// The CUDA kernels can take the task, together with others on that device.
+/// Whether the CUDA kernels support the task, together with others on that device.
 inline bool is_fused_on(at::Device device, const AscentTask& task) {
   cuda::Format format;
   const Recipe& recipe = task.recipe;
@@ -73,14 +73,14 @@ inline bool is_fused_on(at::Device device, const AscentTask& task) {
 /// it. What a graph reads and writes is kept as long as the workspace.
 class CudaWorkspace {
  public:
-  /// For tasks that are fused on one device. Errors: what CUDA says of a launch, and a capture that none has run
-  /// before.
+  /// For tasks that are fused on one device. Errors: what CUDA reports of a launch, and a capture before which no
+  /// ascent has run.
   AscentResult ascend(std::vector<AscentTask>& tasks) {
     const at::Device device = tasks.front().param.device();
     const c10::DeviceGuard guard(device);
     const cuda::Stream stream = detail::current_stream(device);
     const bool captured = cuda::is_capturing(stream);
-    // What a graph writes to belongs to the graph, and other memory to the stream that it was asked for on.
+    // What a graph writes to belongs to the graph, other memory to the stream on which it was allocated.
     if (captured || stream != stream_) result_ = AscentResult();
     describe(tasks);
     const Memory memory = captured ? hand_to_graph(device) : upload(device, stream);
@@ -106,7 +106,7 @@ class CudaWorkspace {
   }
 
  private:
-  /// What an ascent reads and writes beside tensors. `host` is what a graph copies the table from.
+  /// What an ascent reads and writes besides tensors. `host` is what a graph copies the table from.
   struct Memory {
     at::Tensor host, table, scratch;
   };
@@ -144,7 +144,7 @@ class CudaWorkspace {
   }
 
   /// In a graph the gradients have other memory than outside, as a rule, so that the table is part of the graph. It is
-  /// copied from memory that was pinned before: in a capture none may be asked for.
+  /// copied from memory that was pinned before: in a capture none may be allocated.
   Memory hand_to_graph(at::Device device) {
     Memory graph = own_;
     if (!is_on(device) || plan_.table() != uploaded_) {
@@ -191,7 +191,7 @@ class CudaWorkspace {
   Memory own_;
   std::vector<std::byte> uploaded_;  ///< what is in own_.table
   std::vector<int64_t> shape_;       ///< what own_.scratch is for
-  cuda::Stream stream_ = nullptr;    ///< where own_ was asked for
+  cuda::Stream stream_ = nullptr;    ///< where own_ was allocated
   at::Tensor spare_;                 ///< pinned, for the next graph
   std::vector<Memory> graphs_;
   AscentResult result_;

@@ -1,4 +1,4 @@
-// What the CPU kernels need to know of LibTorch, whatever they compute: its threads and its names of the formats.
+// What all CPU kernels need of LibTorch: its threads and its names of the formats.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -18,7 +18,7 @@ namespace kernels::detail {
 /// LibTorch's own threads (at::set_num_threads). Without OpenMP in the compiler's flags at::parallel_for is serial.
 class AtenThreads {
  public:
-  /// So little work is done nearly as soon as other threads have begun, and sooner where they have to wait for a core.
+  /// Less work than this takes about as long as starting other threads, and less where they have to wait for a core.
   static constexpr int64_t kSerial = int64_t{1} << 19;
 
   explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : (std::max)(at::get_num_threads(), 1)) {}

@@ -13,7 +13,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels {
 
-/// Parameters of one rule at one step, on one device and of one dtype, each with its gradient and what is kept for it.
+/// Parameters of one rule at one step, on one device and of one dtype, each with its gradient and its state.
 struct UpdateList {
   std::vector<at::Tensor> params, gradients, kept[kKept];
 
@@ -24,7 +24,7 @@ struct UpdateList {
   }
 };
 
-/// Numbers that are read on the device when a step runs there. Undefined: the rule's.
+/// Numbers that are read on the device when a step runs there. Undefined: the rule's own.
 struct UpdateNumbers {
   at::Tensor lr;         ///< 0-dim float32; for SGD, Adam and AdamW
   at::Tensor step;       ///< 0-dim float32
@@ -34,12 +34,12 @@ struct UpdateNumbers {
 /// Whether a rule has an operator or a kernel for this device and dtype in this LibTorch.
 bool has_update(UpdateRule::Kind kind, at::Device device, at::ScalarType dtype);
 
-/// Whether the tensor can be walked through together with the parameter: its shape, dtype, device and order of memory.
+/// Whether the tensor can be traversed together with the parameter: the same shape, dtype, device and order of memory.
 bool lies_like(const at::Tensor& param, const at::Tensor& tensor);
 
-/// Carries out UpdateRule.
+/// Applies UpdateRule.
 ///
-/// On the CPU: LibTorch's fused operators (at::_fused_sgd_ and its like) in float32 and float64; kernels of steppe for
+/// On the CPU: LibTorch's fused operators (at::_fused_sgd_ and the like) in float32 and float64; kernels of steppe for
 /// RMSprop in float32, for 16-bit formats on AVX2 and AVX-512, where they are faster by a half, and in both for
 /// LibTorch before 2.4. Elsewhere LibTorch's operators, for RMSprop its at::_foreach_ ones. All are computed in float
 /// (in double for float64), and in 16 bits rounded once more when a number is stored.
@@ -50,7 +50,7 @@ class Updater {
   Updater(Updater&&) noexcept;
   Updater& operator=(Updater&&) noexcept;
 
-  /// The list is one that has_update() and lies_like() hold for. Parameters may require a gradient.
+  /// has_update() and lies_like() must hold for the list. Parameters may require a gradient.
   void run(const UpdateRule& rule, const UpdateList& list, const UpdateNumbers& numbers = {});
 
  private:

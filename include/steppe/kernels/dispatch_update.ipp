@@ -1,4 +1,4 @@
-// Which update goes to which operator or kernel.
+// Which operator or kernel makes which update.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -27,7 +27,7 @@
 #include <steppe/kernels/task_layout.hpp>
 #include <steppe/version.hpp>
 
-// The CPU got its kernels of these operators in 2.4; before it CUDA goes by LibTorch's classes as well.
+// These operators have CPU kernels from 2.4 on; before it, CUDA uses LibTorch's classes as well.
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
 #define STEPPE_HAS_FUSED_OPERATORS 1
 #include <ATen/ops/_fused_adagrad.h>
@@ -77,7 +77,7 @@ inline bool has_operator(UpdateRule::Kind kind, at::Device device) {
   return (device.is_cuda() ? found.cuda : found.cpu)[static_cast<int>(kind)];
 }
 
-/// Kernels of steppe, on the CPU. In double they are plain C++, which LibTorch's operators and class are ahead of.
+/// Kernels of steppe, on the CPU. In double they are plain C++, which is slower than LibTorch's operators and class.
 inline bool has_kernel_of_ours(UpdateRule::Kind kind, at::ScalarType dtype) {
   if (dtype == at::kDouble) return false;
   if (!STEPPE_HAS_FUSED_OPERATORS || kind == UpdateRule::Kind::RMSprop) return true;
@@ -145,7 +145,7 @@ struct Updater::Memory {
   }
 
 #if STEPPE_HAS_FUSED_OPERATORS
-  /// One tensor with the number of the step stands for all parameters: operators only read it.
+  /// One tensor with the number of the step serves all parameters: operators only read it.
   const std::vector<at::Tensor>& steps_of(const UpdateRule& rule, const UpdateList& list, const at::Tensor& on_device) {
     at::Tensor one = on_device;
     if (!one.defined()) {

@@ -73,7 +73,7 @@ STEPPE_HOST_DEVICE inline float magnitude(float a) { return float_of(bits_of(a) 
 
 STEPPE_HOST_DEVICE inline bool is_zero(float a) { return (bits_of(a) << 1) == 0; }
 
-/// a == b, said so that -Wfloat-equal knows that it is meant.
+/// a == b, written so that -Wfloat-equal accepts it as intended.
 template <class T>
 constexpr bool are_equal(T a, T b) {
   return a <= b && a >= b;
@@ -100,7 +100,7 @@ STEPPE_HOST_DEVICE inline double as_double(float a) {
 #endif
 }
 
-/// To nearest.
+/// Rounded to nearest.
 STEPPE_HOST_DEVICE inline float as_float(double a) {
 #ifdef __CUDA_ARCH__
   float result;

@@ -22,7 +22,7 @@ struct Half {
 
 STEPPE_HOST_DEVICE inline float widen(BFloat16 x) { return exact::float_of(uint32_t{x.bits} << 16); }
 
-/// To nearest, ties to even; NaN stays NaN.
+/// Rounded to nearest, ties to even; NaN stays NaN.
 STEPPE_HOST_DEVICE inline void narrow(float value, BFloat16& to) {
   const uint32_t bits = exact::bits_of(value);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
@@ -33,13 +33,13 @@ STEPPE_HOST_DEVICE inline float widen(Half x) {
   const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
   const uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) return exact::float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
-  // Subnormal numbers as integers times 2^-24: where the processor takes subnormal floats for zero they are kept too.
+  // Subnormal numbers as integers times 2^-24: kept even where the processor treats subnormal floats as zero.
   const float value = rest < 0x400u ? exact::product(static_cast<float>(rest), exact::float_of(0x33800000u))
                                     : exact::float_of((rest << 13) + 0x38000000u);
   return exact::float_of(sign | exact::bits_of(value));
 }
 
-/// To nearest, ties to even; beyond the range it is infinity; NaN stays NaN.
+/// Rounded to nearest, ties to even; infinity beyond the range; NaN stays NaN.
 STEPPE_HOST_DEVICE inline void narrow(float value, Half& to) {
   const uint32_t bits = exact::bits_of(value);
   const uint32_t sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;

@@ -1,4 +1,4 @@
-// What the ascent kernels are asked to do, as plain values: no tensor library appears here.
+// What the ascent kernels compute, as plain values: no tensor library appears here.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -9,16 +9,16 @@
 
 STEPPE_NAMESPACE_BEGIN
 
-/// Over what the threshold of a filter is taken.
+/// The set of components that a filter's threshold is taken over.
 enum class Threshold : int64_t {
   PerTensor,  ///< every parameter tensor ("layer") has its own
   Global,     ///< one over all filtered tensors together
 };
 
-/// What a filtered tensor contributes none of whose components lies in the tail.
+/// What a filtered tensor contributes if none of its components is in the tail.
 enum class EmptyTail : int64_t {
   PerTensor,  ///< its gradient, unfiltered
-  Whole,      ///< nothing, unless every filtered tensor is so: then each its gradient
+  Whole,      ///< nothing, unless this holds for every filtered tensor: then each its gradient
 };
 
 /// How a filter chooses the components that it keeps.
@@ -55,7 +55,7 @@ enum class ScaleConvention : int64_t {
 
 /// The fused part of a direction: centralize, then filter, then scale.
 ///
-/// One of these belongs to each parameter group. It is all that a kernel needs to know of a method.
+/// One of these belongs to each parameter group. It is all that a kernel knows of a method.
 struct Recipe {
   struct Centralize {
     bool on = false;

@@ -38,7 +38,7 @@ inline at::ScalarType accumulation_type(const at::Tensor& x) {
 
 /// |x|_order over all elements, accumulated in double; 0-dim float64.
 inline at::Tensor vector_norm(const at::Tensor& x, double order) {
-  // LibTorch 1.13 rounds other orders to float, and adds up 16-bit numbers in less than double.
+  // LibTorch 1.13 rounds other orders to float, and sums 16-bit numbers in less than double.
   if (!kernels::exact::are_equal(order, 1.0) && !kernels::exact::are_equal(order, 2.0))
     return x.to(accumulation_type(x)).abs().pow(order).sum().pow(1.0 / order);
   if (x.element_size() == 2) return at::linalg_vector_norm(x.to(at::kDouble), order);
@@ -113,11 +113,11 @@ inline at::Tensor tail_mask(const at::Tensor& x, const Recipe::Filter& filter) {
 /// A tensor on its way through the recipe.
 struct Layer {
   at::Tensor direction;      ///< u in e = scale * u
-  at::Tensor gradient_norm;  ///< |g|, of what came in
+  at::Tensor gradient_norm;  ///< |g|, of the input
   at::Tensor measure;        ///< |T d|_q, the part of the global norm
   at::Tensor length;         ///< |u|
-  at::Tensor kept;           ///< number of components kept by the filter; undefined if none looked
-  at::Tensor tail_found;     ///< bool: the filter kept something; undefined if none looked
+  at::Tensor kept;           ///< number of components kept by the filter; undefined without a filter
+  at::Tensor tail_found;     ///< bool: the filter kept something; undefined without a filter
 };
 
 inline bool is_filtered(const AscentTask& task) {
@@ -233,8 +233,8 @@ inline at::Tensor gather(const std::vector<Layer>& layers, at::Tensor Layer::*fi
   return at::stack(values);
 }
 
-/// A 1-D tensor of host values beside the given one, of its type. Nothing is copied from the host: a copy would wait
-/// for the device, or read memory that is gone when a graph is replayed.
+/// A 1-D tensor of host values on the device of the given one, of its type. Nothing is copied from the host: a copy
+/// would wait for the device, or read memory that is gone when a graph is replayed.
 inline at::Tensor beside(const at::Tensor& like, const std::vector<double>& values) {
   std::vector<at::Tensor> runs;
   for (auto from = values.begin(); from != values.end();) {
@@ -258,7 +258,7 @@ inline at::Tensor divisors(const std::vector<Layer>& layers, const std::vector<A
     at::Tensor norm = recipe.norm == Norm::Direction ? direction_norm : raw_norm;
     if (recipe.norm == Norm::PerTensor && layers[i].tail_found.defined())
       norm = at::where(layers[i].tail_found.to(norm.device()), measure[static_cast<int64_t>(i)] + 1e-12, norm);
-    // A zero norm stays zero under the power 0, so that the guard sees it.
+    // A zero norm stays zero under the power 0, so that the guard detects it.
     divisor.push_back(kernels::exact::are_equal(p, 2.0) ? norm : norm.pow(power) * (norm > 0));
   }
   return at::stack(divisor);
@@ -307,7 +307,7 @@ inline double largest_factor(at::ScalarType dtype) {
                                                              : static_cast<double>((std::numeric_limits<float>::max)());
 }
 
-/// What the layers have come to: one number of each layer, on one device.
+/// The norms of all layers: one number of each layer, on one device.
 struct Measures {
   at::Tensor direction;  ///< |T d|_q
   at::Tensor raw;        ///< |g|
@@ -370,7 +370,7 @@ inline AscentResult move(std::vector<AscentTask>& tasks, const std::vector<Layer
 
 /// w + e for every task, e = rho * u / N; nothing moves if N is zero or not finite.
 ///
-/// The decision is taken on the device, without a host synchronization. Tasks must not be empty.
+/// The decision is made on the device, without a host synchronization. Tasks must not be empty.
 inline AscentResult ascend(std::vector<AscentTask>& tasks) {
   const c10::NoGradGuard no_grad;
   const std::vector<Layer> layers = layers_of(tasks);

@@ -1,4 +1,4 @@
-// The definition of what is computed of two lists of gradients, pair by pair in ATen operations.
+// The definition of the products and combinations of two lists of gradients, pair by pair in ATen operations.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -27,7 +27,7 @@ namespace reference {
 inline bool is_sparse(const at::Tensor& x) { return x.layout() == at::kSparse; }
 
 /// Of a dense tensor, as real numbers: complex ones have one more dimension, of two. In the tensor's own memory unless
-/// it waits to be conjugated.
+/// its conjugation is pending.
 inline at::Tensor as_real(const at::Tensor& x) {
   const at::Tensor plain = x.resolve_conj().resolve_neg();
   return plain.is_complex() ? at::view_as_real(plain) : plain;
@@ -35,7 +35,7 @@ inline at::Tensor as_real(const at::Tensor& x) {
 
 inline at::Tensor as_dense(const at::Tensor& x) { return x.layout() == at::kStrided ? x : x.to_dense(); }
 
-/// The sum of x y over dense real tensors of one shape. Products are taken in float64, and of so many components at a
+/// The sum of x y over dense real tensors of one shape. Products are taken in float64, over few enough components at a
 /// time that copies in float64 stay small.
 inline at::Tensor sum_of_products(const at::Tensor& x, const at::Tensor& y) {
   constexpr int64_t kTogether = int64_t{1} << 22;
@@ -70,14 +70,14 @@ inline at::Tensor squares(const at::Tensor& x) {
   return values.element_size() == 2 ? sum_of_products(values, values) : vector_norm(values, 2.0).square();
 }
 
-/// An undefined tensor counts as zeros; one of the two is there.
+/// An undefined tensor counts as zeros; one of the two is defined.
 inline kernels::Products products(const at::Tensor& x, const at::Tensor& y) {
   const at::TensorOptions like = at::TensorOptions().dtype(at::kDouble).device((x.defined() ? x : y).device());
   const auto squares_of = [&](const at::Tensor& of) { return of.defined() ? squares(of) : at::zeros({}, like); };
   return {squares_of(x), x.defined() && y.defined() ? inner_product(x, y) : at::zeros({}, like), squares_of(y)};
 }
 
-/// The memory of `out` can take what is computed from `like`.
+/// Whether the memory of `out` can hold what is computed from `like`.
 inline bool fits(const at::Tensor& out, const at::Tensor& like) {
   return out.defined() && out.layout() == at::kStrided && out.is_non_overlapping_and_dense() && !out.is_conj() &&
          !out.is_neg() && out.scalar_type() == like.scalar_type() && out.device() == like.device() &&

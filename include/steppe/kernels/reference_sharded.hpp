@@ -30,15 +30,15 @@
 STEPPE_NAMESPACE_BEGIN
 namespace reference {
 
-/// An order statistic of values that lie on several processes.
+/// An order statistic of values that are distributed over several processes.
 struct UnionRank {
   struct Part {
     at::Tensor values;   ///< float32 or float64, none of them negative
-    int64_t weight = 1;  ///< each counts as so many
+    int64_t weight = 1;  ///< each counts this many times
   };
   std::vector<Part> parts;  ///< of this process
   int64_t rank = 0;         ///< from 0, ascending, counted by weights
-  at::Tensor value;         ///< the answer; 0-dim, on the host
+  at::Tensor value;         ///< the result; 0-dim, on the host
   int64_t above = 0;        ///< the weight of all larger ones
 };
 
@@ -100,9 +100,10 @@ class ShardedLayers {
       const Recipe::Filter& filter = task.recipe.filter;
       TORCH_CHECK(!task.direction.is_complex(), "steppe: sharded() is for real parameters, not for one of type ",
                   task.direction.scalar_type());
-      TORCH_CHECK(!filter.on || (filter.selection == Selection::Percentile && filter.z_score == ZScore::Standard),
-                  "steppe: sharded() knows a filter's percentile of the standard z-score; ZScoreFilter().energy() and "
-                  "z_score(Robust) need all processes' components in one place. Leave them out");
+      TORCH_CHECK(
+          !filter.on || (filter.selection == Selection::Percentile && filter.z_score == ZScore::Standard),
+          "steppe: sharded() supports only a filter's percentile of the standard z-score; ZScoreFilter().energy() and "
+          "z_score(Robust) need all processes' components in one place. Leave them out");
       layers[i].direction = task.direction;
       layers[i].gradient_norm = vector_norm(task.gradient.defined() ? task.gradient : task.direction, 2.0);
     }
@@ -117,7 +118,7 @@ class ShardedLayers {
 
   bool is_replicated(size_t i) const { return sharding_.is_replicated(tasks_[i].param); }
 
-  /// Rows that the processes have cut between them get the mean of the whole row.
+  /// Rows that are split over processes get the mean of the whole row.
   void centralize() {
     std::vector<size_t> cut;
     std::vector<at::Tensor> sums;
@@ -253,7 +254,7 @@ class ShardedLayers {
     return distance.to(at::kDouble) / (std::sqrt(variance) + 1e-12);
   }
 
-  /// What every process holds would count several times: all others are given that weight.
+  /// What every process holds would count several times: everything else gets that weight.
   UnionRank::Part part_of(size_t i, const at::Tensor& values, int64_t processes) const {
     return {values, is_replicated(i) ? 1 : processes};
   }

@@ -1,4 +1,4 @@
-// What kernels are told of a task: its memory in order, and what the recipe asks of it.
+// How a task is described to the kernels: its memory in order, and what the recipe does with it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -29,12 +29,12 @@ inline bool has_fused_recipe(const AscentTask& task) {
          exact::are_equal(task.direction.scalar_type(), task.param.scalar_type());
 }
 
-/// The rows of the first dimension lie one after the other.
+/// Whether the rows of the first dimension are consecutive in memory.
 inline bool has_whole_rows(const at::Tensor& x) {
   return x.dim() < 2 || x.size(0) <= 1 || x.stride(0) == x.numel() / x.size(0);
 }
 
-/// Of dimensions that have one element the stride says nothing.
+/// Strides of dimensions with one element are ignored.
 inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes() || !a.is_non_overlapping_and_dense()) return false;
   for (int64_t d = 0; d < a.dim(); ++d)
@@ -42,13 +42,13 @@ inline bool same_memory_order(const at::Tensor& a, const at::Tensor& b) {
   return true;
 }
 
-/// Contiguous copies of a parameter whose own memory the kernels cannot walk through.
+/// Contiguous copies of a parameter whose own memory the kernels cannot traverse.
 struct Detour {
   size_t task;
   at::Tensor weights, direction, out;
 };
 
-/// The fields that the layers of every device have, but for the pointers.
+/// Sets the fields that the layers of every device have, except the pointers.
 template <class Layer>
 void describe(const AscentTask& task, Layer& layer) {
   layer.size = task.param.numel();
@@ -61,7 +61,7 @@ void describe(const AscentTask& task, Layer& layer) {
   layer.eta = task.recipe.scale.convention == ScaleConvention::Paper ? task.recipe.scale.eta : 0.0;
 }
 
-/// Its pointers: to the task's own memory, or to copies where that is in no common order.
+/// Sets the pointers: to the task's own memory, or to copies where that has no common order.
 template <class Layer>
 void locate(const AscentTask& task, size_t index, Layer& layer, std::vector<Detour>& detours) {
   const bool writes = task.rho > 0.0;
@@ -81,7 +81,7 @@ void locate(const AscentTask& task, size_t index, Layer& layer, std::vector<Deto
   detours.push_back(std::move(detour));
 }
 
-/// The way back of the copies.
+/// Writes the copies back.
 inline void finish(std::vector<Detour>& detours, const std::vector<AscentTask>& tasks) {
   for (const Detour& detour : detours)
     if (tasks[detour.task].moved) tasks[detour.task].destination.copy_(detour.out);
@@ -92,7 +92,7 @@ inline bool is_ours_alone(const at::Tensor& tensor) {
   return tensor.defined() && tensor.use_count() == 1 && tensor.storage().use_count() == 1;
 }
 
-/// The data of a tensor of the last result, if nobody has kept it or a view of it; else of a new one.
+/// The data of a tensor of the last result, if nothing else holds it or a view of it; otherwise of a new one.
 inline double* numbers(at::Tensor& tensor, at::IntArrayRef sizes, at::Device device = at::kCPU) {
   if (!is_ours_alone(tensor) || tensor.sizes() != sizes || tensor.device() != device)
     tensor = at::empty(sizes, at::TensorOptions().dtype(at::kDouble).device(device));

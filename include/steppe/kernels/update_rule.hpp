@@ -10,8 +10,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels {
 
-/// One step of one parameter group. w is the weight, g its gradient, lower case letters are kept from step to step; all
-/// of it element by element.
+/// One step of one parameter group. w is the weight, g its gradient; b, m, v, x, s and a are kept from step to step;
+/// all operations are elementwise.
 ///
 ///     SGD       d = g + weight_decay w;  with momentum:  b <- momentum b + (1 - dampening) d  (fresh: b <- d),
 ///               d <- nesterov ? d + momentum b : b;      w <- w - lr d
@@ -30,9 +30,9 @@ struct UpdateRule {
   double lr = 0.0, lr_decay = 0.0, weight_decay = 0.0, momentum = 0.0, dampening = 0.0;
   double beta1 = 0.0, beta2 = 0.0, eps = 0.0, alpha = 0.0;
   bool nesterov = false, amsgrad = false, centered = false;
-  bool fresh = false;         ///< SGD's b holds nothing yet
+  bool fresh = false;         ///< SGD's b is not set yet
   double step = 1.0;          ///< counted from 1
-  double c1 = 1.0, c2 = 1.0;  ///< Adam's corrections of the bias at this step
+  double c1 = 1.0, c2 = 1.0;  ///< Adam's bias corrections at this step
 
   void set_step(int64_t number) {
     step = static_cast<double>(number);
@@ -41,7 +41,7 @@ struct UpdateRule {
   }
   bool has_momentum() const { return momentum > 0.0 || momentum < 0.0; }
   bool is_adam() const { return kind == Kind::Adam || kind == Kind::AdamW; }
-  /// Which of the kept tensors there are.
+  /// Which of the kept tensors the rule uses.
   bool keeps(int k) const {
     if (kind == Kind::SGD) return k == 0 && has_momentum();
     if (kind == Kind::RMSprop) return k == 0 || (k == 1 ? has_momentum() : centered);

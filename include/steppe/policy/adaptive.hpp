@@ -1,4 +1,4 @@
-// Steps are perturbed where the gradient is large, as judged after pass 1.
+// Perturbs the steps with a large gradient, as decided after pass 1.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -15,7 +15,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace policy {
 
-/// Perturbs a step if its squared gradient norm s = |g|^2 is large among the last ones (AE-SAM, arXiv 2304.14647):
+/// Perturbs a step if its squared gradient norm s = |g|^2 is large compared with recent ones (AE-SAM, arXiv
+/// 2304.14647):
 ///
 ///     mu <- d mu + (1 - d) s,  var <- d var + (1 - d) (s - mu)^2  with the new mu;   s >= mu + c sqrt(var)
 ///
@@ -28,12 +29,18 @@ class Adaptive {
   TORCH_ARG(int64_t, total) = 0;
   /// d, in [0, 1).
   TORCH_ARG(double, decay) = 0.9;
+  /// c at step 0.
   TORCH_ARG(double, c_first) = 1.0;
+  /// c from step `total` on.
   TORCH_ARG(double, c_last) = -1.0;
   /// var starts at the first s instead of e^-10.
   TORCH_ARG(bool, start_at_first) = false;
 
  public:
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   bool decides(int64_t step, double squared_norm) {
     Seen next = seen_;
     if (!next.any) next.variance = start_at_first_ ? squared_norm : std::exp(-10.0);
@@ -45,7 +52,7 @@ class Adaptive {
         c_first_ + (c_last_ - c_first_) * (std::min)(static_cast<double>(step) / static_cast<double>(total_), 1.0);
     return squared_norm >= next.mean + c * std::sqrt(next.variance);
   }
-  /// A step begins anew: what an abandoned one has seen does not count.
+  /// A step begins: drops what an abandoned step has seen.
   void begin() { next_.reset(); }
   void commit() {
     if (next_) seen_ = *next_;
@@ -76,6 +83,7 @@ class Adaptive {
                 " and the variance ", seen_.variance, "; it is damaged");
     check();
   }
+  ///@}
 
  private:
   void check() const {

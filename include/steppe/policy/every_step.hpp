@@ -1,4 +1,4 @@
-// Every step is perturbed that the optimizer's own schedule does not leave out; and what a policy may be.
+// The policy that perturbs every step, and what a policy may have.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -9,19 +9,20 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Which steps are perturbed.
 namespace policy {
 
-/// A policy says on which steps the weights are perturbed; the others are plain steps of the base optimizer. It has
-/// any of
+/// Perturbs every step. A policy chooses the steps on which the weights are perturbed; the others are plain steps of
+/// the base optimizer. It has any of
 ///
-/// - `bool perturbs(int64_t step) const`: asked before pass 1;
-/// - `double radius(int64_t step) const`: what rho is multiplied by;
-/// - `bool decides(int64_t step, double squared_norm)`: asked after pass 1, with |g|^2 over all groups; where that is
-///   not finite the step is plain, and it is not asked;
-/// - `begin()` and `commit()`: a step begins; it has been made, and what decides() has learned counts from now on;
+/// - `bool perturbs(int64_t step) const`: called before pass 1;
+/// - `double radius(int64_t step) const`: the factor of rho;
+/// - `bool decides(int64_t step, double squared_norm)`: called after pass 1, with |g|^2 over all groups; where that is
+///   not finite the step is plain, and it is not called;
+/// - `begin()` and `commit()`: a step begins; it has been made, so that what decides() has learned takes effect;
 /// - `validate()`, `fields()`: as a link's.
 ///
-/// every(k), from_step(n) and last(share, total) of the optimizer hold beside it.
+/// every(k), from_step(n) and last(share, total) of the optimizer apply as well.
 class EveryStep {};
 
 }  // namespace policy

@@ -1,4 +1,4 @@
-// The late phase of training as the one that is perturbed.
+// Perturbs the late phase of training.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -23,20 +23,24 @@ namespace policy {
 ///     steppe::training::LearningRate rate(tail, steppe::training::wsd(tail.policy(), /*warmup=*/100, /*floor=*/0.0));
 ///
 /// The learning rate may share the boundary, as above. An optimizer that goes out of scope before its tail has begun
-/// says so in a warning: T was set too long, or the training was cut.
+/// warns of it: T was set too large, or training was stopped early.
 class Tail {
  public:
   /// The number of steps of the training.
   TORCH_ARG(int64_t, total) = 0;
   /// The share of them that is perturbed, in [0, 1].
   TORCH_ARG(double, share) = 0.3;
-  /// Steps over which the radius grows to rho; 0: none.
+  /// Steps over which the radius grows to rho; 0: no ramp.
   TORCH_ARG(int64_t, ramp) = 0;
 
  public:
-  /// t0.
+  /// t0, the first step that is perturbed.
   int64_t first_step() const { return schedule::first_of_tail(share_, total_); }
 
+  /// @name For the step
+  ///@{
+
+  /// Called by the step: see CONTRIBUTING.md, "Adding a method of another shape".
   bool perturbs(int64_t step) const { return step >= first_step(); }
   double radius(int64_t step) const {
     if (ramp_ == 0) return 1.0;
@@ -57,6 +61,7 @@ class Tail {
     TORCH_CHECK(total_ >= 0, "steppe: the checkpoint has a training of ", total_, " steps; it is damaged");
     check();
   }
+  ///@}
 
  private:
   void check() const {

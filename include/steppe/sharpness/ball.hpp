@@ -27,10 +27,10 @@ namespace sharpness {
 
 namespace detail {
 
-/// A rise over what is no number is none.
+/// The loss, which a sharpness needs to be finite.
 inline double finite_loss(double loss) {
   TORCH_CHECK(std::isfinite(loss), "steppe: the loss is not finite at the weights as they are, it is ", loss,
-              "; no sharpness can be told of it");
+              "; its sharpness is undefined");
   return loss;
 }
 
@@ -42,17 +42,20 @@ inline double finite_norm(double norm) {
 
 }  // namespace detail
 
+/// What sam_sharpness() measures.
 struct SamSharpness {
-  double loss = 0.0;       ///< L(w)
-  double perturbed = 0.0;  ///< L(w + e)
-  double sharpness = 0.0;  ///< perturbed - loss
-  double gradient_norm = 0.0;
+  double loss = 0.0;           ///< L(w)
+  double perturbed = 0.0;      ///< L(w + e)
+  double sharpness = 0.0;      ///< perturbed - loss
+  double gradient_norm = 0.0;  ///< |g|_2 at w
 };
 
-/// L(w + rho g / N(g)) - L(w), what SAM sees (arXiv 2010.01412), with the gradient of all batches together.
+/// L(w + rho g / N(g)) - L(w), the sharpness that SAM minimizes (arXiv 2010.01412), with the gradient of all batches
+/// together.
 ///
-/// Cost: one gradient and one loss; memory: two flat vectors. A zero gradient gives 0, a loss that is not finite at w +
-/// e a sharpness that is not. Errors: rho that is negative or not finite, a loss or gradient that is not at w.
+/// Cost: one gradient and one loss; memory: two flat vectors. A zero gradient gives 0; a loss that is not finite at w +
+/// e gives a sharpness that is not finite. Errors: rho that is negative or not finite, a loss or gradient that is not
+/// finite at w.
 ///
 ///     sharpness::sam_sharpness(surface, /*rho=*/0.05).sharpness
 inline SamSharpness sam_sharpness(const LossSurface& surface, double rho = 0.05) {
@@ -71,15 +74,17 @@ inline SamSharpness sam_sharpness(const LossSurface& surface, double rho = 0.05)
 struct AverageCaseOptions {
   /// N(0, rho^2 |w|^2) where true, N(0, rho^2) where false.
   TORCH_ARG(bool, adaptive) = true;
+  /// Number of random vectors e.
   TORCH_ARG(int64_t, draws) = 100;
+  /// Of the random vectors.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
 /// The mean of L(w + e) - L(w) over e ~ N(0, rho^2 |w|^2), and its standard error (arXiv 2302.07011).
 ///
 /// Cost: one loss per draw; memory: one copy of the parameters and two flat vectors. A loss that is not finite at one
-/// of the draws makes the mean so. Errors: rho that is negative or not finite, no draws, a loss that is not finite at
-/// w.
+/// of the draws makes the mean not finite. Errors: rho that is negative or not finite, no draws, a loss that is not
+/// finite at w.
 ///
 ///     sharpness::average_case_sharpness(surface, /*rho=*/0.1).mean
 inline Estimate average_case_sharpness(const LossSurface& surface, double rho, const AverageCaseOptions& options = {}) {
@@ -106,11 +111,13 @@ inline Estimate average_case_sharpness(const LossSurface& surface, double rho, c
 struct WorstCaseOptions {
   /// The ball is |e / |w||_p <= rho where true, |e|_p <= rho where false.
   TORCH_ARG(bool, adaptive) = true;
-  /// 2 or infinity.
+  /// The norm of the ball: 2 or infinity.
   TORCH_ARG(double, p) = 2.0;
+  /// Steps of the ascent, the first of length rho.
   TORCH_ARG(int64_t, steps) = 20;
-  /// The ascent is made for each batch by itself and the rises are averaged (m-sharpness); else for all together.
+  /// Whether the ascent runs on each batch separately and the rises are averaged (m-sharpness), or on all together.
   TORCH_ARG(bool, per_batch) = true;
+  /// Of the random steps that are made where the gradient is zero.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
@@ -136,7 +143,7 @@ inline void project(at::Tensor& z, double p, double rho) {
   if (length > rho) z.mul_(rho / length);
 }
 
-/// Projected ascent in z = e / c. A step that does not rise is taken back and halved.
+/// Projected ascent in z = e / c. A step that does not raise the loss is undone and halved.
 inline double highest_rise(const LossSurface& surface, double rho, const WorstCaseOptions& options) {
   RandomVectors random(options.seed());
   Displaced weights(surface.params());
@@ -153,7 +160,7 @@ inline double highest_rise(const LossSurface& surface, double rho, const WorstCa
       finite_norm(two_norm(slope));
     }
     if (std::isnan(loss) || (std::isinf(loss) && loss > 0.0)) return loss - start;
-    if (!is_finite(slope)) return (std::max)(best, loss) - start;  // no way on from here
+    if (!is_finite(slope)) return (std::max)(best, loss) - start;  // no direction to continue in
     if (loss > best) {
       best = loss;
       best_z = z.clone();
@@ -170,18 +177,18 @@ inline double highest_rise(const LossSurface& surface, double rho, const WorstCa
 }  // namespace detail
 
 /// max L(w + e) - L(w) over |e / |w||_p <= rho by projected ascent (arXiv 2302.07011: 20 steps, batches of 128): a
-/// lower bound of the maximum, never below 0. Weights that are 0 do not move where it is adaptive. A loss that is not
+/// lower bound of the maximum, never below 0. Weights that are 0 do not move if it is adaptive. A loss that is not
 /// finite somewhere in the ball ends the ascent there: the result is that infinity or NaN.
 ///
 /// Cost: steps + 1 gradients for each batch; memory: one copy of the parameters and about eight flat vectors. Errors:
 /// rho that is negative or not finite, p other than 2 and infinity, no steps, a loss or gradient that is not finite at
-/// w. That paper found no such number to go along well with generalization across settings.
+/// w. That paper found no such measure to correlate well with generalization across settings.
 ///
 ///     sharpness::worst_case_sharpness(surface, /*rho=*/0.5).mean
 inline Estimate worst_case_sharpness(const LossSurface& surface, double rho, const WorstCaseOptions& options = {}) {
   TORCH_CHECK(std::isfinite(rho) && rho >= 0.0, "steppe: rho must be finite and at least 0, got ", rho);
   TORCH_CHECK(kernels::exact::are_equal(options.p(), 2.0) || (std::isinf(options.p()) && options.p() > 0.0),
-              "steppe: the worst case is taken in p = 2 or infinity, got ", options.p());
+              "steppe: the worst case needs p = 2 or infinity, got ", options.p());
   TORCH_CHECK(options.steps() > 0, "steppe: the worst case needs at least one step, got ", options.steps());
   const auto held = surface.hold();
   if (!options.per_batch()) {

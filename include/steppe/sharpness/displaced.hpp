@@ -1,4 +1,4 @@
-// Weights moved along directions in a scope, and exactly back at its end.
+// Weights moved along directions in a scope, and restored exactly at its end.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,12 +17,13 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// Weights w + distance * direction while it lives, exactly w again at the end of its scope.
+/// Moves weights to w + distance * direction; restores w exactly at the end of its scope.
 ///
-/// Written in place, so that every parameter keeps its address; graphs recorded before stay valid. Memory: one copy of
+/// Writes in place, so that every parameter keeps its address; graphs recorded before stay valid. Memory: one copy of
 /// the parameters.
 class Displaced {
  public:
+  /// Copies the parameters, which stay at w until they are moved.
   explicit Displaced(std::vector<at::Tensor> params) : params_(std::move(params)) {
     const c10::NoGradGuard no_grad;
     for (const at::Tensor& param : params_) saved_.push_back(param.detach().clone());
@@ -35,11 +36,11 @@ class Displaced {
     try {
       restore();
     } catch (const std::exception& error) {
-      TORCH_WARN("steppe: weights could not be put back: ", error.what());
+      TORCH_WARN("steppe: weights could not be restored: ", error.what());
     }
   }
 
-  /// `directions` stand beside the parameters; an undefined one leaves its parameter at w.
+  /// `directions`: one for each parameter; an undefined one leaves its parameter at w.
   void move_to(double distance, const std::vector<at::Tensor>& directions) { move({distance}, {directions}); }
 
   /// w + sum of distances[j] * directions[j].
@@ -49,7 +50,7 @@ class Displaced {
     move_again();
   }
 
-  /// The last move once more, bit for bit the same, whatever has been written since.
+  /// Repeats the last move, bit for bit the same, whatever has been written since.
   void move_again() {
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < params_.size(); ++i) {
@@ -62,6 +63,7 @@ class Displaced {
     at::autocast::clear_cache();  // casts of the weights as they were
   }
 
+  /// Restores w; move_again() then stays there.
   void restore() {
     const c10::NoGradGuard no_grad;
     distances_.clear();
@@ -70,7 +72,9 @@ class Displaced {
     at::autocast::clear_cache();
   }
 
+  /// The parameters that it moves.
   const std::vector<at::Tensor>& params() const { return params_; }
+  /// Its copies of them, at w.
   const std::vector<at::Tensor>& saved() const { return saved_; }
 
  private:

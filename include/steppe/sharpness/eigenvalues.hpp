@@ -25,31 +25,42 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-enum class Which { Largest, Smallest, Magnitude };
+/// Which eigenvalues are wanted.
+enum class Which {
+  Largest,   ///< the largest by sign
+  Smallest,  ///< the smallest by sign
+  Magnitude  ///< the largest in absolute value
+};
 
 /// Options of eigenvalues().
 struct EigenvalueOptions {
+  /// Number of eigenpairs.
   TORCH_ARG(int64_t, k) = 1;
+  /// The end of the spectrum that they are from.
   TORCH_ARG(Which, which) = Which::Largest;
   /// A pair is found when |H v - lambda v| is at most this share of the largest |lambda| seen.
   TORCH_ARG(double, tolerance) = 1e-4;
-  /// Vectors held, over k or all there are; 0: 2 k + 20. Fewer need more products.
+  /// Number of Lanczos vectors that are held, over k unless that is all parameters; 0: 2 k + 20. Fewer need more
+  /// products.
   TORCH_ARG(int64_t, basis) = 0;
+  /// Products with the Hessian at most.
   TORCH_ARG(int64_t, max_products) = 500;
+  /// Of the random vectors that Lanczos starts from.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
+/// What eigenvalues() returns.
 struct Eigenpairs {
   std::vector<double> values;     ///< the most wanted first
-  std::vector<double> residuals;  ///< |H v - lambda v|, beside values
+  std::vector<double> residuals;  ///< |H v - lambda v|, in the order of values
   at::Tensor vectors;             ///< [k, parameters], of unit length
-  int64_t products = 0;
-  bool converged = false;
+  int64_t products = 0;           ///< with the Hessian that were made
+  bool converged = false;         ///< whether the search was over within max_products
 };
 
 namespace detail {
 
-/// Searches the k most wanted eigenpairs, one product after the other.
+/// Searches the k most wanted eigenpairs, one product at a time.
 ///
 /// The first rows of the basis are pairs that were found; the block behind them is a Krylov space of one random vector
 /// orthogonal to these. Such a space holds no eigenvalue twice. Therefore, once k pairs are there, another block must
@@ -63,7 +74,7 @@ class EigenSearch {
         krylov_(hessian, basis, RandomVectors(options.seed()).normal(all_, hessian.surface().vector_options()),
                 options.seed() + 1) {}
 
-  /// One product. Says whether the search is over.
+  /// One product. Returns whether the search is over.
   bool advance() {
     krylov_.extend();
     ++products_;
@@ -100,7 +111,7 @@ class EigenSearch {
  private:
   struct Pair {
     double value = 0.0, residual = 0.0;
-    int64_t at = 0;  ///< its row if it was found before, else from_ and its place in the block
+    int64_t at = 0;  ///< its row if it was found before, otherwise from_ and its place in the block
   };
 
   bool is_wanted_more(const Pair& a, const Pair& b) const {
@@ -111,7 +122,7 @@ class EigenSearch {
     return options_.which() == Which::Largest ? value : options_.which() == Which::Smallest ? -value : std::abs(value);
   }
 
-  /// All pairs there are, the most wanted first.
+  /// Updates all pairs, the most wanted first.
   void see() {
     const auto [values, rotation] = krylov_.eigen(from_);
     rotation_ = rotation;
@@ -196,7 +207,7 @@ class EigenSearch {
     krylov_.begin_block();
   }
 
-  /// Makes room: what was found stays, and of the block what is wanted and half of the rest.
+  /// Makes room: what was found is kept, and of the block what is wanted and half of the rest.
   void restart() {
     const int64_t block = krylov_.size() - from_, wanted = std::max<int64_t>(1, options_.k() - from_);
     const int64_t count = (std::min)(from_ + wanted + (block - wanted) / 2, basis_ - 1);
@@ -225,18 +236,18 @@ class EigenSearch {
 /// The k outermost eigenvalues by Lanczos with full reorthogonalisation, restarted with the best vectors when the basis
 /// is full. Those that occur several times are found as often.
 ///
-/// Where a Krylov space ends, and where k > 1 pairs have been found, the search goes on with a random vector orthogonal
-/// to them, until that shows that none outside of them is wanted more. With a basis of k + 1 there is no room for it: a
-/// multiple eigenvalue may then be found once.
+/// Where a Krylov space ends, and where k > 1 pairs have been found, the search continues with a random vector
+/// orthogonal to them, until that shows that none outside of them is wanted more. With a basis of k + 1 there is no
+/// room for it: a multiple eigenvalue may then be found once.
 ///
 /// Cost: `products` products with the Hessian, about 2 k + 20 for one that is well separated, for k > 1 up to as many
 /// again; about as many as the rank where that is low. Memory: `basis` flat vectors and one more, two over several
-/// batches; so k 1 with basis(2) takes three copies of the parameters, or four, and more products.
+/// batches; so k = 1 with basis(2) takes three copies of the parameters, or four, and more products.
 ///
 ///     const auto top = sharpness::eigenvalues(hessian, sharpness::EigenvalueOptions().k(5));
 ///     top.values[0];  // and top.residuals[0], top.vectors[0]
 ///
-/// Not finding them within max_products is no error: `converged` is false and the residuals say how near they are.
+/// Not finding them within max_products is not an error: `converged` is false and the residuals say how near they are.
 /// Errors: k, basis, tolerance or max_products out of their range.
 inline Eigenpairs eigenvalues(const Hessian& hessian, const EigenvalueOptions& options = {}) {
   const LossSurface& surface = hessian.surface();

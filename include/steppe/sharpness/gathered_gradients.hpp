@@ -14,10 +14,11 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// While it lives, backward() adds each parameter's gradient to its part of `sum`, in place: no second copy of all
-/// parameters comes to be. At its end the parameters have no gradient, as before it.
+/// While it lives, backward() adds each parameter's gradient to its part of `sum`, in place, so that no second vector
+/// of that size is needed. At its end the parameters have no gradient, as before it.
 class GatheredGradients {
  public:
+  /// `sum`: flat, the parameters' elements in their order.
   GatheredGradients(std::vector<at::Tensor> params, at::Tensor sum) : params_(std::move(params)), sum_(std::move(sum)) {
     for_each([](const at::Tensor& param, const at::Tensor& part) {
       // Another layout is allowed, but LibTorch warns of it.
@@ -33,8 +34,7 @@ class GatheredGradients {
     for (const at::Tensor& param : params_) param.mutable_grad() = at::Tensor();
   }
 
-  /// To be called after backward(): a parameter of another type, device or layout than the vector's has a gradient of
-  /// its own.
+  /// Adds the gradients of parameters whose type, device or layout is not the vector's: to be called after backward().
   void add_others() {
     const c10::NoGradGuard no_grad;
     for_each([](const at::Tensor& param, const at::Tensor& part) {

@@ -19,11 +19,11 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// Made before an evaluation. LibTorch numbers the operators of a graph thread by thread as they run: a loss that hangs
-/// on measured parameters by operators with lower numbers does not follow the weights when they are moved.
+/// Made before an evaluation. LibTorch numbers the operators of a graph thread by thread as they run: a loss that
+/// depends on measured parameters through operators with lower numbers does not follow the weights when they are moved.
 class GraphAge {
  public:
-  /// Error: such a loss. What other threads have computed is not judged.
+  /// Throws c10::Error for such a loss. What other threads have computed is not checked.
   void check(const at::Tensor& loss, const std::vector<at::Tensor>& params) const {
     if (!loss.requires_grad() || loss.grad_fn() == nullptr) return;
     std::unordered_set<const c10::TensorImpl*> measured;

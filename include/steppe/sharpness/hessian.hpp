@@ -29,6 +29,7 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Measures of how sharp a minimum is; none changes the model.
 namespace sharpness {
 
 /// How a product with the Hessian is taken.
@@ -40,7 +41,7 @@ enum class Derivative {
 
 namespace detail {
 
-/// <g, v> for a backward pass: only its derivative is asked for, which is v itself and not a copy of it.
+/// <g, v> for a backward pass: only its derivative is used, which is v itself and not a copy of it.
 struct Slope : torch::autograd::Function<Slope> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& gradient,
                             const at::Tensor& direction) {
@@ -59,11 +60,12 @@ struct Slope : torch::autograd::Function<Slope> {
 ///
 /// times(v) = d/dw <g(w), v>, by a second backward pass, or (g(w + h u) - g(w - h u)) |v| / 2h with u = v / |v|; h is
 /// 6e-6 in float64, 5e-3 in float32. Which one is used is decided when made (for Auto: the first batch's product with
-/// one random vector, by both ways) and told by derivative() and reason(). Differences see the kinks of a loss (ReLU,
-/// bilinear sampling) that a step crosses, which double backward does not: how far those of other steps differ is
-/// spread().
+/// one random vector, by both ways) and reported by derivative() and reason(). Differences see the kinks of a loss
+/// (ReLU, bilinear sampling) that a step crosses, which double backward does not: spread() is how far those of other
+/// steps differ.
+///
 /// Cost of a product: two backward passes through a graph of about twice the usual memory, or two gradients. Memory
-/// beside the graph, the given vector included: three copies of the parameters, also for Auto when it is made.
+/// besides the graph, the given vector included: three copies of the parameters, also for Auto when it is made.
 ///
 ///     const sharpness::Hessian hessian(surface);
 ///     at::Tensor product = hessian.times(v);  // v: surface.numel() elements
@@ -72,15 +74,17 @@ struct Slope : torch::autograd::Function<Slope> {
 /// a product that is not finite.
 class Hessian {
  public:
+  /// Chooses how products are taken, by products with one random vector unless double backward is given.
   explicit Hessian(LossSurface surface, Derivative derivative = Derivative::Auto)
       : surface_(std::move(surface)), derivative_(derivative), reason_("asked for") {
     if (derivative_ != Derivative::DoubleBackward) choose();
   }
 
+  /// H v, flat as v is. Throws c10::Error if v has another length than surface().numel(), or H v is not finite.
   at::Tensor times(const at::Tensor& vector) const { return surface_.flat(times_in_parts(vector)); }
 
-  /// The same as one flat tensor for each parameter, which nothing else shares. Over one batch that takes a copy less:
-  /// a whole vector would stand beside its parts while it is put together.
+  /// The same as one flat tensor for each parameter, whose memory nothing else shares. Over one batch this takes one
+  /// copy less: times() holds the parts and the whole vector at once.
   std::vector<at::Tensor> times_in_parts(const at::Tensor& vector) const {
     const auto held = surface_.hold();
     std::vector<at::Tensor> product;
@@ -97,14 +101,15 @@ class Hessian {
     return product;
   }
 
-  /// Never Auto.
+  /// How products are taken; never Auto.
   Derivative derivative() const { return derivative_; }
-  /// Why: one sentence.
+  /// Why they are taken so: one sentence.
   const std::string& reason() const { return reason_; }
-  /// How far differences of twice and of half the step are from those taken, relative to these, for one random vector
-  /// of the first batch: what they are good for. Over 0.05 a warning is given where they are used. NaN where that was
-  /// not measured: double backward was asked for or agrees.
+  /// How far differences of twice and of half the step are from those of the step, relative to these, for one random
+  /// vector of the first batch: their accuracy. Over 0.05 there is a warning if differences are used. NaN if not
+  /// measured: double backward was given or agrees.
   double spread() const { return spread_; }
+  /// The loss whose Hessian it is.
   const LossSurface& surface() const { return surface_; }
 
  private:
@@ -134,7 +139,7 @@ class Hessian {
     return product;
   }
 
-  /// A gradient as a flat tensor. It may share its memory with the vector or with what others hold: then it is copied.
+  /// A gradient as a flat tensor. Copied if its memory is shared, with the vector or with other tensors.
   static at::Tensor own_section(at::Tensor gradient, const at::TensorOptions& options) {
     if (!gradient.defined()) return gradient;
     if (gradient.layout() != at::kStrided) gradient = gradient.to_dense();
@@ -143,7 +148,7 @@ class Hessian {
     return section.to(options);
   }
 
-  /// scale * <g_i, v_i> of every parameter whose gradient depends on the weights. The gradients themselves are gone
+  /// scale * <g_i, v_i> of every parameter whose gradient depends on the weights. The gradients themselves are freed
   /// before the second pass begins.
   static std::vector<at::Tensor> slopes_along(const std::vector<at::Tensor>& pieces, const at::Tensor& loss,
                                               const at::Tensor& scale, const std::vector<at::Tensor>& params) {
@@ -182,11 +187,11 @@ class Hessian {
     });
   }
 
-  /// The first batch's product with one random vector, by both ways. Never more than one vector is kept of them.
+  /// Compares the first batch's products with one random vector by both ways; only one vector of them is held at once.
   void choose() {
     const auto held = surface_.hold();
     const LossSurface first = surface_.batch(0);
-    const double loss = first.loss();  // a closure that throws by itself is no matter of derivatives
+    const double loss = first.loss();  // a closure that throws anyway is not an error of double backward
     TORCH_CHECK(std::isfinite(loss), "steppe: the loss is not finite at the weights as they are, it is ", loss);
     const at::Tensor vector = RandomVectors(0).normal(first.numel(), first.vector_options());
     if (derivative_ != Derivative::Auto) return measure_spread(first, vector);
@@ -213,8 +218,8 @@ class Hessian {
     judge(first, vector, size, off);
   }
 
-  /// Double backward is called wrong only where differences are sure of themselves: where those of other steps are
-  /// nearer to them by far. A kink that a step crosses adds what no second derivative has.
+  /// Double backward is called wrong only where differences are reliable: where those of other steps are much closer to
+  /// them. A kink that a step crosses adds what no second derivative has.
   void judge(const LossSurface& first, const at::Tensor& vector, double size, double off) {
     reason_ = "double backward agrees with differences";
     if (off <= 0.05 * size + rounding(first)) return;
@@ -252,7 +257,7 @@ class Hessian {
                percent(spread_), " apart: kinks of the loss or rounding; measure in float64, or by double backward");
   }
 
-  /// What the gradient's own rounding may make of a difference.
+  /// The error of a difference that the gradient's own rounding may cause.
   double rounding(const LossSurface& first) const {
     const double epsilon = first.vector_options().dtype() == at::kDouble ? 1e-15 : 1e-6;
     return epsilon * detail::two_norm(first.gradient()) * std::sqrt(static_cast<double>(first.numel())) / step();
@@ -273,12 +278,14 @@ class Hessian {
 
 /// Options of trace().
 struct TraceOptions {
+  /// Number of Rademacher vectors.
   TORCH_ARG(int64_t, vectors) = 100;
+  /// Of the random vectors.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
 /// Hutchinson's estimate of the Hessian's trace: the mean of v^T H v over Rademacher vectors v, with its standard
-/// error. Exact for a diagonal H. Cost: one product per vector; memory: one vector beside a product's.
+/// error. Exact for a diagonal H. Cost: one product per vector; memory: one vector besides a product's.
 ///
 ///     const sharpness::Estimate trace = sharpness::trace(sharpness::Hessian(surface));
 ///

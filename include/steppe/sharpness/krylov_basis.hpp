@@ -1,4 +1,4 @@
-// An orthonormal basis that Lanczos grows, and the Hessian as it looks inside it.
+// An orthonormal basis that Lanczos extends, and the Hessian projected onto it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -27,10 +27,12 @@ namespace sharpness {
 
 /// Rows v_1 .. v_m with H V^T = V^T T + beta v_next e_m^T, by Lanczos with full reorthogonalisation.
 ///
-/// T is taken from all inner products and not from three of them, so that restart() may put any rotation of the rows
-/// in their place. Cost: one product and four passes over the rows per extend(). Memory: `capacity` rows and one more.
+/// T is taken from all inner products and not from three of them, so that restart() may replace the rows by any
+/// rotation of them. Cost: one product and four passes over the rows per extend(). Memory: `capacity` rows and one
+/// more.
 class KrylovBasis {
  public:
+  /// Room for `capacity` rows, the first along `start` (flat, not zero). `seed`: of the vectors of begin_block().
   KrylovBasis(const Hessian& hessian, int64_t capacity, const at::Tensor& start, uint64_t seed)
       : hessian_(hessian),
         random_(seed),
@@ -40,7 +42,7 @@ class KrylovBasis {
     scale_next(1.0 / next_norm());
   }
 
-  /// Takes in the next vector, by one product. Not beyond capacity.
+  /// Adds the next vector as a row, by one product. Not beyond the capacity.
   void extend() {
     const std::vector<at::Tensor> row = hessian_.surface().sections(rows_[size_]);
     for (size_t i = 0; i < row.size(); ++i) row[i].copy_(next_[i]);
@@ -73,7 +75,7 @@ class KrylovBasis {
     projected_.slice(0, 0, size_).slice(1, 0, size_).copy_(inside);
   }
 
-  /// Goes on with a random vector that is orthogonal to the rows, which must span an invariant space as good as.
+  /// Continues with a random vector that is orthogonal to the rows, which must span a nearly invariant space.
   void begin_block() {
     beta_ = 0.0;
     next_.clear();
@@ -81,13 +83,14 @@ class KrylovBasis {
     orthonormalize_next();
   }
 
-  /// The same without T: to be read, not extended.
+  /// rotation^T V like restart(), but without T: the basis can then be read, not extended.
   at::Tensor rotated(const at::Tensor& rotation) {
     next_.clear();
     rotate(rotation);
     return size_ == rows_.size(0) ? rows_ : rows_.slice(0, 0, size_).clone();
   }
 
+  /// Number of rows.
   int64_t size() const { return size_; }
   /// Zero where the rows span an invariant space; the next vector is then a random one.
   double beta() const { return beta_; }
@@ -127,12 +130,12 @@ class KrylovBasis {
       beta_ = 0.0;
       return;
     }
-    if (beta_ <= 100.0 * epsilon * scale_) return begin_block();  // nothing but rounding is left of it
+    if (beta_ <= 100.0 * epsilon * scale_) return begin_block();  // only rounding is left of it
     orthonormalize_next();
   }
 
   void orthonormalize_next() {
-    // What was subtracted from a vector many times longer than what is left has to be subtracted once more.
+    // Where little is left of a long vector, rounding leaves components along the rows: subtract them once more.
     for (int pass = 0; pass < 2; ++pass) {
       scale_next(1.0 / next_norm());
       if (beta_ > 1e-3 * scale_) return;

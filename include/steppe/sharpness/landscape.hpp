@@ -26,19 +26,20 @@ namespace sharpness {
 struct SliceOptions {
   /// The slice reaches from -radius to radius along each direction, in lengths of that direction.
   TORCH_ARG(double, radius) = 1.0;
-  /// Per direction; an odd number has the weights themselves in its middle.
+  /// Per direction; if odd, the middle one is the weights themselves.
   TORCH_ARG(int64_t, points) = 21;
 };
 
 /// Losses along one direction.
 struct Slice {
-  std::vector<double> positions, losses;
+  std::vector<double> positions,  ///< x, from -radius to radius
+      losses;                     ///< at the positions
 };
 
-/// Losses over two directions; losses[i][j] belongs to positions[i] along the first and positions[j] along the second.
+/// Losses along two directions.
 struct Plane {
-  std::vector<double> positions;
-  std::vector<std::vector<double>> losses;
+  std::vector<double> positions;            ///< along each of the directions, from -radius to radius
+  std::vector<std::vector<double>> losses;  ///< [i][j]: at positions[i] along the first and [j] along the second
 };
 
 /// A random direction whose every filter (row of the first dimension) is as long as that of the weights; zero for
@@ -75,7 +76,7 @@ inline std::vector<double> positions(const SliceOptions& options) {
   return all;
 }
 
-/// Losses that are all the same may be those of a flat loss, or of one that was computed once and for all.
+/// Equal losses are those of a flat loss, or of one that was computed before the closure was called: an error.
 inline void check_moves(const LossSurface& surface, const std::vector<double>& losses) {
   if (std::adjacent_find(losses.begin(), losses.end(), std::not_equal_to<>()) == losses.end()) surface.check_moves();
 }

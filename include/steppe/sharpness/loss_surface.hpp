@@ -38,7 +38,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// Called as a measurement goes on: what is being done, how many of its steps are done, of how many at most.
+/// Called as a measurement proceeds: what is being done, how many of its steps are done, of how many at most.
 using Progress = std::function<void(const char* what, int64_t done, int64_t total)>;
 
 /// The mean loss of one or several batches as a function of the weights of a model. Each measurement takes one.
@@ -47,8 +47,8 @@ using Progress = std::function<void(const char* what, int64_t done, int64_t tota
 /// the weights as they are or near them, always with the same random numbers and buffers, so that dropout masks are
 /// fixed. After a measurement the model is what it was bit for bit: weights and their addresses, buffers, training
 /// flags, gradients, requires_grad, default generators. What a forward writes into parameters (max_norm of an
-/// Embedding) is taken back after each evaluation; a copy of the parameters is held during the forward for it. Batches
-/// are weighted by their number of samples. Losses and gradients that are not finite are given as they are.
+/// Embedding) is undone after each evaluation, by a copy of the parameters that is held during the forward. Batches are
+/// weighted by their number of samples. Losses and gradients that are not finite are given as they are.
 ///
 ///     sharpness::LossSurface surface(*model, [&] { return torch::cross_entropy_loss(model->forward(x), y); });
 ///     sharpness::LossSurface over(*model, batches, [&](auto& batch) { return loss_of(model->forward(batch.data)); });
@@ -58,10 +58,10 @@ using Progress = std::function<void(const char* what, int64_t done, int64_t tota
 ///
 /// A model in training mode is measured with the statistics of its batches; call eval() for the running ones. Model and
 /// batches must outlive the surface. Errors: no parameter, complex or integer ones, batches without samples, a loss
-/// that is no number, has no graph or was computed before the closure was called.
+/// that is not one number, has no graph or was computed before the closure was called.
 class LossSurface {
  public:
-  /// What a measurement tells of itself; called on the measuring thread.
+  /// Where measurements report their progress; called on the measuring thread.
   TORCH_ARG(Progress, progress);
 
  public:
@@ -94,21 +94,22 @@ class LossSurface {
   LossSurface(torch::nn::Module& model, Batches& batches, BatchLoss loss)
       : LossSurface(model, keep(batches), std::move(loss)) {}
 
-  /// All of these with the model behind its holder or a shared_ptr.
+  /// All of these with the model in its holder or a shared_ptr.
   template <class Holder, class... Rest,
             class = std::enable_if_t<step::is_model<Holder> && !std::is_base_of_v<torch::nn::Module, Holder>>>
   LossSurface(const Holder& model, Rest&&... rest) : LossSurface(step::module_of(model), std::forward<Rest>(rest)...) {}
 
-  /// Buffers that the closure writes and the surface does not know of: they come back too. Undefined ones are left out.
+  /// Registers buffers that the closure writes and the model does not have: they are restored too. Undefined ones are
+  /// left out.
   LossSurface& attach(const std::vector<at::Tensor>& buffers) { return attach_all(buffers); }
 
-  /// The same of any range of tensors, such as the buffers() of a torch::jit::Module.
+  /// The same for any range of tensors, such as the buffers() of a torch::jit::Module.
   template <class Buffers, class = decltype(at::Tensor(*std::declval<const Buffers&>().begin()))>
   LossSurface& attach(const Buffers& buffers) {
     return attach_all(buffers);
   }
 
-  /// Measures along these parameters only, whether they require a gradient or not; the others stay where they are.
+  /// Measures along these parameters only, whether they require a gradient or not; the others are not moved.
   LossSurface& only(std::vector<at::Tensor> params) {
     std::unordered_set<const void*> seen;
     params_.clear();
@@ -140,18 +141,20 @@ class LossSurface {
     return one;
   }
 
+  /// The measured parameters, each once.
   const std::vector<at::Tensor>& params() const { return params_; }
+  /// The number of samples of each batch.
   const std::vector<int64_t>& samples() const { return samples_; }
   /// Elements of all measured parameters, the length of a flat vector.
   int64_t numel() const { return numel_; }
-  /// Flat vectors are float64 if a parameter is, else float32, on the first parameter's device.
+  /// Flat vectors are float64 if a parameter is, otherwise float32, on the first parameter's device.
   at::TensorOptions vector_options() const { return params_.front().options().dtype(type_).requires_grad(false); }
 
-  /// Holds the model as a measurement needs it; every measurement makes one.
+  /// Keeps the model as a measurement needs it, until the guard is destroyed; every measurement holds one.
   std::unique_ptr<Untouched> hold() const { return std::make_unique<Untouched>(params_, others_, modules_); }
 
-  /// Calls visit(loss, weight) for each batch at the weights as they are; the weights are shares of all samples. What
-  /// has `moved` the parameters saves a copy of them.
+  /// Calls visit(loss, weight) for each batch at the weights as they are; `weight` is the batch's share of all samples.
+  /// `moved`, if it has moved the parameters, saves a copy of them.
   template <class Visit>
   void for_each_batch(bool with_graph, Visit&& visit, Displaced* moved = nullptr) const {
     const step::BuffersGuard buffers(buffers_);
@@ -169,12 +172,14 @@ class LossSurface {
     }
   }
 
-  /// To be called where moved weights have not changed the loss. Error: it was computed before the closure was called.
+  /// To be called where moving the weights has not changed the loss. Throws c10::Error if it was computed before the
+  /// closure was called.
   void check_moves() const {
     const auto held = hold();
     batch(0).for_each_batch(/*with_graph=*/true, [](const at::Tensor&, double) {});
   }
 
+  /// Throws c10::Error if a loss has no graph.
   static void check_graph(const at::Tensor& loss) {
     TORCH_CHECK(loss.requires_grad(),
                 "steppe: the loss of a surface has no graph; return it as it is computed, not detached, and without a "
@@ -190,7 +195,7 @@ class LossSurface {
     return sum;
   }
 
-  /// The flat gradient at the weights as they are, and L in `loss` if asked for.
+  /// The flat gradient at the weights as they are, and L in `loss` if that is given.
   at::Tensor gradient(double* loss = nullptr) const {
     at::Tensor sum;
     const double value = add_gradient(sum, 1.0);
@@ -198,7 +203,7 @@ class LossSurface {
     return sum;
   }
 
-  /// sum += factor * gradient(); returns L.
+  /// sum += factor * gradient(), from zeros where `sum` is undefined; returns L. `moved`: as for for_each_batch().
   double add_gradient(at::Tensor& sum, double factor, Displaced* moved = nullptr) const {
     const auto held = hold();
     double value = 0.0;
@@ -215,7 +220,7 @@ class LossSurface {
     return value;
   }
 
-  /// The flat vector of `parts`, which stand beside the parameters; undefined ones are zeros.
+  /// The flat vector of `parts`, one for each parameter; undefined ones are zeros.
   at::Tensor flat(const std::vector<at::Tensor>& parts) const {
     const c10::NoGradGuard no_grad;
     const at::Tensor vector = at::zeros({numel_}, vector_options());
@@ -246,6 +251,7 @@ class LossSurface {
     return pieces;
   }
 
+  /// Calls progress(), if it is set.
   void tell(const char* what, int64_t done, int64_t total) const {
     if (progress_) progress_(what, done, total);
   }
@@ -296,7 +302,7 @@ class LossSurface {
 
   void add_modules(torch::nn::Module& model) {
     modules_.push_back(&model);
-    // A model on the stack cannot be asked for itself, only for its descendants.
+    // modules() cannot list a model on the stack itself, only its descendants.
     for (const auto& child : model.modules(/*include_self=*/false)) modules_.push_back(child.get());
   }
 

@@ -1,4 +1,4 @@
-// Parameters that a forward itself writes, put back after it.
+// Parameters that a forward itself writes, restored after it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,18 +20,19 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// Copies the parameters when made and puts back, bit for bit, those that were written or given other memory: by the
+/// Copies the parameters when made and restores, bit for bit, those that were written or given other memory: by the
 /// max_norm of an Embedding or a spectral norm written by hand. Memory: a copy of the parameters until keep_written(),
-/// then of the written ones; none of those that `moved`, where given, has a copy of: it moves them once more.
+/// then of the written ones; none of those that `moved`, if given, has copied: it moves them again.
 class ParametersGuard {
  public:
+  /// `moved`: what has moved some of the parameters, if anything has.
   explicit ParametersGuard(const std::vector<at::Tensor>& params, Displaced* moved = nullptr)
       : params_(params), moved_(moved) {
     std::unordered_set<const c10::TensorImpl*> by_others;
     if (moved != nullptr)
       for (const at::Tensor& param : moved->params()) by_others.insert(param.unsafeGetTensorImpl());
     const c10::NoGradGuard no_grad;
-    const at::DisableRecordFunctionGuard unseen;  // nobody's observer takes these for the forward's
+    const at::DisableRecordFunctionGuard unseen;  // observers are not to take these for the forward's
     for (const at::Tensor& param : params_) {
       memory_.push_back(param.variable_data());
       versions_.push_back(param._version());
@@ -46,11 +47,12 @@ class ParametersGuard {
     try {
       restore();
     } catch (const std::exception& error) {
-      TORCH_WARN("steppe: a parameter that the closure has written could not be put back: ", error.what());
+      TORCH_WARN("steppe: a parameter that the closure has written could not be restored: ", error.what());
     }
   }
 
-  /// To be called after the forward. A backward pass may need what was written: that stays until the end of the scope.
+  /// To be called after the forward. Parameters that were written are restored only at the end of the scope: a backward
+  /// pass may need them.
   void keep_written() {
     const c10::NoGradGuard no_grad;
     const at::DisableRecordFunctionGuard unseen;

@@ -24,12 +24,14 @@ namespace sharpness {
 /// Random flat vectors that depend on the seed only, not on the device or on LibTorch's default generators.
 class RandomVectors {
  public:
+  /// The same seed gives the same vectors.
   explicit RandomVectors(uint64_t seed) : generator_(at::detail::createCPUGenerator(seed)) {}
 
-  /// Entries -1 and 1 with equal chances.
+  /// Entries -1 and 1 with equal probability.
   at::Tensor rademacher(int64_t size, const at::TensorOptions& like) {
     return at::randint(2, {size}, generator_, at::TensorOptions().dtype(like.dtype())).mul_(2).sub_(1).to(like);
   }
+  /// Standard normal entries.
   at::Tensor normal(int64_t size, const at::TensorOptions& like) {
     return at::randn({size}, generator_, at::TensorOptions().dtype(like.dtype())).to(like);
   }
@@ -40,9 +42,9 @@ class RandomVectors {
 
 /// A mean over random draws, with the standard error of that mean.
 struct Estimate {
-  double mean = 0.0;
-  double standard_error = 0.0;
-  int64_t draws = 0;
+  double mean = 0.0;            ///< over the draws
+  double standard_error = 0.0;  ///< of the mean; NaN for a single draw
+  int64_t draws = 0;            ///< their number
 };
 
 namespace detail {
@@ -59,7 +61,7 @@ inline double two_norm(const at::Tensor& vector) {
 
 inline bool is_finite(const at::Tensor& vector) {
   if (std::isfinite(two_norm(vector))) return true;
-  return vector.isfinite().all().item<bool>();  // a norm of float64 can overflow by itself
+  return vector.isfinite().all().item<bool>();  // a float64 norm of finite values can overflow
 }
 
 inline Estimate estimate_of(const std::vector<double>& draws) {

@@ -21,22 +21,27 @@ namespace sharpness {
 
 /// Options of spectral_density().
 struct SpectralDensityOptions {
+  /// Number of random start vectors.
   TORCH_ARG(int64_t, vectors) = 10;
   /// Lanczos steps per vector.
   TORCH_ARG(int64_t, steps) = 80;
-  /// Points of the picture.
+  /// Points of the grid that the density is given on.
   TORCH_ARG(int64_t, points) = 400;
-  /// The width of the Gaussians that stand for the nodes, in units of the eigenvalues; 0: a hundredth of their range.
+  /// The standard deviation of the Gaussians that smooth the nodes, in units of the eigenvalues; 0: a hundredth of
+  /// their range.
   TORCH_ARG(double, sigma) = 0.0;
+  /// Of the random start vectors.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
 /// A distribution of eigenvalues: nodes with weights that add up to 1, and the same smoothed on a grid.
 struct SpectralDensity {
-  std::vector<double> nodes, weights;
-  std::vector<double> grid, density;  ///< density integrates to 1
-  double sigma = 0.0;
-  int64_t products = 0;
+  std::vector<double> nodes,  ///< eigenvalues
+      weights;                ///< of the nodes; their sum is 1
+  std::vector<double> grid,   ///< eigenvalues, evenly spaced
+      density;                ///< at the grid's points; its integral is 1
+  double sigma = 0.0;         ///< standard deviation of the Gaussians used
+  int64_t products = 0;       ///< with the Hessian that were made
 
   /// The mean of lambda^order over all eigenvalues, tr(H^order) / parameters.
   double moment(int order) const {

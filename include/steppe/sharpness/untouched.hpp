@@ -1,4 +1,4 @@
-// A model that is measured in a scope, and left at its end as it was found.
+// A model that is measured in a scope, and restored at its end.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -18,10 +18,11 @@
 STEPPE_NAMESPACE_BEGIN
 namespace sharpness {
 
-/// Takes all gradients away and lets every one of `measured` require one while it lives; at the end of its scope the
-/// gradients (the same tensors), requires_grad and the training flags of `modules` are as they were. Costs no memory.
+/// While it lives, no parameter has a gradient and each of `measured` requires one; at the end of its scope the
+/// gradients (the same tensors), requires_grad and the training flags of `modules` are restored. Costs no memory.
 class Untouched {
  public:
+  /// `measured` and `others`: the model's parameters. `modules`: parents before their children.
   Untouched(const std::vector<at::Tensor>& measured, const std::vector<at::Tensor>& others,
             std::vector<torch::nn::Module*> modules)
       : params_(measured), modules_(std::move(modules)) {
@@ -46,20 +47,20 @@ class Untouched {
 
   ~Untouched() {
     try {
-      // Backwards: what stands among both lists was first seen as it was.
+      // Backwards: for a tensor of both lists, the first entry has its original state.
       for (size_t i = params_.size(); i-- > 0;) {
         params_[i].mutable_grad() = gradients_[i];
         params_[i].requires_grad_(requires_grad_[i]);
       }
-      // Parents come before their children, whom train() changes too.
+      // Parents come before their children, which train() changes too.
       for (size_t i = 0; i < modules_.size(); ++i)
         if (modules_[i]->is_training() != training_[i]) modules_[i]->train(training_[i]);
     } catch (const std::exception& error) {
-      TORCH_WARN("steppe: the measured model could not be put back: ", error.what());
+      TORCH_WARN("steppe: the measured model could not be restored: ", error.what());
     }
   }
 
-  /// Where this thread's measurement draws random numbers from, in each of its evaluations the same.
+  /// The generator states of this thread's measurement, from which each of its evaluations draws the same numbers.
   static std::shared_ptr<std::vector<step::GeneratorState>> random_numbers() {
     return measurement().depth > 0 ? measurement().numbers : std::make_shared<std::vector<step::GeneratorState>>();
   }

@@ -18,8 +18,12 @@
 STEPPE_NAMESPACE_BEGIN
 namespace shift {
 
-/// How a tensor stands for a weight, in the same memory: itself, or transposed; with leading dimensions or without.
-enum class Stands { No, AsItIs, Transposed };
+/// Whether a tensor is a weight in the same memory, with leading dimensions or without.
+enum class Stands {
+  No,         ///< neither of the two below
+  AsItIs,     ///< the weight itself
+  Transposed  ///< its transpose
+};
 
 namespace detail {
 
@@ -27,7 +31,7 @@ inline bool shares_memory(const at::Tensor& tensor, const at::Tensor& weight) {
   return tensor.defined() && tensor.has_storage() && tensor.is_alias_of(weight);
 }
 
-/// Leading dimensions of one element, or that repeat the same ones, are none.
+/// The number of leading dimensions before the last `keep` that have one element or repeat the same ones.
 inline int64_t repeated_dimensions(const at::Tensor& tensor, int64_t keep) {
   int64_t from = 0;
   while (tensor.dim() - from > keep && (tensor.size(from) == 1 || tensor.stride(from) == 0)) ++from;
@@ -36,6 +40,7 @@ inline int64_t repeated_dimensions(const at::Tensor& tensor, int64_t keep) {
 
 }  // namespace detail
 
+/// Whether a tensor is the weight or its transpose, by memory, sizes and strides.
 inline Stands stands_for(const at::Tensor& tensor, const at::Tensor& weight) {
   if (!detail::shares_memory(tensor, weight) || tensor.storage_offset() != weight.storage_offset()) return Stands::No;
   const int64_t from = detail::repeated_dimensions(tensor, weight.dim()), last = weight.dim() - 1;
@@ -89,7 +94,7 @@ inline std::optional<at::Tensor> input_of_einsum(std::string equation, const std
 }  // namespace detail
 
 /// What a linear layer or a 2-d convolution with this weight is applied to by an operator, features (of a convolution:
-/// channels, rows and columns) last; nothing if the operator does something else with the weight, or nothing.
+/// channels, rows and columns) last; nothing if the operator does not use the weight, or not in this way.
 inline std::optional<at::Tensor> input_of(const char* name, c10::ArrayRef<c10::IValue> arguments,
                                           const at::Tensor& weight) {
   struct Form {
@@ -127,7 +132,7 @@ inline std::optional<at::Tensor> input_of(const char* name, c10::ArrayRef<c10::I
   return std::nullopt;
 }
 
-/// Whether an operator takes the weight or a view of it; views that it makes of it are no use.
+/// Whether an operator computes with the weight or a view of it; making a view does not count.
 inline bool uses(const char* name, c10::ArrayRef<c10::IValue> arguments, const at::Tensor& weight) {
   static constexpr std::array<const char*, 20> views = {
       "t",       "transpose",      "numpy_T", "mT",         "view",

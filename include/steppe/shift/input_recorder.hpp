@@ -1,4 +1,4 @@
-// The inputs that layers see during an ordinary forward, whatever the model around them looks like.
+// The inputs of layers during an ordinary forward, whatever the model around them.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -26,16 +26,18 @@ namespace shift {
 /// While it lives, on this thread, calls seen(i, input) whenever a linear layer or a 2-d convolution is applied with
 /// the i-th of `weights`, by its module or by linear, conv2d, matmul, mm, bmm, mv, addmm, baddbmm, addmv or einsum.
 ///
-/// LibTorch's C++ modules have no hooks; but its operations can be observed, and a layer is known by the memory of its
-/// weight. One lives at a time on a thread. What is not seen: weights that are copied or computed before they are used
-/// (autocast, weight norm), other threads, and inputs of traced or compiled graphs.
+/// LibTorch's C++ modules have no hooks; but its operations can be observed, and a layer is recognized by the memory of
+/// its weight. Only one may live at a time on a thread. What is not seen: weights that are copied or computed before
+/// they are used (autocast, weight norm), other threads, and inputs of traced or compiled graphs.
 class InputRecorder {
  public:
+  /// Called with the index of a layer's weight and an input of it, features last.
   using Seen = std::function<void(size_t layer, const at::Tensor& input)>;
 
+  /// Throws c10::Error if this thread has an InputRecorder.
   InputRecorder(std::vector<at::Tensor> weights, Seen seen)
       : weights_(std::move(weights)), other_uses_(weights_.size()), seen_(std::move(seen)) {
-    TORCH_CHECK(current() == nullptr, "steppe: an InputRecorder is at work already on this thread");
+    TORCH_CHECK(current() == nullptr, "steppe: an InputRecorder is already active on this thread");
     current() = this;
     handle_ = at::addThreadLocalCallback(
         at::RecordFunctionCallback(&started, &ended).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
@@ -44,12 +46,12 @@ class InputRecorder {
   InputRecorder(const InputRecorder&) = delete;
   InputRecorder& operator=(const InputRecorder&) = delete;
 
-  /// Throws what seen() has thrown; LibTorch lets nothing pass out of its operations. Call it after the forward.
+  /// Throws what seen() has thrown; LibTorch lets no exception of an observer pass. Call it after the forward.
   void rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
   }
 
-  /// The operators of this thread that took a layer's weight and did something else with it.
+  /// The operators of this thread that used a layer's weight in a form that is not recognized.
   const std::vector<std::string>& other_uses(size_t layer) const { return other_uses_[layer]; }
 
   ~InputRecorder() {

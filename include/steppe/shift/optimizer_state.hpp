@@ -1,4 +1,4 @@
-// What an optimizer remembers of parameters that were moved without it.
+// An optimizer's state for parameters that were moved without it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -14,7 +14,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace shift {
 
 /// Erases the momentum and the like of these parameters, as if they had never been stepped. SGD, Adam, AdamW and
-/// RMSprop begin anew at the next step; Adagrad and LBFGS cannot do without their state.
+/// RMSprop create it again at the next step; Adagrad and LBFGS cannot step without it.
 inline void forget_state(torch::optim::Optimizer& optimizer, const std::vector<at::Tensor>& params) {
   for (const at::Tensor& param : params) optimizer.state().erase(base::state_key(param));
 }

@@ -28,19 +28,21 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// Smaller weights with the same outputs (optimum shifting).
 namespace shift {
 
 /// Options of optimum_shift().
 struct ShiftOptions {
-  /// 0: the exact least-norm solution. Over 0: the ridge solution, which lets the outputs give way for smaller weights.
+  /// 0: the exact least-norm solution. Over 0: the ridge solution, smaller weights whose outputs differ.
   TORCH_ARG(double, ridge) = 0.0;
-  /// Whether the bias takes part as the weight of a constant input; else it stays.
+  /// Whether the bias is included, as the weight of a constant input; otherwise it is not moved.
   TORCH_ARG(bool, include_bias) = false;
-  /// Singular values of the inputs up to this share of the largest count as zero; 0: what the inputs' type cannot tell
-  /// from it, its rounding unit times the larger number of rows and features (see RowSpace::rounding()).
+  /// Singular values of the inputs up to this share of the largest count as zero; 0: what is rounding in the inputs'
+  /// type, its rounding unit times the larger number of rows and features (see RowSpace::rounding()).
   TORCH_ARG(double, rank_tolerance) = 0.0;
 
  public:
+  /// Throws c10::Error if ridge or rank_tolerance is out of range.
   void validate() const {
     TORCH_CHECK(std::isfinite(ridge_) && ridge_ >= 0.0, "steppe: ridge must be finite and at least 0, got ", ridge_);
     TORCH_CHECK(rank_tolerance_ >= 0.0 && rank_tolerance_ < 1.0,
@@ -50,22 +52,27 @@ struct ShiftOptions {
 
 /// What a shift did to one layer.
 struct ShiftReport {
-  double norm_before = 0.0, norm_after = 0.0;  ///< of the weights, and of the bias where it takes part
-  int64_t rank = 0;                            ///< of the inputs; of the first group where a convolution has several
-  int64_t rows = 0, features = 0;              ///< of the inputs: samples or patches, and what a unit sees
+  /// Of the weights, and of the bias if it is included.
+  ///@{
+  double norm_before = 0.0, norm_after = 0.0;
+  ///@}
+  int64_t rank = 0;            ///< of the inputs; of the first group where a convolution has several
+  int64_t rows = 0,            ///< of the inputs: samples or patches
+      features = 0;            ///< of the inputs: what one output unit is computed from
   double output_change = 0.0;  ///< root mean square over rows and outputs, before rounding to the weights' type
   bool moved = false;          ///< false at full rank without ridge: the weights are the only solution
 };
 
-/// The inputs of one layer, gathered: what optimum_shift() takes of them.
+/// Gathers the inputs of one layer, batch by batch, and shifts it: optimum_shift() for inputs that do not come at once.
 class ShiftInputs {
  public:
+  /// Throws c10::Error if options are out of range.
   explicit ShiftInputs(torch::nn::LinearImpl& layer, const ShiftOptions& options = {})
       : weight_(layer.weight), bias_(layer.bias), options_(options), spaces_(1) {
     options_.validate();
   }
 
-  /// Errors: padding that is not by zeros.
+  /// The same for a convolution. Errors: padding that is not by zeros.
   explicit ShiftInputs(torch::nn::Conv2dImpl& layer, const ShiftOptions& options = {})
       : weight_(layer.weight), bias_(layer.bias), options_(options), convolution_(layer.options) {
     options_.validate();
@@ -84,7 +91,7 @@ class ShiftInputs {
     add_rows(0, inputs.reshape({-1, weight_.size(1)}));
   }
 
-  /// Writes the shifted weights in place; tensors and addresses stay. Errors: no inputs were added.
+  /// Writes the shifted weights in place; tensors keep their addresses. Errors: no inputs were added.
   ShiftReport shift() {
     const c10::NoGradGuard no_grad;
     TORCH_CHECK(spaces_.front().rows() > 0, "steppe: optimum shifting needs at least one input of the layer");
@@ -222,6 +229,7 @@ class ShiftInputs {
 ///
 /// It promises the outputs on these inputs and a norm that does not grow, not a flatter loss. Errors: shapes that do
 /// not fit, inputs that are not finite, a negative ridge.
+///@{
 inline ShiftReport optimum_shift(torch::nn::LinearImpl& layer, const at::Tensor& inputs,
                                  const ShiftOptions& options = {}) {
   ShiftInputs gathered(layer, options);
@@ -235,6 +243,7 @@ inline ShiftReport optimum_shift(torch::nn::Conv2dImpl& layer, const at::Tensor&
   gathered.add(inputs);
   return gathered.shift();
 }
+///@}
 
 }  // namespace shift
 STEPPE_NAMESPACE_END

@@ -44,10 +44,11 @@ struct ShifterOptions {
   TORCH_ARG(double, tolerance) = 1e-4;
   /// Random vectors for the Hessian's trace before and after; 0: no traces.
   TORCH_ARG(int64_t, trace_vectors) = 0;
-  /// For what an optimizer remembers of the old weights, which is left as it is otherwise: see forget_state().
+  /// Called after an accepted shift, to reset an optimizer's state of the old weights, say: see forget_state().
   TORCH_ARG(Accepted, accepted);
 
  public:
+  /// Throws c10::Error if an option, of the solution too, is out of range.
   void validate() const {
     solution_.validate();
     TORCH_CHECK(every_ > 0, "steppe: every must be at least 1, got ", every_);
@@ -58,10 +59,16 @@ struct ShifterOptions {
 
 /// What a shift did, or would have done where it was not accepted.
 struct ShifterReport {
-  bool accepted = false;
+  bool accepted = false;  ///< whether the shifted weights were kept
+  /// Of the judged data.
+  ///@{
   double loss_before = 0.0, loss_after = 0.0;
-  std::vector<ShiftReport> layers;
+  ///@}
+  std::vector<ShiftReport> layers;  ///< in the order of the names
+  /// Of the Hessian on the judged data, if trace_vectors is not 0.
+  ///@{
   std::optional<sharpness::Estimate> trace_before, trace_after;
+  ///@}
 };
 
 /// Shifts layers of a model to their least-norm solution on given data (arXiv 2405.14111): once after training (OS), or
@@ -73,11 +80,12 @@ struct ShifterReport {
 /// memory: one copy of the layers' weights and what optimum_shift() takes.
 ///
 ///     steppe::shift::OptimumShifter shifter(*model, steppe::shift::ShifterOptions().every(100));
-///     if (const auto report = shifter.step(surface)) report->accepted;  // in a training loop, after the optimizer's
-///     step shifter.shift(surface);                                           // or once
+///     const auto report = shifter.step(surface);  // in a training loop, after the optimizer's step
+///     shifter.shift(surface);                     // or once; both return a ShifterReport
 ///
-/// A loss that is not a number, before or after, is never accepted. Errors: a model without such layers, names that are
-/// none, layers that the loss does not use or applies in another thread or in a form that is not seen (InputRecorder).
+/// A loss that is not a number, before or after, is never accepted. Errors: a model without such layers, names that do
+/// not exist, layers that the loss does not use, or applies in another thread or in a form that is not recognized
+/// (InputRecorder).
 class OptimumShifter {
  public:
   /// The last linear layer or 2-d convolution that the model has registered.
@@ -91,6 +99,7 @@ class OptimumShifter {
     TORCH_CHECK(!layers_.empty(), "steppe: the model has no Linear and no Conv2d that could be shifted");
   }
 
+  /// The layers of these names. Throws c10::Error if there are none, or one is not a Linear or Conv2d of the model.
   OptimumShifter(torch::nn::Module& model, const std::vector<std::string>& names, ShifterOptions options = {})
       : options_(std::move(options)), names_(names) {
     options_.validate();
@@ -104,15 +113,16 @@ class OptimumShifter {
     TORCH_CHECK(!layers_.empty(), "steppe: an OptimumShifter needs at least one name");
   }
 
-  /// Both with the model behind its holder or a shared_ptr.
+  /// Both with the model in its holder or a shared_ptr.
   template <class Holder, class... Rest,
             class = std::enable_if_t<step::is_model<Holder> && !std::is_base_of_v<torch::nn::Module, Holder>>>
   explicit OptimumShifter(const Holder& model, Rest&&... rest)
       : OptimumShifter(step::module_of(model), std::forward<Rest>(rest)...) {}
 
+  /// Shifts the layers on `data`, which also gives the loss and traces that judge the shift.
   ShifterReport shift(const sharpness::LossSurface& data) { return shift(data, data); }
 
-  /// Inputs of `gathered`, loss and traces of `judged`.
+  /// With the layers' inputs from `gathered`, loss and traces from `judged`.
   ShifterReport shift(const sharpness::LossSurface& gathered, const sharpness::LossSurface& judged) {
     std::vector<ShiftInputs> inputs = gather(gathered);
     ShifterReport report;
@@ -138,14 +148,17 @@ class OptimumShifter {
     return report;
   }
 
-  /// Counts, and shifts at every k-th call.
+  /// Counts its calls, and shifts at every k-th; returns nothing at the others.
+  ///@{
   std::optional<ShifterReport> step(const sharpness::LossSurface& data) { return step(data, data); }
 
   std::optional<ShifterReport> step(const sharpness::LossSurface& gathered, const sharpness::LossSurface& judged) {
     if (++steps_ % options_.every() != 0) return std::nullopt;
     return shift(gathered, judged);
   }
+  ///@}
 
+  /// How often step() was called.
   int64_t steps() const { return steps_; }
 
  private:

@@ -33,17 +33,18 @@ namespace shift {
 /// Memory: about ten times features^2 or 30 MiB, however many rows.
 class RowSpace {
  public:
-  /// Rows that are taken at once: twice as many as there are features, or more where these are few.
+  /// Number of rows that are processed at once: twice as many as there are features, or more where these are few.
   static int64_t block_rows(int64_t features) {
     const int64_t elements = 1 << 20;  // 8 MiB
     return (std::max)(2 * features, elements / std::max<int64_t>(features, 1));
   }
 
+  /// Throws c10::Error if an input is not finite.
   static void check_finite(const at::Tensor& inputs) {
     TORCH_CHECK(inputs.isfinite().all().item<bool>(), "steppe: a layer's inputs are not finite; nothing was shifted");
   }
 
-  /// Rows of as many features as the ones before.
+  /// Adds rows [n, features]. Throws c10::Error if they have other features than those before, or are not finite.
   void add(const at::Tensor& rows) {
     const c10::NoGradGuard no_grad;
     TORCH_CHECK(rows.dim() == 2 && (!r_.defined() || rows.size(1) == r_.size(1)), "steppe: rows of shape ",
@@ -60,8 +61,8 @@ class RowSpace {
     epsilon_ = (std::max)(epsilon_, epsilon_of(rows.scalar_type()));
   }
 
-  /// Projects the columns of V [features, outputs] on the space: A^+ A V, singular values below `tolerance` times the
-  /// largest taken for zero; with ridge > 0 (A^T A + ridge I)^-1 A^T A V instead. Also gives the rank.
+  /// Projects the columns of V [features, outputs] onto the space: A^+ A V, with singular values up to `tolerance`
+  /// times the largest as zero; with ridge > 0 (A^T A + ridge I)^-1 A^T A V instead. Also gives the rank.
   std::pair<at::Tensor, int64_t> project(const at::Tensor& v, double ridge, double tolerance) const {
     const c10::NoGradGuard no_grad;
     const auto [u, s, basis] = at::linalg_svd(r_, /*full_matrices=*/false);
@@ -80,15 +81,17 @@ class RowSpace {
     return sum / (static_cast<double>(rows_) * static_cast<double>(change.size(1)));
   }
 
-  /// What rounding of the rows may leave of a singular value, relative to the largest: the rounding unit of their type
-  /// (the coarsest one) times the larger number of rows and features, but no more than that unit's square root.
-  /// Rounding moves A by at most unit |A|_F, so singular values by no more than unit sqrt(features) of the largest:
-  /// many rows do not make it more.
+  /// How large rounding of the rows may make a singular value of zero, relative to the largest: the rounding unit of
+  /// their type (the coarsest one) times the larger number of rows and features, but no more than that unit's square
+  /// root. Rounding moves A by at most unit |A|_F, so singular values by no more than unit sqrt(features) of the
+  /// largest: many rows do not increase it.
   double rounding() const {
     return (std::min)(static_cast<double>((std::max)(rows_, features())) * epsilon_, std::sqrt(epsilon_));
   }
 
+  /// Number of rows that were added.
   int64_t rows() const { return rows_; }
+  /// Columns of A; 0 before rows are added.
   int64_t features() const { return r_.defined() ? r_.size(1) : 0; }
 
  private:

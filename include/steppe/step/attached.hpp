@@ -1,4 +1,4 @@
-// What an optimizer has been told of models and buffers, and what passes through others move.
+// The models and buffers that an optimizer knows, and the statistics that passes through others update.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -30,7 +30,7 @@ inline ImplSet impls(const std::vector<at::Tensor>& tensors) {
 class Attached {
   struct Known {
     bool any = false;                       ///< something was attached
-    std::optional<bool> others_statistics;  ///< passes move statistics that nobody attached, if that is known
+    std::optional<bool> others_statistics;  ///< passes update statistics that were not attached, if that is known
   };
 
  public:
@@ -61,7 +61,7 @@ class Attached {
   }
 
   /// While it lives, running statistics of layers that were not attached are kept from a pass. Where something was
-  /// attached it is asked once whether there are others: observing costs 0.2 us an operator.
+  /// attached this stops once a pass has updated none: observing costs 0.2 us per operator.
   class OthersStatistics {
    public:
     explicit OthersStatistics(const Attached& attached) : known_(attached.known_) {
@@ -106,7 +106,7 @@ class Participation {
     excluded_.clear();
     only_ = impls(params);
   }
-  /// Excludes these and no others, whatever was said before.
+  /// Excludes these and no others, whatever was set before.
   void exclude_exactly(const std::vector<at::Tensor>& params) {
     only_.reset();
     excluded_ = impls(params);

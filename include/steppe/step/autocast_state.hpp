@@ -1,4 +1,4 @@
-// Autocast as a thread has it, to be had again.
+// The autocast state of a thread, to be set again.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -12,7 +12,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Casts of weights that were made in its scope are forgotten at its end.
+/// Clears the cached casts of weights at the end of its scope.
 class CastsForgotten {
  public:
   CastsForgotten() = default;
@@ -21,7 +21,7 @@ class CastsForgotten {
   CastsForgotten& operator=(const CastsForgotten&) = delete;
 };
 
-/// Whether operators on the CPU and on CUDA devices are cast, to what, and whether casts of weights are kept.
+/// Whether operators on the CPU and on CUDA devices are cast, to what, and whether casts of weights are cached.
 class AutocastState {
  public:
   static AutocastState now() {
@@ -58,7 +58,7 @@ class AutocastState {
 
   bool enabled() const { return cpu_ || cuda_; }
 
-  /// The same, but for the CPU or for CUDA devices.
+  /// The same state, except for the CPU or for CUDA devices.
   AutocastState with(c10::DeviceType device, bool enabled, at::ScalarType dtype) const {
     AutocastState state = *this;
     (device == at::kCPU ? state.cpu_ : state.cuda_) = enabled;
@@ -77,7 +77,7 @@ class AutocastState {
   at::ScalarType cpu_dtype_ = at::kBFloat16, cuda_dtype_ = at::kHalf;
 };
 
-/// Sets the caller's state back at the end of its scope, and lets no cast of the weights outlive it.
+/// Restores the caller's state at the end of its scope, and keeps no cast of the weights beyond it.
 class AutocastScope {
  public:
   AutocastScope() { at::autocast::clear_cache(); }

@@ -29,7 +29,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Follows a recording's backward passes, one at a time, and tells each optimizer whose gradients one has reached.
+/// Follows a recording's backward passes, one at a time, and informs each optimizer whose gradients one has reached.
 class BackwardPass {
  public:
   BackwardPass(Sources& sources, ValueGraph& graph) : sources_(sources), graph_(graph) {}
@@ -39,7 +39,8 @@ class BackwardPass {
     return flag && *flag;
   }
 
-  /// At its first node. What is returned must live as long as the engine's task, and become false at its end.
+  /// Called at the first node of a pass. The returned flag must live as long as the engine's task, and become false at
+  /// its end.
   std::shared_ptr<bool> begin(const at::RecordFunction& event) {
     now_ = State();
     if (c10::GradMode::is_enabled()) now_.refusal = refusals::create_graph();
@@ -97,7 +98,7 @@ class BackwardPass {
   void forget_unless_running() {
     if (!is_running()) now_ = State();
   }
-  /// An optimizer that leaves.
+  /// Called when an optimizer leaves.
   void forget(const Participant& participant) {
     auto& before = now_.before;
     before.erase(std::remove_if(before.begin(), before.end(),
@@ -105,7 +106,7 @@ class BackwardPass {
                  before.end());
   }
 
-  /// A gradient of ones, of what backward() may be about to begin at.
+  /// A gradient of ones, from which backward() may begin.
   void note_ones(const std::shared_ptr<Record>& record) { ones_.push_back(record); }
   void forget_ones() { ones_.clear(); }
 
@@ -115,17 +116,17 @@ class BackwardPass {
     Participant* participant = nullptr;
     std::vector<GradientNote> notes;
     bool clear = true;    ///< all are undefined or zero
-    bool as_left = true;  ///< all are as the last one left them
+    bool as_left = true;  ///< all are as the last pass left them
   };
   struct State {
-    std::weak_ptr<bool> running;  ///< owned by the engine's task, which ends by an exception, too
-    Refusal refusal;              ///< why it cannot be made again
+    std::weak_ptr<bool> running;  ///< owned by the engine's task, which also ends by an exception
+    Refusal refusal;              ///< why it cannot be repeated
     uint64_t optimizers = 0;
     BackwardCall call;
     std::vector<Accumulation> before;
   };
 
-  /// Hooks of tensors are not made again; those of parameters, which have no next function, belong to them.
+  /// Hooks of tensors would not be called again; those of parameters, which have no next function, belong to them.
   void note_hooks() {
     const auto* nodes = torch::autograd::get_current_graph_task_nodes_in_graph();
     if (nodes == nullptr || !now_.refusal.empty()) return;
@@ -138,7 +139,7 @@ class BackwardPass {
     }
   }
 
-  /// autograd::backward() of several tensors, whose functions a node of its own holds together.
+  /// autograd::backward() of several tensors, whose functions one additional node joins.
   void add_roots_of_several() {
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
     const auto node = torch::autograd::get_current_node();
@@ -151,8 +152,8 @@ class BackwardPass {
                  edge.function->name());
     }
 #else
-    // It does not tell them; but their gradients have just been made, unless the caller gave some: verification finds
-    // out.
+    // This LibTorch does not show them; but their gradients have just been made, unless the caller gave some:
+    // verification detects that.
     for (const std::shared_ptr<Record>& ones : ones_) {
       const Input& loss = ones->inputs.front();
       const at::Tensor tensor = locked(loss.from->outputs[loss.output].tensor);

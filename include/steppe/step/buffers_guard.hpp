@@ -1,4 +1,4 @@
-// A module's buffers (BatchNorm statistics, counters, custom ones) put back after a pass that must not move them.
+// A module's buffers (BatchNorm statistics, counters, custom ones) restored after a pass that must not change them.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -23,8 +23,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Copies of large buffers that stay from one guard to the next: while LibTorch counts no change of a buffer (masks,
-/// tables), its copy is good, and guarding it costs nothing but memory.
+/// Copies of large buffers that are kept from one guard to the next: while LibTorch counts no change of a buffer
+/// (masks, tables), its copy is valid, and guarding it costs only memory.
 class KeptBuffers {
  public:
   int64_t bytes() const {
@@ -42,15 +42,15 @@ class KeptBuffers {
     const void* of = nullptr;  ///< the buffer's memory
     int64_t version = 0;
   };
-  // Of one before pass 1 and one after it.
+  // Of a guard before pass 1 and one after it.
   std::unordered_map<const c10::TensorImpl*, std::vector<std::shared_ptr<Copy>>> copies_;
 };
 
 /// Copies the buffers when made; at the end of its scope or by restore() those that were changed are written back, bit
-/// for bit, in place: every tensor keeps its address. One that cannot be written does not keep the others from it.
+/// for bit, in place: every tensor keeps its address. One that cannot be written does not stop the others.
 ///
-/// Memory: one copy of the buffers while it lives. Of buffers over 256 KiB the copies stay in `kept`, if given, which
-/// belongs to these buffers; changes of those that LibTorch does not count (through data() or a pointer) are noticed
+/// Memory: one copy of the buffers while it lives. Copies of buffers over 256 KiB stay in `kept`, if given, which
+/// belongs to these buffers; changes of those that LibTorch does not count (through data() or a pointer) are detected
 /// by samples.
 class BuffersGuard {
  public:
@@ -88,14 +88,14 @@ class BuffersGuard {
       } catch (const std::exception& error) {
         failures += error.what();
       }
-    TORCH_CHECK(failures.empty(), "steppe: buffers of the model could not be put back: ", failures);
+    TORCH_CHECK(failures.empty(), "steppe: buffers of the model could not be restored: ", failures);
   }
 
   /// Leaves the buffers as they are now.
   void dismiss() { saved_.clear(); }
 
  private:
-  /// From this size on it is worth asking whether a buffer has changed. Kernels write to small ones (running
+  /// From this size on it is worth checking whether a buffer has changed. Kernels write to small ones (running
   /// statistics) without counting it.
   static constexpr size_t kLarge = size_t{256} << 10;
 
@@ -115,7 +115,7 @@ class BuffersGuard {
     return buffer.layout() == at::kStrided && buffer.nbytes() > kLarge && !buffer.is_inference();
   }
 
-  /// The elements that lie at places of their own: expanded dimensions once, windows as one stretch.
+  /// The elements with memory of their own: expanded dimensions once, overlapping windows as one range.
   static at::Tensor elements_of(const at::Tensor& tensor) {
     const at::Tensor buffer = tensor.detach();
     if (buffer.layout() != at::kStrided || buffer.numel() == 0) return buffer;
@@ -164,7 +164,7 @@ class BuffersGuard {
            copy.version == int64_t{elements._version()} && has_equal_samples(elements, copy.tensor);
   }
 
-  /// Of memory on the CPU; elsewhere the counted changes have to do.
+  /// Only of memory on the CPU; elsewhere the counted changes must suffice.
   static bool has_equal_samples(const at::Tensor& a, const at::Tensor& b) {
     if (!a.device().is_cpu() || a.strides() != b.strides() || !a.is_non_overlapping_and_dense()) return true;
     constexpr size_t kSamples = 64, kBytes = 64;

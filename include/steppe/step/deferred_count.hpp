@@ -1,4 +1,4 @@
-// A count of events that only a device knows of.
+// A count of events that a device detects.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -21,7 +21,7 @@ class DeferredCount {
       on_host_ += *happened.data_ptr<bool>() ? 1 : 0;
       return;
     }
-    // In place: a CUDA graph counts on when it is replayed.
+    // In place: a CUDA graph continues the count when it is replayed.
     const at::Tensor one = happened.to(at::kLong);
     if (on_device_.defined() && on_device_.device() == one.device())
       on_device_.add_(one);
@@ -34,7 +34,7 @@ class DeferredCount {
     on_host_ = count;
     if (on_device_.defined()) on_device_.zero_();
   }
-  /// A device has been counted on.
+  /// Whether events on a device were counted.
   bool is_on_device() const { return on_device_.defined(); }
 
  private:

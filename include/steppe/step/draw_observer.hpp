@@ -1,4 +1,4 @@
-// Operators that draw random numbers, seen on the thread that calls them.
+// Operators that draw random numbers, observed on the thread that calls them.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -48,7 +48,7 @@ inline Draws draws_of(const c10::OperatorHandle& op) {
 /// What is done around each operator that draws. Serves one thread at a time.
 class DrawObserver : public OperatorObserver {
  public:
-  /// Null if the operator draws from no generator that is not looked after already by one around it.
+  /// Null if the operator draws from no generator, or an operator around it covers its generators already.
   std::unique_ptr<at::ObserverContext> starts(const at::RecordFunction& event) final {
     const Draws draws = kind_of(event);
     if (draws == Draws::Nothing) return nullptr;
@@ -82,9 +82,9 @@ class DrawObserver : public OperatorObserver {
   }
 
  protected:
-  /// One operator while it runs, and the generators that it may draw from as they stood before it.
+  /// One operator while it runs, and the generators that it may draw from, as they were before it.
   struct Drawing : at::ObserverContext {
-    const char* op = nullptr;  ///< the address tells operators apart
+    const char* op = nullptr;  ///< the address identifies the operator
     std::vector<GeneratorState> stood;
     bool covers_cpu = false, covers_devices = false;
     std::unique_lock<std::recursive_mutex> one_at_a_time;
@@ -101,12 +101,12 @@ class DrawObserver : public OperatorObserver {
     const auto found = known.find(event.name());
     if (found != known.end()) return found->second;
     const auto name = event.operator_name();
-    if (!name) return Draws::Nothing;  // a range that somebody marked, whose name may not last
+    if (!name) return Draws::Nothing;  // a range marked by the program, whose name may not last
     const auto op = c10::Dispatcher::singleton().findSchema(*name);
     return known.emplace(event.name(), op ? draws_of(*op) : Draws::Nothing).first->second;
   }
 
-  /// The program's own ones.
+  /// The program's own generators among the arguments.
   std::vector<at::Generator> generators_among(c10::ArrayRef<const c10::IValue> arguments) const {
     std::vector<at::Generator> found;
     for (const c10::IValue& argument : arguments) {
@@ -117,8 +117,8 @@ class DrawObserver : public OperatorObserver {
     return found;
   }
 
-  /// Threads that are observed draw one after the other, so that none moves a generator that another has just looked
-  /// at. The operators hold the generator's own mutex most of that time anyway.
+  /// Observed threads draw in turn, so that none moves a generator that another has just read. The operators hold the
+  /// generator's own mutex most of that time anyway.
   static std::recursive_mutex& mutex() {
     static std::recursive_mutex* all = new std::recursive_mutex;  // outlives optimizers of static lifetime
     return *all;

@@ -1,4 +1,4 @@
-// Random numbers drawn again by the operators that drew them, and by nobody else.
+// Random numbers drawn again by the operators that drew them, and by no others.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -27,12 +27,12 @@ class DrawnNumbers {
 
   bool empty() const { return empty_; }
 
-  /// Of the next call of `op`.
+  /// Adds the draws of the next call of `op`.
   void add(const char* op, std::vector<Draw> draws) {
     empty_ = empty_ && draws.empty();
     calls_[op].push_back(std::move(draws));
   }
-  /// Null if there was no such call.
+  /// The draws of a call; null if there was no such call.
   const std::vector<Draw>* find(const char* op, size_t call) const {
     const auto calls = calls_.find(op);
     return calls == calls_.end() || call >= calls->second.size() ? nullptr : &calls->second[call];
@@ -64,8 +64,8 @@ class NotedDraws : public DrawObserver {
   const std::shared_ptr<DrawnNumbers> numbers_ = std::make_shared<DrawnNumbers>();
 };
 
-/// Lets each operator draw what it drew when it was noted. Generators are moved while it runs, and stand afterwards
-/// where they stood.
+/// Makes each operator draw what it drew when that was noted. Generators are moved while it runs, and restored
+/// afterwards.
 class RepeatedDraws : public DrawObserver {
  public:
   RepeatedDraws(std::vector<at::Generator> generators, std::shared_ptr<const DrawnNumbers> numbers)
@@ -90,7 +90,8 @@ class RepeatedDraws : public DrawObserver {
     running_.pop_back();
   }
 
-  /// Of the generators that were drawn from, unless the program itself has put one there, by manual_seed() say.
+  /// Visits the generators that were drawn from, unless the program itself has set one to that state, for example by
+  /// manual_seed().
   template <class Visitor>
   void each(const Drawing& drawing, Visitor&& visit) const {
     if (running_.back() == nullptr) return;
@@ -104,16 +105,17 @@ class RepeatedDraws : public DrawObserver {
   std::vector<const std::vector<DrawnNumbers::Draw>*> running_;  ///< of the operators that run, one within another
 };
 
-/// Lets operators draw one after the other from `first` on, and leaves generators where they stand: what is drawn is
-/// nobody else's.
+/// Makes operators draw in sequence from `first` on, and leaves generators as they are: no other code draws these
+/// numbers.
 class SeparateDraws : public DrawObserver {
  public:
-  /// `first`: where generators begin. Those that are missing begin where they stand, which is added.
+  /// `first`: the states from which generators begin. One that is missing begins from its current state, which is
+  /// added.
   SeparateDraws(std::vector<at::Generator> generators, std::shared_ptr<std::vector<GeneratorState>> first)
       : DrawObserver(std::move(generators)), first_(std::move(first)) {}
 
   bool drew() const { return drew_; }
-  /// Where a generator has come to; null if no operator might have drawn from it.
+  /// The state that a generator has reached; null if no operator might have drawn from it.
   const GeneratorState* state_of(const at::Generator& generator) const {
     for (const GeneratorState& state : states_)
       if (state.generator() == generator) return &state;

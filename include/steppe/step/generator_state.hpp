@@ -1,4 +1,4 @@
-// Where a random number generator stands, cheap to note and to compare.
+// The state of a random number generator, cheap to note and to compare.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -24,7 +24,7 @@ class GeneratorState {
   GeneratorState() = default;
   explicit GeneratorState(at::Generator generator) : generator_(std::move(generator)) { note(); }
 
-  /// The state as it is now.
+  /// Notes the current state.
   void note() {
     const std::lock_guard<std::mutex> lock(generator_.mutex());
     if (auto* cpu = cpu_generator()) {
@@ -58,7 +58,7 @@ class GeneratorState {
                                         : nullptr;
   }
 
-  /// Nothing was drawn in between. Each 624 numbers an engine makes a new table, of which two words tell.
+  /// Whether nothing was drawn in between. An engine makes a new table every 624 numbers, which two of its words show.
   friend bool operator==(const GeneratorState& a, const GeneratorState& b) {
     if (a.other_.defined())
       return b.other_.defined() && a.other_.numel() == b.other_.numel() &&

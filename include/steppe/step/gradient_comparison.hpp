@@ -1,4 +1,4 @@
-// Whether two gradients are the same, or as near as rounding allows.
+// Whether two gradients are the same, or equal up to rounding.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -14,7 +14,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step::comparison {
 
-/// To compare with another one; an undefined gradient is zero.
+/// A gradient to compare with another one; an undefined one is zero.
 inline at::Tensor dense(const at::Tensor& gradient, const at::Tensor& other) {
   if (!gradient.defined()) return at::zeros_like(dense(other, other));
   return gradient.is_sparse() ? gradient.detach().to_dense() : gradient.detach();
@@ -27,7 +27,7 @@ inline bool equal(const at::Tensor& a, const at::Tensor& b) {
   return x.eq(y).logical_or(x.ne(x).logical_and(y.ne(y))).all().item<bool>();
 }
 
-/// The largest one of finite components.
+/// The largest difference of finite components.
 inline double difference(const at::Tensor& a, const at::Tensor& b) {
   const c10::NoGradGuard no_grad;
   const at::Tensor apart = dense(a, b).sub(dense(b, a)).abs();

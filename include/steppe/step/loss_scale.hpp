@@ -1,4 +1,4 @@
-// The factor that keeps gradients of 16-bit passes from vanishing, and gradients without it.
+// The factor that keeps gradients of 16-bit passes from underflow, and gradients without it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -24,12 +24,12 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// A step that is not made: a gradient of it has overflowed. Thrown through the base optimizer's step().
+/// A step that is skipped because a gradient has overflowed. Thrown through the base optimizer's step().
 struct Overflow {
   at::Tensor loss;
 };
 
-/// What a GradScaler and the optimizers that use it share.
+/// The state that a GradScaler and the optimizers that use it share.
 class LossScale {
  public:
   double growth_factor = 2.0;
@@ -37,7 +37,7 @@ class LossScale {
   int64_t growth_interval = 2000;
   bool enabled = true;
 
-  /// What the last update() made of it; waits for a device that has not told yet whether that step overflowed.
+  /// The factor since the last update(); waits for a device that has not reported yet whether that step overflowed.
   double factor() const {
     settle();
     return factor_;
@@ -48,7 +48,7 @@ class LossScale {
     return growth_tracker_;
   }
 
-  /// Divides gradients by the factor, in place, in one sweep over their memory.
+  /// Divides gradients by the factor, in place, in one pass over their memory.
   ///
   /// Returns whether one of them was not finite: a bool on the device of the first, or undefined without any. Nothing
   /// waits for a device.
@@ -69,19 +69,19 @@ class LossScale {
     return any;
   }
 
-  /// In a loss, or in a norm of gradients.
+  /// A loss, or a norm of gradients, without the factor.
   at::Tensor without(const at::Tensor& number) const { return number.defined() ? number / factor() : number; }
 
-  /// scale() was called.
+  /// Called by scale().
   void use() { in_use_ = true; }
-  /// After pass 1. Errors: it was not called.
+  /// Called after pass 1. Errors: scale() was not called.
   void check_used() const {
     TORCH_CHECK(in_use_,
                 "steppe: this optimizer divides its gradients by the factor of a GradScaler, but the loss was not "
                 "multiplied by it since the last update(); call scaler.scale(loss).backward(), or "
                 "GradScaler().enabled(false)");
   }
-  /// Before a step; `seen`: what the optimizer got from note() in its last one. Errors: no update() since.
+  /// Called before a step; `seen`: what note() returned to the optimizer in its last one. Errors: no update() since.
   void check_updated(int64_t seen) const {
     TORCH_CHECK(seen != updates_,
                 "steppe: this optimizer has made a step with its GradScaler, which was not updated since; call "
@@ -89,13 +89,13 @@ class LossScale {
   }
   /// How often the factor was updated, or set.
   int64_t updates() const { return updates_; }
-  /// A step has seen its gradients. Returns what to show to check_updated() before the next one.
+  /// Called when a step has seen its gradients. Returns the number to pass to check_updated() before the next one.
   int64_t note(bool overflowed) {
     noted_ = true;
     overflowed_ = overflowed_ || overflowed;
     return updates_;
   }
-  /// The same, of a bool that is read when the factor is asked for again: it may lie on a device.
+  /// The same with a bool that is read when the factor is next used: it may be on a device.
   int64_t note_later(const at::Tensor& overflowed) {
     later_.push_back(overflowed);
     return note(false);
@@ -138,7 +138,7 @@ class LossScale {
     return unscale_on(device, values, 1.0 / factor());
   }
 
-  /// An update() that is to be carried out, with the settings of that time.
+  /// An update() that is still to be carried out, with the settings of that time.
   struct Due {
     bool is_due = false, overflowed = false;
     double growth_factor = 0.0, backoff_factor = 0.0;
@@ -146,7 +146,7 @@ class LossScale {
     std::vector<at::Tensor> later;
   };
 
-  /// Carries it out. Const: the factor is what it was to become.
+  /// Carries it out. Const, since the value of the factor was determined before.
   void settle() const {
     if (!due_.is_due) return;
     for (const at::Tensor& flag : due_.later) due_.overflowed = flag.item<bool>() || due_.overflowed;
@@ -155,7 +155,7 @@ class LossScale {
       factor_ *= due_.backoff_factor;
       growth_tracker_ = 0;
     } else if (growth_tracker_ >= due_.growth_interval) {
-      // Not beyond what a float holds, as LibTorch's own.
+      // Not beyond the range of float, as in LibTorch.
       if (const double next = factor_ * due_.growth_factor; next <= 3.4028234663852886e38) factor_ = next;
       growth_tracker_ = 0;
     }

@@ -1,4 +1,4 @@
-// What stands for a model: a module, or what LibTorch holds one by.
+// What can be passed as a model: a module, its holder or a shared_ptr.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -36,14 +36,14 @@ inline constexpr bool is_model = false;
 template <class Model>
 inline constexpr bool is_model<Model, std::void_t<decltype(module_of(std::declval<const Model&>()))>> = true;
 
-/// Has buffers, as a torch::jit::Module does, and is no model.
+/// Whether it has buffers, as a torch::jit::Module does, and is no model.
 template <class Model, class = void>
 inline constexpr bool has_buffers = false;
 template <class Model>
 inline constexpr bool has_buffers<Model, std::void_t<decltype(std::declval<const Model&>().buffers().begin())>> =
     !is_model<Model>;
 
-/// The buffers of such a one.
+/// The buffers of such an object.
 template <class Model>
 std::vector<at::Tensor> buffers_of(const Model& model) {
   std::vector<at::Tensor> all;

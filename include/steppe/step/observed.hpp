@@ -1,4 +1,4 @@
-// What an observer of LibTorch's operators sees of one, in every build type; and a pause for observers.
+// The inputs of an observed operator, in every build type; and a pause for observers.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -48,8 +48,8 @@ class Unobserved {
   bool hides_ = false;
 };
 
-/// Arguments of normalization operators, by the names in their schemas: statistics that training moves, and the flag
-/// that says whether it does.
+/// Arguments of normalization operators, by the names in their schemas: statistics that training updates, and the flag
+/// that decides whether it does.
 inline bool names_a_statistic(const std::string& argument) {
   return argument == "running_mean" || argument == "running_var";
 }
@@ -60,8 +60,8 @@ inline bool names_the_training_flag(const std::string& argument) {
 #ifdef NDEBUG
 inline c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation) { return operation.inputs(); }
 #else
-// Compiled for debugging, inputs() asserts a flag that LibTorch's own libraries, which are not, never set. An explicit
-// instantiation may name the private member; the flag lies in padding, so that both see it at the same place.
+// In debug builds inputs() asserts a flag that LibTorch's own libraries, built for release, never set. An explicit
+// instantiation may name the private member; the flag lies in padding, so that the layout is the same in both.
 c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& operation);
 template <c10::ArrayRef<const c10::IValue> at::RecordFunction::*inputs>
 struct InputsOf {

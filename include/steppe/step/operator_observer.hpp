@@ -14,7 +14,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Is told of each operator that LibTorch's dispatcher calls, those within others too.
+/// Is called for each operator that LibTorch's dispatcher calls, nested ones included.
 class OperatorObserver {
  public:
   OperatorObserver() = default;
@@ -22,7 +22,7 @@ class OperatorObserver {
   OperatorObserver& operator=(const OperatorObserver&) = delete;
   virtual ~OperatorObserver() = default;
 
-  /// What it returns is given to ended(), which is not called for null.
+  /// The returned context is passed to ended(), which is not called for null.
   virtual std::unique_ptr<at::ObserverContext> starts(const at::RecordFunction& event) = 0;
   virtual void ended(at::ObserverContext&) {}
 };
@@ -39,7 +39,7 @@ class Observation {
       thread->handle = at::addThreadLocalCallback(
           at::RecordFunctionCallback(&starts, &ends).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
   }
-  /// On another thread, what is left of it there is seen to when that one observes again.
+  /// Destroyed on another thread, its entry in the observed thread is removed when that one observes again.
   ~Observation() {
     observer_.reset();
     if (OfThread* thread = of_thread()) thread->forget_gone();
@@ -66,7 +66,7 @@ class Observation {
     std::shared_ptr<OperatorObserver> observer;
     std::unique_ptr<at::ObserverContext> context;
   };
-  /// Of several observers, that of a step within a step say, the inner one stands nearer to the operator.
+  /// Of several observers, such as that of a step within a step, the inner one is nearer to the operator.
   struct AllStarted : at::ObserverContext {
     std::vector<Started> all;
   };

@@ -31,7 +31,7 @@ struct BackwardCall {
   bool keeps_graph = false;
 };
 
-/// A gradient as a backward() left it. The tensor is not held, but no other one gets its address.
+/// A gradient as a backward() left it. The tensor is not held, but no other tensor gets its address.
 class GradientNote {
  public:
   GradientNote() = default;
@@ -55,7 +55,7 @@ class GradientNote {
   int64_t version_ = 0;
 };
 
-/// Why something cannot be done again, and what to do about it.
+/// Why something cannot be repeated, and what to do about it.
 struct Refusal {
   std::string why;
   std::string cure;
@@ -66,8 +66,8 @@ namespace refusals {
 
 inline Refusal changed(const std::string& how) {
   return {how,
-          "clip_grad_norm(), clip_grad_value() or a hook by before_descent() (unscaling, an all-reduce) on the "
-          "optimizer take the place of that"};
+          "Use clip_grad_norm(), clip_grad_value() or a hook by before_descent() (unscaling, an all-reduce) of the "
+          "optimizer instead"};
 }
 inline Refusal not_cleared() {
   return {"the gradients were not cleared before backward(), which has added to old ones",
@@ -79,7 +79,7 @@ inline Refusal create_graph() {
 inline Refusal unknown_root(const std::string& name) {
   return {
       "backward() began at " + name +
-          ", which is no operator that was seen: a torch::autograd::Function, a TorchScript graph that LibTorch has "
+          ", which is not a recorded operator: a torch::autograd::Function, a TorchScript graph that LibTorch has "
           "compiled, or a forward pass on another thread",
       "torch::jit::setGraphExecutorOptimize(false) runs a TorchScript graph one operator at a time; replay(true) on "
       "the thread that trains moves the recording there"};
@@ -88,7 +88,7 @@ inline Refusal gradient_of_a_gradient() {
   return {"backward() was given a gradient that was computed from one", "Call backward() once, on the whole"};
 }
 inline Refusal hook(const std::string& name) {
-  return {"a hook stands at " + name + " between the loss and the parameters, and would not be called again",
+  return {"a hook is registered at " + name + " between the loss and the parameters, and would not be called again",
           "Hooks of parameters are called; or change gradients in before_descent()"};
 }
 inline Refusal other_step() {
@@ -96,7 +96,7 @@ inline Refusal other_step() {
           "Give one optimizer all parameters, in groups"};
 }
 inline Refusal added_parameters() {
-  return {"parameters were added to the optimizer since its pass, which did not know them",
+  return {"parameters were added to the optimizer since its pass, which did not include them",
           "Call zero_grad() and make the pass again"};
 }
 
@@ -109,7 +109,7 @@ struct Participant {
   std::vector<BackwardCall> backwards;  ///< since its gradients were cleared
   std::vector<GradientNote> notes;      ///< its gradients after the last of them
   uint64_t since = 0;                   ///< values with a number up to this one were made before its present step
-  bool is_iterating = false;            ///< where its iteration begins is known, or its forward pass is under way
+  bool is_iterating = false;            ///< where its iteration begins is known, or its forward pass is in progress
   bool has_stepped = false;
   bool has_old_gradients = false;  ///< those of the last step, which have not been cleared
   bool reads_statistics = false;   ///< some operator normalizes by running statistics

@@ -1,4 +1,4 @@
-// Gradients that the program has a hold on, and those that are not the optimizer's.
+// Gradients that the program holds, and those of parameters that are not the optimizer's.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -38,27 +38,28 @@ inline bool is_clear(const at::Tensor& gradient) {
 /// holds from step to step. They are cleared and written in place, never replaced.
 class ProgramsGradients {
  public:
-  /// Before the first step, and where the program has just cleared them: what stands there now stays for the next pass.
+  /// Called before the first step, and after the program has cleared them: gradients that exist now are not made by the
+  /// next pass.
   void note(const std::vector<at::Tensor>& params) {
     made_.clear();
     older_ = defined_among(params);
     held_.clear();
   }
-  /// As a step begins. What the step before has made is not the program's, whoever looks at it.
+  /// Called as a step begins. What the last step has made is not the program's, even if the program refers to it.
   void begin(const std::vector<at::Tensor>& params) {
     Gradients standing = defined_among(params);
     for (const auto& made : made_) standing.erase(made.first);
     older_ = std::move(standing);
     held_.clear();
   }
-  /// As a step ends.
+  /// Called as a step ends.
   void end(const std::vector<at::Tensor>& params) {
     made_ = defined_among(params);
     for (const auto& older : older_) made_.erase(older.first);
     begin(params);
   }
 
-  /// Finds them among those of `params`, which nobody in steppe holds at this moment.
+  /// Finds them among the gradients of `params`, to which steppe itself holds no reference at this moment.
   void find(const std::vector<at::Tensor>& params) {
     std::unordered_map<const c10::StorageImpl*, size_t> of_params;
     for (const at::Tensor& param : params)
@@ -78,8 +79,8 @@ class ProgramsGradients {
 
   bool has(const at::Tensor& gradient) const { return held_.count(gradient.unsafeGetTensorImpl()) != 0; }
 
-  /// What zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients live on for
-  /// whoever looks at them; the program's own become zero in place.
+  /// Does what zero_grad() of the LibTorch in use does (to none from 2.0 on, zeros before), but old gradients stay
+  /// unchanged for code that refers to them; the program's own become zero in place.
   void clear(const at::Tensor& param) const {
     if (!param.grad().defined()) return;
     if (has(param.grad())) {
@@ -104,7 +105,7 @@ class ProgramsGradients {
       param.mutable_grad() = gradient;
   }
 
-  /// The gradient as it is now, whatever is done to the program's own.
+  /// The gradient as it is now, whatever happens to the program's own.
   at::Tensor kept(const at::Tensor& gradient) const {
     return gradient.defined() && has(gradient) ? gradient.detach().clone() : gradient;
   }
@@ -123,7 +124,7 @@ class ProgramsGradients {
   std::unordered_map<const c10::TensorImpl*, at::Tensor> held_;
 };
 
-/// While it lives the parameters have no gradients; afterwards the ones that they had.
+/// While it lives the parameters have no gradients; afterwards they have theirs again.
 class GradientsAside {
  public:
   explicit GradientsAside(std::vector<at::Tensor> params) : params_(std::move(params)) {
@@ -141,7 +142,7 @@ class GradientsAside {
 };
 
 /// Keeps pass 2 from the gradients of parameters that are not the optimizer's: at the end of its scope they are those
-/// of pass 1, which are the ones that another optimizer would have got without a second pass.
+/// of pass 1, which another optimizer would have without a second pass.
 class OthersGradients {
  public:
   explicit OthersGradients(const std::vector<at::Tensor>& params) {
@@ -165,7 +166,7 @@ class OthersGradients {
         if (kept.copy.defined()) kept.gradient.copy_(kept.copy);
         kept.param.mutable_grad() = std::move(kept.gradient);
       } catch (const std::exception& error) {
-        TORCH_WARN("steppe: a gradient of another optimizer's parameter could not be put back: ", error.what());
+        TORCH_WARN("steppe: a gradient of another optimizer's parameter could not be restored: ", error.what());
       }
   }
 

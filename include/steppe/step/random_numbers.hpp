@@ -18,13 +18,13 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Lets the operators of a second pass draw what those of the first drew. Generators are moved only while such an
-/// operator runs: what other threads draw is neither repeated nor lost. At the end they stand as if there had been one
+/// Makes the operators of a second pass draw what those of the first drew. Generators are moved only while such an
+/// operator runs: what other threads draw is neither repeated nor lost. At the end they are as if there had been one
 /// pass.
 ///
-/// An operator counts that LibTorch's dispatcher sees on the thread that makes the pass. Where none has drawn
-/// yet, operators of pass 1 need not be observed (which costs 0.2 us each): if a generator of LibTorch's has moved in
-/// it all the same, pass 2 draws from a copy of where that stood.
+/// This covers operators that LibTorch's dispatcher sees on the thread that makes the pass. Where none has drawn yet,
+/// operators of pass 1 need not be observed (which costs 0.2 us each): if one of LibTorch's generators has moved in it
+/// nevertheless, pass 2 draws from a copy of its state before pass 1.
 class RandomNumbers {
  public:
   RandomNumbers(const std::vector<c10::Device>& devices, bool observed)
@@ -67,7 +67,7 @@ class RandomNumbers {
     }
   }
 
-  /// The closure draws random numbers: its next pass should be observed.
+  /// Whether the closure draws random numbers, so that its next pass should be observed.
   bool drew() const { return drew_; }
 
  private:

@@ -25,12 +25,12 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// A tensor known by its identity: while this lives no other tensor gets its address, but its memory is let go.
+/// A tensor known by its identity: while this lives no other tensor gets its address, but its memory is released.
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
 
 inline WeakTensor weak(const at::Tensor& tensor) { return WeakTensor(tensor.getIntrusivePtr()); }
 
-/// The tensor, undefined if nobody holds it any more.
+/// The tensor; undefined if it no longer exists.
 inline at::Tensor locked(const WeakTensor& tensor) {
   auto found = tensor.lock();
   return found ? at::Tensor(std::move(found)) : at::Tensor();
@@ -44,7 +44,7 @@ inline int64_t version_of(const at::Tensor& tensor) {
   return tensor.defined() && !tensor.is_inference() ? int64_t{tensor._version()} : 0;
 }
 
-/// Where a tensor's elements are, or null where it has none of its own (sparse ones).
+/// The storage of a tensor's elements; null if it has none of its own (sparse tensors).
 inline const c10::StorageImpl* memory_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.unsafeGetTensorImpl()->has_storage() ? tensor.storage().unsafeGetStorageImpl()
                                                                          : nullptr;
@@ -71,11 +71,11 @@ struct Operator {
   std::string name;                ///< with its overload
   std::vector<bool> writes;        ///< of each argument, whether it is written to
   std::vector<bool> is_statistic;  ///< of each argument, whether it is a normalization's running statistic
-  int64_t training = -1;           ///< which argument says whether those are written to instead of read
+  int64_t training = -1;           ///< which argument decides whether those are written to instead of read
   bool writes_any = false;
   bool makes_ones = false, detaches = false;
   bool may_draw = false;              ///< random numbers, itself or by operators within it
-  mutable int nested = 0;             ///< operators within one call, as far as was seen
+  mutable int nested = 0;             ///< operators within one call, as far as observed
   bool renormalizes_weights = false;  ///< embeddings with a max_norm do, as a part of the forward pass
 
   explicit Operator(const c10::OperatorHandle& found)
@@ -104,7 +104,7 @@ struct Operator {
 
 struct Record;
 
-/// A tensor that an operator was given.
+/// An input tensor of an operator.
 struct Input {
   enum class Kind : uint8_t {
     Constant,   ///< from outside of what is recorded: data, targets, masks
@@ -120,8 +120,8 @@ struct Input {
   uint32_t argument = 0;
   int32_t element = -1;            ///< within a list, else -1
   uint32_t output = 0;             ///< of `from`
-  int64_t version = 0;             ///< when it was read; of a parameter the number of changes that were seen
-  at::Tensor tensor;               ///< all but a Value; a Value, too, if a step has been made since it was
+  int64_t version = 0;             ///< when it was read; of a parameter the number of observed changes
+  at::Tensor tensor;               ///< of all but a Value; also of a Value if a step has been made since it was
   std::shared_ptr<Record> from;    ///< what made a Value
   std::shared_ptr<Record> writer;  ///< what wrote to its memory last, if that is not `from`
 };
@@ -152,7 +152,7 @@ struct Record {
   Record(const Record&) = delete;
   Record& operator=(const Record&) = delete;
 
-  /// Long chains are taken apart one by one, not by recursion.
+  /// Releases long chains one by one, not by recursion.
   ~Record() {
     std::vector<std::shared_ptr<Record>> rest;
     take_inputs(rest);

@@ -27,7 +27,7 @@ namespace step {
 /// The passes that led to the gradients of a step.
 struct RecordedPasses {
   at::Tensor loss;  ///< of pass 1, if it is known
-  /// Makes them again at the weights as they are, and returns the loss; `draws_again`: with the same random numbers.
+  /// Makes them again at the current weights, and returns the loss; `draws_again`: with the same random numbers.
   std::function<at::Tensor(bool draws_again)> again;
 };
 
@@ -42,9 +42,9 @@ class Recorder {
   void verify(Verify when);
   /// Records on the calling thread from now on; `iterating`: the loop begins here.
   void start(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers, bool iterating);
-  /// Records no more, because of a call that the error of a later step names.
+  /// Stops recording because of a call, which the error of a later step names.
   void stop(const char* call);
-  /// The optimizer's tensors may have changed.
+  /// Called when the optimizer's tensors may have changed.
   void learn(std::vector<at::Tensor> params, std::vector<at::Tensor> buffers);
   void gradients_are_cleared();
   /// The passes that led to the gradients, verified if that is due. Errors, with nothing changed: see Replay.

@@ -89,8 +89,8 @@ class Recorder::Part {
 
   void check_started() const {
     TORCH_CHECK(recording_, "steppe: step() was called without a closure, but the loop is not recorded", stopped_by_,
-                "; call replay(true) before the loop, or hand the pass over as step(closure), or make it between "
-                "ascend() and descend()");
+                "; call replay(true) before the loop, use step(closure), or make pass 2 between ascend() and "
+                "descend()");
   }
 
   void step_done() {
@@ -120,7 +120,7 @@ STEPPE_INLINE Recorder::~Recorder() = default;
 STEPPE_INLINE Recorder::Recorder(Recorder&&) noexcept = default;
 STEPPE_INLINE Recorder& Recorder::operator=(Recorder&&) noexcept = default;
 
-// One that was moved from records nothing, until it is started.
+// A recorder that was moved from records nothing until it is started.
 
 STEPPE_INLINE void Recorder::verify(Verify when) {
   if (!part_) part_ = std::make_unique<Part>();

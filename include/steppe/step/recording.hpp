@@ -38,10 +38,10 @@ STEPPE_NAMESPACE_BEGIN
 namespace step {
 
 /// Observes a thread (the public interface of LibTorch's profiler) and keeps each outermost operator that depends on a
-/// parameter or buffer of the optimizers that take part, as a graph,
-/// and each backward() that reached their gradients. Knows tensors, not optimizers.
+/// parameter or buffer of the optimizers that take part, as a graph, and each backward() that reached their gradients.
+/// Knows tensors, not optimizers.
 ///
-/// Cost: one or two microseconds an operator; memory: constants that such operators were given, until the step is over.
+/// Cost: one or two microseconds per operator; memory: constants that such operators received, until the step is over.
 class Recording : public std::enable_shared_from_this<Recording> {
  public:
   /// The one of this thread, made if there is none.
@@ -53,7 +53,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
 
   std::mutex& mutex() const { return mutex_; }
 
-  /// Takes part from now on. False: 64 others do already.
+  /// Adds an optimizer's part. False: 64 others take part already.
   bool join(Participant& participant) {
     const Locked here(*this);
     const bool joined = sources_.add(participant);
@@ -69,7 +69,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     learn_generators();
   }
 
-  /// After its tensors have changed. A pass that did not know all of its parameters is no longer one.
+  /// Called after its tensors have changed. A pass that did not include all of its parameters is dropped.
   void learn(Participant& participant, std::vector<at::Tensor> params, std::vector<at::Tensor> buffers) {
     const Locked here(*this);
     const bool are_others = params.size() != participant.params.size() ||
@@ -87,7 +87,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     learn_generators();
   }
 
-  /// After a step: what came before is past to this optimizer, and its parameters have changed.
+  /// Called after a step: what came before is past to this optimizer, and its parameters have changed.
   void step_done(Participant& participant) {
     const Locked here(*this);
     for (Participant* other : sources_.participants())
@@ -108,8 +108,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
       if (other != &participant && ++other->steps_of_others % kPatience == 0) forget_past_of(*other);
   }
 
-  /// An iteration begins, or is about to call backward(): what was computed of the weights before is not this step's,
-  /// unless a forward pass is under way.
+  /// An iteration begins, or is about to call backward(): what was computed from the weights before does not belong to
+  /// this step, unless a forward pass is in progress.
   void gradients_are_cleared(Participant& participant) {
     const Locked here(*this);
     iteration_begins(participant);
@@ -130,7 +130,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   /// See ValueGraph. The mutex must be held, as for changes_of().
   int64_t version(const at::Tensor& tensor) const { return graph_.version(tensor); }
 
-  /// LibTorch's own that its operators may draw from.
+  /// LibTorch's own generators that its operators may draw from.
   const std::vector<at::Generator>& generators() const { return generators_; }
 
   /// How often a parameter was seen to change.
@@ -140,13 +140,13 @@ class Recording : public std::enable_shared_from_this<Recording> {
   }
 
  private:
-  /// From this number on it is worth its cost not to observe the operators within one.
+  /// From this number of nested operators on it pays not to observe them.
   static constexpr int kManyNested = 2;
 
   /// Values of an optimizer that makes no steps itself are kept for this many steps of others.
   static constexpr int64_t kPatience = 64;
 
-  /// Nothing is recorded while the mutex is held: what is let go may run operators.
+  /// Nothing is recorded while the mutex is held: what is released may run operators.
   class Locked {
    public:
     explicit Locked(const Recording& recording) : lock_(recording.mutex_) {}
@@ -156,7 +156,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     const std::lock_guard<std::mutex> lock_;
   };
 
-  /// A thread's end of the observation.
+  /// The observation's part on one thread.
   struct Observer {
     std::weak_ptr<Recording> recording;
     at::CallbackHandle handle = 0;
@@ -214,7 +214,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     const std::lock_guard<std::mutex> lock(recording->mutex_);
     const Operator* op = recording->operator_of(event);
     seen.in_engine = op == nullptr && is_engine(event.name());
-    if (op == nullptr && !seen.in_engine) return;  // a range that somebody marked
+    if (op == nullptr && !seen.in_engine) return;  // a range marked by the program
     seen.depth = 1;
     seen.nested = 0;
     seen.is_of_gradients = seen.in_engine && needs_results(event);
@@ -254,7 +254,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
       recording->end(event.outputs(), seen.nested);
   }
 
-  /// A node whose results a program may get hold of: within autograd::grad(), or of a leaf.
+  /// A node whose results a program may access: within autograd::grad(), or of a leaf.
   static bool needs_results(const at::RecordFunction& node) {
     const auto* partial = torch::autograd::get_current_graph_task_exec_info();
     return (partial != nullptr && !partial->empty()) || is_accumulation(node);
@@ -263,7 +263,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     return std::strstr(node.name(), "torch::autograd::AccumulateGrad") != nullptr;
   }
 
-  /// A profiler that somebody has started sees everything.
+  /// A profiler that the program has started sees everything.
   static bool is_only_observer() {
     const auto callbacks = at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION);
     return callbacks.has_value() && callbacks->callbacks_.size() == 1;
@@ -310,7 +310,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
       for_each_tensor(arguments, [&](size_t i, int32_t, const at::Tensor& tensor) {
         if (op.writes[i] && !graph_.is_writable(op, tensor, differentiable, *record)) from_outside = true;
       });
-    if (from_outside) return;  // as between steps: weights are clamped, averages kept
+    if (from_outside) return;  // such as clamping of weights or averages between steps
 
     if (op.training >= 0) note_statistics(op, arguments);
 
@@ -334,7 +334,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   }
 
   /// Verification starts from the statistics as they were before the step, if the program reads them. Whether it does
-  /// is not known in the first one.
+  /// is not known in the first step.
   void note_statistics(const Operator& op, c10::ArrayRef<const c10::IValue> arguments) {
     const c10::IValue& training = arguments[static_cast<size_t>(op.training)];
     const bool reads = training.isBool() && !training.toBool();
@@ -347,8 +347,8 @@ class Recording : public std::enable_shared_from_this<Recording> {
     }
   }
 
-  /// Before an optimizer's first step nobody may have said where its first iteration begins: a value without a gradient
-  /// that was made before its forward pass is a part of that, or a copy of the weights from before the loop.
+  /// Before an optimizer's first step the start of its first iteration may be unknown: a value without a gradient that
+  /// was made before its forward pass is a part of that, or a copy of the weights from before the loop.
   void note_place(Record& record, bool differentiable) {
     for (const Input& input : record.inputs) {
       const bool is_value = input.kind == Input::Kind::Value;
@@ -365,7 +365,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     }
   }
 
-  /// A list whose tensors are not held.
+  /// The list without its tensors, which are not held.
   static c10::IValue without_tensors(const c10::IValue& list) {
     bool any = false;
     for (const c10::IValue& element : list.toListRef()) any = any || element.isTensor();
@@ -449,7 +449,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     }
     if (recording && !recording->replays_) {
       const Locked here(*recording);
-      // What a leaf's grad() becomes: a value that is computed of it cannot be computed again. The leaf may be shared
+      // What a leaf's grad() becomes: a value that is computed from it cannot be computed again. The leaf may be shared
       // with another thread, whose recording this is.
       if (is_accumulation(event))
         recording->note_results(inputs_of(event));
@@ -470,7 +470,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
         });
   }
 
-  /// Passes of an optimizer that have read what another one has just changed.
+  /// Drops passes of an optimizer that have read what another one has just changed.
   static void forget_passes_over(Participant& participant, uint64_t changed) {
     bool any = false;
     for (const BackwardCall& call : participant.backwards)
@@ -480,7 +480,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
     if (participant.refusal.empty()) participant.refusal = refusals::other_step();
   }
 
-  /// Nobody tells when the program holds the optimizer by its base class, whose zero_grad() is not virtual.
+  /// Detects zero_grad() where the program holds the optimizer by its base class, in which it is not virtual.
   static bool are_cleared(const Participant& participant) {
     for (size_t i = 0; i < participant.params.size(); ++i)
       if (participant.notes[i].is_defined()) {
@@ -518,7 +518,7 @@ class Recording : public std::enable_shared_from_this<Recording> {
   ValueGraph graph_{sources_};
   const Operator* op_ = nullptr;
   std::shared_ptr<Record> pending_;
-  std::shared_ptr<NotedDraws> noted_;  ///< of the pending one
+  std::shared_ptr<NotedDraws> noted_;  ///< of the pending record
   bool plain_ = false;
   uint64_t plain_gradient_ = 0;
   std::vector<const c10::StorageImpl*> plain_memory_;

@@ -1,4 +1,4 @@
-// From the gradients that backward() leaves to those that a step goes by: means over parts and processes, unscaled.
+// From the gradients that backward() leaves to those that a step uses: means over parts and processes, unscaled.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,16 +20,16 @@ namespace step {
 
 class StepReport;
 
-/// What has become of the gradients of the step at hand.
+/// The state of the gradients of this step.
 struct Course {
-  int64_t parts = 1;      ///< of this process, whose gradients are added up
+  int64_t parts = 1;      ///< of this process, whose gradients are summed
   bool settled = false;   ///< the gradients in grad() are means over parts and processes
   bool unscaled = false;  ///< they are divided by the loss's factor
   at::Tensor overflow;    ///< a bool: gradients that were unscaled have overflowed
-  at::Tensor non_finite;  ///< a bool: a norm was not finite, and no scaler looks for it
+  at::Tensor non_finite;  ///< a bool: a norm was not finite, and no scaler checks for it
 };
 
-/// Averages and unscales, where a program has asked for that; both are linear, so that their order does not matter.
+/// Averages and unscales, where the program has set that; both are linear, so that their order does not matter.
 class Reduction {
  public:
   void exchange(std::shared_ptr<GradientExchange> exchange) { exchange_ = std::move(exchange); }
@@ -43,16 +43,16 @@ class Reduction {
 
   /// Null: the parameters are whole.
   const Sharding* sharding() const { return sharding_.get(); }
-  /// What a step asks does not depend on this process' data.
+  /// Whether several processes make a step, which must not depend on the data of one of them alone.
   bool is_shared() const { return has_exchange() || sharding_; }
   bool has_exchange() const { return exchange_ != nullptr; }
   bool is_scaled() const { return scale_ && scale_->enabled; }
   bool is_each() const { return perturb_ == Perturb::Each; }
-  /// Every process is perturbed by itself; pass 2 is made by all, also by one that has no gradient to move along.
+  /// Whether every process is perturbed by itself; all make pass 2, also one without a gradient to move along.
   bool joins() const { return has_exchange() && is_each(); }
-  /// What the gradients in grad() are multiplied by.
+  /// The factor of the gradients in grad().
   double factor(const Course& course) const { return is_scaled() && !course.unscaled ? scale_->factor() : 1.0; }
-  /// A loss that was given to backward(), as it was before it was scaled.
+  /// The loss that was passed to backward(), without the factor.
   at::Tensor true_loss(const at::Tensor& loss) const { return is_scaled() ? scale_->without(loss) : loss; }
 
   /// Before a step. Errors: what cannot be done with several parts or processes; update() of a scaler is missing.
@@ -62,20 +62,20 @@ class Reduction {
     if (is_scaled()) scale_->check_used();
   }
 
-  /// The gradients of pass 1 are settled: it is the only pass, or all are perturbed along their mean.
+  /// Whether the gradients of pass 1 are settled: it is the only pass, or all are perturbed along their mean.
   bool settles_first(bool perturbs) const { return !(perturbs && joins()); }
-  /// Before a pass whose gradients will be settled. Sums of parts are made behind the last one.
+  /// Before a pass whose gradients will be settled. Sums of parts are made after the last one.
   void begin_pass(const Course& course) const {
     if (exchange_ && course.parts == 1) exchange_->begin();
   }
   /// After one or several passes: means over parts and processes.
   void settle(const StepPlan& plan, Course& course) const;
-  /// Pass 1's gradients will be others after that and unscale().
+  /// Whether that and unscale() change the gradients of pass 1.
   bool changes_first(const StepPlan& plan, bool perturbs, bool has_hook) const {
     return (has_exchange() && settles_first(perturbs)) || unscales_first(plan, has_hook);
   }
   void unscale(const StepPlan& plan, Course& course) const;
-  /// The gradients of pass 1 have to be true ones before the ascent.
+  /// Whether the gradients of pass 1 must be unscaled before the ascent.
   bool unscales_first(const StepPlan& plan, bool has_hook) const;
 
   /// Means of other gradients than those in grad(), by group. Every process calls it.
@@ -85,17 +85,17 @@ class Reduction {
   at::Tensor squares(const StepPlan& plan) const;
   /// Their p-norm where parameters are sharded, else undefined.
   at::Tensor norm_of_whole(const StepPlan& plan, double p) const;
-  /// Of a number over the processes.
+  /// The mean of a number over the processes.
   double mean(double number, const at::Tensor& like) const;
 
   /// A flag of one element, true where norms were not finite.
   void note_non_finite(const at::Tensor& flag, Course& course) const;
 
-  /// After the last pass, whose gradients stand in grad(): makes them what the descent is given, and the losses of the
-  /// report means over the processes. Throws an Overflow if a scaler says so, on all processes.
+  /// After the last pass, whose gradients are in grad(): makes them those that the descent receives, and the losses of
+  /// the report means over the processes. Throws an Overflow if a scaler detects one, on all processes.
   void conclude(const StepPlan& plan, Course& course, StepReport& report);
 
-  /// An exception leaves the step.
+  /// Called when an exception leaves the step.
   void abandon(const char* why) const noexcept {
     if (exchange_) exchange_->abandon(why);
   }

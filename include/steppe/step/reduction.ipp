@@ -28,10 +28,9 @@ STEPPE_INLINE void Reduction::check(const StepPlan& plan, int64_t parts, bool fr
                                     double clipping_norm) const {
   if (is_scaled()) scale_->check_updated(scale_seen_);
   if (sharding_) {
-    TORCH_CHECK(
-        !exchange_,
-        "steppe: sharded() and exchange() were both called; give sharded gradients that are means already, as a "
-        "reduce-scatter makes them, and exchange(nullptr)");
+    TORCH_CHECK(!exchange_,
+                "steppe: sharded() and exchange() were both called; use sharded gradients that are means already, as a "
+                "reduce-scatter makes them, and exchange(nullptr)");
     plan.for_each_param([&](const at::Tensor& param) {
       TORCH_CHECK(!sharding_->lists_any() || sharding_->find(param) != nullptr, "steppe: a parameter of shape ",
                   param.sizes(),
@@ -39,21 +38,19 @@ STEPPE_INLINE void Reduction::check(const StepPlan& plan, int64_t parts, bool fr
                   "Shard::whole(param) for what every process holds");
     });
     for (const GroupPlan& group : plan.groups)
-      TORCH_CHECK(
-          group.direction.links.empty() && !group.direction.source,
-          "steppe: sharded() knows SAM, ASAM, ZSharp, GCSAM and compositions of them; own links, and directions "
-          "made of earlier gradients, would see a part of each parameter");
+      TORCH_CHECK(group.direction.links.empty() && !group.direction.source,
+                  "steppe: sharded() supports SAM, ASAM, ZSharp, GCSAM and compositions of them; custom links, and "
+                  "directions made of earlier gradients, would see only a part of each parameter");
     TORCH_CHECK(!plan.descent_mixes,
                 "steppe: sharded() is for methods that descend along g+ itself; this method's descent takes sums over "
-                "the gradient, of which it would see a part");
+                "the gradient, of which it would see only a part");
     TORCH_CHECK(
         parts == 1 || !is_each(),
         "steppe: sharded gradients are means of all processes already, so that parts cannot be perturbed each by "
         "themselves; use steppe::Perturb::Together");
-    TORCH_CHECK(
-        !std::isinf(clipping_norm),
-        "steppe: clip_grad_norm() of sharded gradients adds up over the processes, which a maximum does not; use "
-        "a finite norm_type");
+    TORCH_CHECK(!std::isinf(clipping_norm),
+                "steppe: clip_grad_norm() of sharded gradients sums over the processes, which gives no maximum; use "
+                "a finite norm_type");
   }
   const bool many = parts > 1 || has_exchange();
   if (!many || !is_each() || plan.is_ahead()) return;
@@ -64,7 +61,7 @@ STEPPE_INLINE void Reduction::check(const StepPlan& plan, int64_t parts, bool fr
               cure);
   TORCH_CHECK(parts == 1 || !plan.decides,
               "steppe: this method decides by the gradient of the whole step whether it is perturbed, but parts that "
-              "are perturbed each by themselves come one after the other",
+              "are perturbed each by themselves are processed in sequence",
               cure);
   TORCH_CHECK(parts == 1 || !from_another_batch,
               "steppe: ascend_on() gives one batch for the perturbation, but each part is perturbed by itself", cure);
@@ -72,7 +69,7 @@ STEPPE_INLINE void Reduction::check(const StepPlan& plan, int64_t parts, bool fr
 
 STEPPE_INLINE void Reduction::settle(const StepPlan& plan, Course& course) const {
   if (course.settled) return;
-  // Of this process, while it can be told who it was.
+  // Of this process alone: the mean would not show whose it was.
   if (exchange_ && !is_scaled() && plan.any_gradient()) {
     const at::Tensor flag = kernels::squares(plan.existing_gradients()).isfinite().logical_not();
     course.non_finite =
@@ -179,7 +176,7 @@ STEPPE_INLINE void Reduction::agree(const StepPlan& plan, Course& course, StepRe
   const c10::NoGradGuard no_grad;
   const int64_t processes = exchange_->processes();
   const at::Tensor losses[2] = {report.seen().loss, report.seen().perturbed_loss};
-  // Sums and counts of two losses, a count of overflows, and who has seen what is not finite.
+  // Sums and counts of two losses, a count of overflows, and which processes have values that are not finite.
   at::Tensor told = at::zeros({5 + processes}, at::TensorOptions().dtype(at::kDouble));
   double* const number = told.data_ptr<double>();
   for (int k = 0; k < 2; ++k)

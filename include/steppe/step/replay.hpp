@@ -32,11 +32,11 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// What led to the gradients of one optimizer, ready to be done again with the weights as they are then: the same
+/// What led to the gradients of one optimizer, ready to be repeated with the weights as they are then: the same
 /// operators in the same order with the same random numbers, constants and autocast; each backward() where it was.
 ///
-/// Only what depends on the optimizer's parameters is done; only they get gradients. Values are let go after their last
-/// use. Errors, before anything has changed: whatever cannot be done again, by name.
+/// Only what depends on the optimizer's parameters is repeated; only they get gradients. Values are released after
+/// their last use. Errors, before anything has changed: what cannot be repeated, with the reason.
 class Replay {
  public:
   Replay(const Recording& recording, const Participant& participant)
@@ -60,7 +60,7 @@ class Replay {
   /// The loss of the first pass, if backward() was called on single elements.
   const at::Tensor& loss() const { return loss_; }
 
-  /// The loss of passes that are not to be made again.
+  /// The loss of passes that are not repeated.
   static at::Tensor loss_of(const Participant& participant) {
     Loss loss;
     for (const BackwardCall& backward : participant.backwards)
@@ -68,12 +68,12 @@ class Replay {
     return loss.sum();
   }
 
-  /// Tells apart sequences of operators and how they are tied together, whatever their shapes.
+  /// Identifies the sequence of operators and their connections, whatever their shapes.
   uint64_t signature() const { return signature_; }
 
-  /// The passes, once; gradients are added where backward() would add them. Returns the loss, if it has one element.
-  /// `same_numbers`: operators draw the random numbers that they drew before, else new ones. Statistics of
-  /// normalization layers that the optimizer has not been told of are put back.
+  /// Makes the passes once; gradients are added where backward() would add them. Returns the loss, if it has one
+  /// element. `same_numbers`: operators draw the random numbers that they drew before, else new ones. Statistics of
+  /// normalization layers that the optimizer does not know are restored.
   at::Tensor run(bool same_numbers) const {
     const Pause pause;
     const Recording::Replaying replaying(*recording_);
@@ -100,8 +100,8 @@ class Replay {
     return loss.sum();
   }
 
-  /// Makes the passes at the weights as they are, and throws unless the gradients come out as they stand. Gradients,
-  /// buffers and generators are left as they were.
+  /// Makes the passes at the current weights, and throws unless they give the current gradients. Gradients, buffers and
+  /// generators are left as they were.
   void verify() const {
     const BuffersGuard guard(participant_->buffers);
     const std::vector<at::Tensor> seen = gradients_of_run();
@@ -109,17 +109,16 @@ class Replay {
     for (size_t i = 0; i < seen.size(); ++i) {
       const at::Tensor& param = participant_->params[i];
       if (comparison::equal(seen[i], param.grad())) continue;
-      // Where the backward pass itself gives other bits each time, rounding has to be forgiven.
+      // Where the backward pass itself is not deterministic, rounding is allowed for.
       if (!once_more) once_more = gradients_of_run();
       const bool varies = param.is_cuda() || !comparison::equal(seen[i], (*once_more)[i]);
-      TORCH_CHECK(
-          varies && comparison::close(seen[i], param.grad()),
-          "steppe: step() cannot repeat this loop: made again at the same weights, its ", calls_.size(),
-          " calls give the parameter ", i, " of shape ", param.sizes(),
-          " another gradient than backward() left, by up to ", comparison::difference(seen[i], param.grad()),
-          ". Likely causes: gradients that were changed between backward() and step() (clip_grad_norm(), "
-          "clip_grad_value() and before_descent() of the optimizer take the place of that), a value that was written "
-          "through a pointer, or an operator whose result differs each time; or hand the pass over as step(closure)");
+      TORCH_CHECK(varies && comparison::close(seen[i], param.grad()),
+                  "steppe: step() cannot repeat this loop: repeated at the same weights, its ", calls_.size(),
+                  " calls give the parameter ", i, " of shape ", param.sizes(),
+                  " another gradient than backward() left, by up to ", comparison::difference(seen[i], param.grad()),
+                  ". Likely causes: gradients that were changed between backward() and step() (use clip_grad_norm(), "
+                  "clip_grad_value() or before_descent() of the optimizer instead), a value that was written "
+                  "through a pointer, or an operator whose result differs each time; or use step(closure)");
     }
   }
 
@@ -142,7 +141,7 @@ class Replay {
     bool own = false;  ///< its result is written to, so that it must not share memory with what the program holds
   };
 
-  static constexpr const char* kClosure = "; or hand the pass over as step(closure)";
+  static constexpr const char* kClosure = "; or use step(closure)";
 
   template <class Visitor>
   void for_each_root(Visitor&& visit) const {
@@ -163,10 +162,11 @@ class Replay {
     TORCH_CHECK(!own.backwards.empty() || !own.has_stepped || !as_left,
                 "steppe: step() was called again without a backward() since the last step; call it once for each",
                 kClosure);
-    TORCH_CHECK(!own.backwards.empty(),
-                "steppe: step() cannot repeat this loop: its forward pass was not seen. It ran on another thread than "
-                "the one that the optimizer was made on (call replay(true) on the thread that trains), or before that",
-                kClosure);
+    TORCH_CHECK(
+        !own.backwards.empty(),
+        "steppe: step() cannot repeat this loop: its forward pass was not recorded. It ran on another thread than "
+        "the one that the optimizer was made on (call replay(true) on the thread that trains), or before that",
+        kClosure);
     const Refusal changed = refusals::changed("gradients were changed between backward() and step()");
     TORCH_CHECK(as_left, "steppe: step() cannot repeat this loop: ", changed.why, ". ", changed.cure, kClosure);
   }
@@ -204,11 +204,11 @@ class Replay {
         break;
       case Input::Kind::Value:
         if ((input.from->past & participant_->bit) != 0 && (input.from->optimizers & participant_->bit) == 0) {
-          TORCH_CHECK(input.tensor.defined() && !own && input.from->number <= participant_->since,
-                      "steppe: step() cannot repeat the forward pass: ", by, " was given a value of ",
-                      input.from->op->name,
-                      " from before the last step, which is gone, or from more than 64 steps of other optimizers ago",
-                      kClosure);
+          TORCH_CHECK(
+              input.tensor.defined() && !own && input.from->number <= participant_->since,
+              "steppe: step() cannot repeat the forward pass: ", by, " was given a value of ", input.from->op->name,
+              " from before the last step, which no longer exists, or from more than 64 steps of other optimizers ago",
+              kClosure);
           return check_constant(input, by);
         }
         if ((input.from->optimizers & participant_->bit) == 0 && !own && known_value(input).defined()) return;
@@ -233,13 +233,13 @@ class Replay {
                 kClosure);
   }
 
-  /// A value that does not depend on this optimizer and is still there as it was; needs no call.
+  /// A value that does not depend on this optimizer and still exists unchanged; needs no call.
   at::Tensor known_value(const Input& input) const {
     const at::Tensor tensor = input.tensor.defined() ? input.tensor : locked(input.from->outputs[input.output].tensor);
     return tensor.defined() && recording_->version(tensor) == input.version ? tensor : at::Tensor();
   }
 
-  /// Calls in their order, each told where its inputs come from.
+  /// Arranges the calls in their order, each with the sources of its inputs.
   void arrange() {
     std::vector<std::shared_ptr<Record>> records;
     for_each_root([&](const Root& root) {
@@ -374,7 +374,7 @@ class Replay {
     std::vector<at::Tensor> outputs;
     for_each_tensor(stack, [&](size_t, int32_t, const at::Tensor& tensor) { outputs.push_back(tensor); });
     TORCH_CHECK(outputs.size() == uses.size(), "steppe: ", record.op->name, " gave ", outputs.size(),
-                " tensors when it was called again, and ", uses.size(), " before; hand the pass over as step(closure)");
+                " tensors when it was called again, and ", uses.size(), " before; use step(closure)");
     for (size_t i = 0; i < outputs.size(); ++i)
       if (uses[i] == 0) outputs[i] = at::Tensor();
     return outputs;
@@ -386,8 +386,8 @@ class Replay {
       at::Tensor& value = values.emplace_back(std::move(given[2 * i]));
       gradients.push_back(std::move(given[2 * i + 1]));
       TORCH_CHECK(value.requires_grad(),
-                  "steppe: the value that backward() was called on has no gradient when it is computed again; hand the "
-                  "pass over as step(closure)");
+                  "steppe: the value that backward() was called on has no gradient when it is computed again; use "
+                  "step(closure)");
       loss.add(backward.roots[i], value);
     }
     std::vector<at::Tensor> params;

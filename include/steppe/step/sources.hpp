@@ -27,7 +27,7 @@ struct Source {
   int64_t changes = 0;  ///< of a parameter, as far as operators made them
 };
 
-/// Finds them by identity and by memory.
+/// Finds sources by identity and by memory.
 class Sources {
  public:
   const std::vector<Participant*>& participants() const { return participants_; }
@@ -51,7 +51,7 @@ class Sources {
     learn();
   }
 
-  /// After the tensors of a participant have changed.
+  /// Called after the tensors of a participant have changed.
   void learn() {
     std::unordered_map<const c10::TensorImpl*, Source> found;
     memory_.clear();
@@ -72,7 +72,7 @@ class Sources {
     sources_.swap(found);
   }
 
-  /// Memory moves, by Module::to() for one. Returns whether it has.
+  /// Memory can move, for example by Module::to(). Returns whether it has.
   bool learn_memory() {
     bool moved = false;
     for (const auto& source : sources_) {
@@ -83,7 +83,7 @@ class Sources {
     return moved;
   }
 
-  /// Until when, of these optimizers, the last to make a step has made it.
+  /// The number up to which values are from before the last step of one of these optimizers.
   uint64_t last_step_of(uint64_t optimizers) const {
     uint64_t last = 0;
     for (const Participant* participant : participants_)
@@ -110,7 +110,7 @@ class Sources {
     return source != nullptr && !source->is_buffer;
   }
 
-  /// Values in this memory are other ones now; parameters may share it.
+  /// Values in this memory have changed; parameters may share it.
   void note_change(const c10::StorageImpl* storage) {
     if (storage != nullptr) note_changes({storage});
   }

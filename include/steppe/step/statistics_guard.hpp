@@ -1,4 +1,4 @@
-// Running statistics of normalization layers of which nobody has told.
+// Running statistics of normalization layers that were not attached.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,17 +22,17 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Copies the running mean and variance that an operator is about to move, and puts them back at its end: BatchNorm of
-/// layers that nobody has told of does not see pass 2, or a measurement. A layer's counter of batches is no argument of
-/// any operator and is not seen.
+/// Copies the running mean and variance that an operator is about to update, and restores them at its end: BatchNorm of
+/// layers that were not attached does not see pass 2, or a measurement. A layer's counter of batches is no argument of
+/// any operator and is not guarded.
 class StatisticsGuard : public OperatorObserver {
  public:
-  /// `guarded`: those that somebody else puts back.
+  /// `guarded`: those that other code restores.
   explicit StatisticsGuard(const std::vector<at::Tensor>& guarded = {}) {
     for (const at::Tensor& buffer : guarded) guarded_.insert(buffer.unsafeGetTensorImpl());
   }
 
-  /// Statistics have been moved that nobody else guards.
+  /// Whether statistics were updated that nothing else guards.
   bool saw_any() const { return !guards_.empty(); }
 
   std::unique_ptr<at::ObserverContext> starts(const at::RecordFunction& event) override {
@@ -55,7 +55,7 @@ class StatisticsGuard : public OperatorObserver {
  private:
   struct Arguments {
     std::vector<size_t> statistics;
-    int64_t training = -1;  ///< whether they are moved instead of read
+    int64_t training = -1;  ///< the argument that decides whether they are updated instead of read
   };
 
   static const Arguments& arguments_of(const at::RecordFunction& event) {

@@ -1,4 +1,4 @@
-// The report of a step as it comes about, and the steps that were not finite.
+// The report of a step while it is made, and counts of norms that were not finite.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,22 +22,32 @@ namespace step {
 /// Tensors stay on the device; only reading a count waits for it.
 class StepReport {
  public:
+  /// The last step, or what is known so far of the step at hand.
   const Report& seen() const { return report_; }
+  /// Steps that were not perturbed because the gradient norm was not finite.
+  ///@{
   DeferredCount& non_finite_steps() { return non_finite_steps_; }
   const DeferredCount& non_finite_steps() const { return non_finite_steps_; }
+  ///@}
+  /// Steps that were not clipped because the norm of the final gradients was not finite.
+  ///@{
   DeferredCount& non_finite_clips() { return non_finite_clips_; }
   const DeferredCount& non_finite_clips() const { return non_finite_clips_; }
+  ///@}
 
+  /// Empties the report, except for the share of perturbed steps.
   void begin() {
     Report next;
     next.perturbed_share = report_.perturbed_share;
     report_ = std::move(next);
   }
 
+  /// L(w), if it is a single element.
   void loss(const at::Tensor& loss) {
     if (loss.defined() && loss.numel() == 1) report_.loss = loss.detach();
   }
 
+  /// L(w + e), if it is a single element, and with it the sharpness.
   void perturbed_loss(const at::Tensor& loss) {
     if (!loss.defined() || loss.numel() != 1) return;
     const c10::NoGradGuard no_grad;
@@ -45,7 +55,7 @@ class StepReport {
     if (report_.loss.defined()) report_.sharpness = report_.perturbed_loss - report_.loss;
   }
 
-  /// Of a process without gradients, too, where others have some.
+  /// Marks the step as perturbed, also on a process without gradients where others have some.
   void perturbed() { report_.perturbed = true; }
 
   /// `scale`: a factor of the gradients that the ascent has seen.
@@ -72,12 +82,13 @@ class StepReport {
     report_.sharpness = loss.defined() && perturbed_loss.defined() ? perturbed_loss - loss : at::Tensor();
   }
 
-  /// Before clipping.
+  /// The norm of the final gradients before clipping.
   void unclipped_norm(const at::Tensor& norm) {
     report_.unclipped_norm = norm;
     if (norm.defined()) non_finite_clips_.add(norm.isfinite().logical_not());
   }
 
+  /// The share of perturbed steps among all so far.
   void perturbed_share(double share) { report_.perturbed_share = share; }
 
  private:

@@ -1,4 +1,4 @@
-// A word where the phase that was to be perturbed never began.
+// A warning where the phase that was to be perturbed never began.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -12,7 +12,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// Warns at the end of an optimizer that has taken steps, but none of its tail. Moves with the optimizer.
+/// Warns when an optimizer is destroyed that has taken steps, but none of its tail. Moves with the optimizer.
 class TailWatch {
  public:
   TailWatch() = default;
@@ -28,7 +28,7 @@ class TailWatch {
     if (steps_ == 0 || steps_ > first_ || first_ >= total_) return;
     TORCH_WARN("steppe: the training ended after ", steps_,
                " steps, before the tail that was to be perturbed, which begins at step ", first_,
-               "; set policy().total() to the number of steps that are made, unless the training goes on elsewhere");
+               "; set policy().total() to the number of steps that are made, unless the training continues elsewhere");
   }
 
   void see(int64_t steps, int64_t first_of_tail, int64_t total) {

@@ -29,97 +29,124 @@ namespace step {
 class RandomNumbers;
 }
 
-/// The engine: knows tensors, not optimizers. Also turns the closure of an optimizer that already exists:
+/// The engine: knows tensors, not optimizers. It also wraps the closure of an existing optimizer:
 ///
 ///     steppe::TwoPass two_pass;
 ///     optimizer.step([&] { return two_pass.evaluate(closure, plan); });
 class TwoPass {
  public:
+  /// Computes the loss and calls backward().
   using Closure = std::function<at::Tensor()>;
 
   TwoPass();
+  /// Moved, not copied: a step that has begun belongs to one engine.
+  ///@{
   TwoPass(TwoPass&&) noexcept;
   TwoPass& operator=(TwoPass&&) noexcept;
+  ///@}
   ~TwoPass();
 
   /// What a step calls. `loss`, where given, computes the loss of the same batch without backward(), for methods that
-  /// look at losses elsewhere; `ascent`, where given, is pass 1 in the closure's place: the perturbation comes from
-  /// another batch. `parts` over 1: `part(i)` is a pass over one of them, in the closure's place.
+  /// evaluate it at other weights; `ascent`, where given, replaces the closure in pass 1: the perturbation comes from
+  /// another batch. `parts` over 1: `part(i)` is a pass over one of them, and replaces the closure.
   struct Passes {
-    Closure closure;
-    Closure loss;
-    Closure ascent;
-    int64_t parts = 1;
-    std::function<at::Tensor(int64_t)> part;
+    Closure closure;                          ///< computes the loss and calls backward()
+    Closure loss;                             ///< computes the loss alone
+    Closure ascent;                           ///< pass 1 over another batch
+    int64_t parts = 1;                        ///< the number of micro-batches
+    std::function<at::Tensor(int64_t)> part;  ///< the pass over one of them
   };
 
   /// The model's buffers are guarded in pass 2, the gradients of its other parameters are those of pass 1, and its
   /// normalization gains are known to AdaptiveScale; or buffers alone. Adds to what was attached before.
+  ///@{
   void attach(const torch::nn::Module& model);
   void attach(const std::vector<at::Tensor>& buffers);
+  ///@}
   /// Which parameters are perturbed.
+  ///@{
   step::Participation& participation() { return participation_; }
   const step::Participation& participation() const { return participation_; }
+  ///@}
 
+  /// Whether pass 2 draws the random numbers of pass 1 again; on by default.
+  ///@{
   void replay_rng(bool on);
   bool replays_rng() const { return replay_rng_; }
+  ///@}
+  /// Called with all gradients after pass 1, before the ascent.
   void after_pass_one(GradientHook hook);
+  /// Called with the final gradients, at w, before they are clipped.
   void before_descent(GradientHook hook);
+  /// Diagnostics of the last step.
   const Report& report() const { return report_.seen(); }
-  /// What was noted of the last step, and counts of those whose norms were not finite: before the ascent, so that
-  /// nothing was perturbed, or of final gradients that were to be clipped, and were not.
+  /// The report of the last step, and counts of steps that were not perturbed, or not clipped, because a norm was not
+  /// finite.
+  ///@{
   step::StepReport& notes() { return report_; }
   const step::StepReport& notes() const { return report_; }
+  ///@}
+  /// From the gradients of the passes to those of the step: exchange, parts, sharding and loss scale.
+  ///@{
   step::Reduction& reduction() { return reduction_; }
   const step::Reduction& reduction() const { return reduction_; }
+  ///@}
+  /// How the final gradients are clipped; not at all by default.
+  ///@{
   step::GradientClipping& clipping() { return clipping_; }
   const step::GradientClipping& clipping() const { return clipping_; }
-  /// All that are guarded.
+  ///@}
+  /// All guarded buffers.
   const std::vector<at::Tensor>& buffers() const { return attached_.buffers(); }
   /// What is kept between steps: perturbed or original weights, and the kernels' scratch.
   const PerturbationMemory& memory() const { return *memory_; }
-  /// Bytes of it, and of copies of large buffers.
+  /// Bytes of this memory, and of copies of large buffers.
   int64_t memory_bytes() const;
-  /// Frees it; the next step makes it anew.
+  /// Frees this memory; the next step allocates it again.
   void release_memory();
-  /// Between steps: gradients that stand there now are not made by the next pass.
+  /// Called between steps: gradients that exist now are not made by the next pass.
   void note_gradients(const std::vector<at::Tensor>& params);
   /// Throws inside a step: in its closure or hooks, or between ascend() and descend().
   void check_between_steps(const char* call) const;
 
-  /// The step is being captured into a CUDA graph, on the current stream of a parameter's device.
+  /// Whether the step is being captured into a CUDA graph, on the current stream of a parameter's device.
   static bool is_captured(const StepPlan& plan);
 
   /// Both passes and what lies between; the final gradients are in the parameters' grad() at the end.
   ///
-  /// Returns the loss of pass 1. If the closure or a hook throws, weights and buffers are put back; what pass 1 has
-  /// drawn stays drawn.
+  /// Returns the loss of pass 1. If the closure or a hook throws, weights and buffers are restored; random numbers that
+  /// pass 1 has drawn stay drawn.
+  ///@{
   at::Tensor evaluate(const Closure& closure, const StepPlan& plan);
   at::Tensor evaluate(const Passes& passes, const StepPlan& plan);
+  ///@}
 
-  /// The same for a loop that has made pass 1 itself: its gradients stand in grad(), `loss` is its loss if that is
-  /// known, and `second_pass` adds the gradients at w + e.
+  /// The same for a loop that has made pass 1 itself: its gradients are in grad(), `loss` is its loss if that is known,
+  /// and `second_pass` adds the gradients at w + e.
   at::Tensor evaluate_rest(const at::Tensor& loss, const Closure& second_pass, const StepPlan& plan);
 
-  /// Notes what pass 1 of a two-phase step draws on this thread from now on, so that pass 2 draws it again.
+  /// Records what pass 1 of a two-phase step draws on this thread from now on, so that pass 2 draws it again.
   void remember_rng(const StepPlan& plan);
 
-  /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. False if this step has no second pass.
-  /// Where the direction is known before pass 1, it comes before that, and the pass that follows is the only one: true.
+  /// Two-phase use, after pass 1: perturbs the weights and clears the gradients. Returns false if this step has no
+  /// second pass. Where the direction is known before pass 1, it is called before that pass, which is the only one, and
+  /// returns true.
   bool ascend(StepPlan plan, const at::Tensor& loss = {});
 
+  /// Whether a two-phase step has begun: ascend() was called, and neither descend() nor cancel() after it.
   bool ascended() const { return pending_ != nullptr; }
+  /// Throws c10::Error where ascend() may not be called: inside a step, or a second time.
   void check_can_ascend() const;
   /// The plan of the two-phase step that has begun, or null.
   StepPlan* pending_plan();
 
-  /// A step with this plan has a second pass, if there are gradients.
+  /// Whether a step with this plan has a second pass, if there are gradients.
   static bool perturbs(const StepPlan& plan);
 
-  /// Two-phase use, after pass 2: puts the weights back and leaves the final gradients in the parameters' grad().
+  /// Two-phase use, after pass 2: restores the weights and leaves the final gradients in the parameters' grad().
   void descend(const std::vector<std::vector<at::Tensor>>& params_now, const at::Tensor& perturbed_loss = {});
 
-  /// Gives up a two-phase step: the weights and the gradients of pass 1 are put back.
+  /// Gives up a two-phase step: the weights and the gradients of pass 1 are restored.
   void cancel();
 
  private:
@@ -131,12 +158,12 @@ class TwoPass {
   void check_capture(const StepPlan& plan, bool draws_again) const;
   void check_capture(const StepPlan& plan) const { check_capture(plan, plan.perturb && replay_rng_); }
 
-  /// A CUDA graph copies whenever it is replayed: the host does not see its changes.
+  /// Copies of buffers to reuse. Null in a CUDA graph, which copies at each replay: the host does not see its changes.
   step::KeptBuffers* kept_by(const StepPlan& plan);
 
   static at::Tensor with_grad(const Closure& closure);
 
-  /// One pass over all parts, whose gradients are added up.
+  /// One pass over all parts, whose gradients are summed.
   Closure together(const Passes& passes, const StepPlan& plan);
   static at::Tensor mean_of(const std::vector<at::Tensor>& losses);
 
@@ -148,16 +175,16 @@ class TwoPass {
 
   void finish_ahead(const StepPlan& plan, step::Course& course);
 
-  /// What follows pass 1, whose gradients stand in grad(): the ascent, pass 2 and the descent's part. `own_pass`: takes
-  /// the place of pass 1 where nothing is perturbed, if there is one. `loss_again`: computes the loss at the weights as
-  /// they are.
+  /// What follows pass 1, whose gradients are in grad(): the ascent, pass 2 and the descent's part. `own_pass`:
+  /// replaces pass 1 where nothing is perturbed, if there is one. `loss_again`: computes the loss at the current
+  /// weights.
   void finish_step(const StepPlan& plan, step::Course& course, const at::Tensor& loss, const Closure& own_pass,
                    const Closure& second_pass, const Closure& loss_again);
 
-  /// Makes the gradients of pass 1 what the ascent is to see.
+  /// Makes the gradients of pass 1 those for the ascent.
   void settle_first(const StepPlan& plan, step::Course& course);
 
-  /// What a step goes by of pass 1 beside the perturbation.
+  /// What a step uses of pass 1 beside the perturbation.
   struct First {
     std::vector<std::vector<at::Tensor>> gradients;  ///< of the groups whose descent needs them
     at::Tensor squares;
@@ -166,41 +193,41 @@ class TwoPass {
   First look_at_first(const StepPlan& plan, step::Course& course);
   First first_of(const StepPlan& plan, std::vector<std::vector<at::Tensor>> means) const;
 
-  /// The ascents and the pass behind each, then w again.
+  /// Makes the ascents and the pass after each, then restores w.
   void perturbed_passes(const StepPlan& plan, step::Course& course, std::vector<AscentGroup> groups,
                         const Closure& second_pass);
 
-  /// Into the report; `scale`: a factor of the gradients.
+  /// Writes into the report; `scale`: a factor of the gradients.
   void note(const AscentResult& result, const std::vector<AscentGroup>& groups, step::Course& course, double scale);
 
   /// Settles and unscales the last pass's gradients. Throws a step::Overflow.
   void conclude(const StepPlan& plan, step::Course& course);
 
-  /// The descent's part, behind conclude().
+  /// The descent's part, after conclude().
   void finish_passes(const StepPlan& plan, const First& first, const Closure& loss_again);
 
   descent::StepGradients seen_of(const StepPlan& plan) const;
 
-  /// By |g|^2; the step is not perturbed where that is not finite.
+  /// Decides by |g|^2; the step is not perturbed where that is not finite.
   bool is_decided(const StepPlan& plan, step::Course& course, const at::Tensor& squares);
 
-  /// The loss at w + radius * v / |v|, for what asks for it between the passes and the base's step. Leaves gradients,
-  /// buffers and statistics as they are.
+  /// The loss at w + radius * v / |v|, for descents that need it between the passes and the base's step. Leaves
+  /// gradients, buffers and statistics as they are.
   double loss_at(const StepPlan& plan, const std::vector<std::vector<at::Tensor>>& v, double radius,
                  const Closure& loss_again);
 
-  /// Nested ascents need memory each.
+  /// The memory of one of several nested ascents, which each need their own.
   std::shared_ptr<PerturbationMemory> memory_of_ascent(int64_t k);
 
   std::vector<AscentGroup> ascent_groups(const StepPlan& plan, bool keeps_gradients) const;
 
-  /// A direction that is known before pass 1; none yet: the weight stays where it is.
+  /// Adds a direction that is known before pass 1; if there is none yet, the weight does not move.
   void append_known(AscentGroup& group, const at::Tensor& param, const at::Tensor& direction) const;
 
-  /// Since ascend(): the program's own stand there in any case, and are written to or not.
+  /// Whether there are new gradients since ascend(): the program's own exist in any case, and are written to or not.
   bool has_new_gradients(const Pending& pending) const;
 
-  /// Something would be perturbed: a radius over 0 and a gradient.
+  /// Whether something would be perturbed: a radius over 0 and a gradient.
   static bool moves(const std::vector<AscentGroup>& groups);
 
   /// The descent's part, the last hook and the clipping; the weights are w again.

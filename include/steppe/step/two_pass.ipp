@@ -31,8 +31,8 @@
 
 STEPPE_NAMESPACE_BEGIN
 
-/// Perturbations of which each starts where the one before has led; they are taken back from the last to the first,
-/// whatever ends the step.
+/// Perturbations that each start where the one before has ended; they are undone from the last to the first, also when
+/// an exception ends the step.
 class TwoPass::Ascents {
  public:
   Ascents() = default;
@@ -176,7 +176,7 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
   if (!reduction_.is_shared() && !plan.any_gradient()) {
     TORCH_WARN_ONCE("steppe: no parameter has a gradient after the closure; does it call backward()?");
   }
-  // A closure may return one tensor of its own from both passes.
+  // A closure may return the same tensor from both passes.
   const at::Tensor clean = loss.defined() ? loss.detach().clone() : at::Tensor();
   bool overwritten = false;
   const auto again = [&](const Closure& pass) {
@@ -186,7 +186,7 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate(const Passes& passes, const StepPlan&
     overwritten = overwritten || (loss.defined() && second.defined() && second.is_alias_of(loss));
     return second;
   };
-  Closure own_pass;  // where the other batch has led nowhere, the step is a plain one over its own
+  Closure own_pass;  // if the other batch gives no perturbation, the step is a plain one over its own
   if (from_another_batch)
     own_pass = [&] {
       course.parts = passes.parts;
@@ -251,7 +251,7 @@ STEPPE_INLINE at::Tensor TwoPass::evaluate_each(const Passes& passes, const Step
     if (drawn) drawn->begin_second();
     const at::Tensor loss = with_grad([&] { return passes.part(i); });
     if (drawn) drawn->end_second();
-    return loss.defined() ? loss.detach().clone() : loss;  // a closure may return one tensor of its own
+    return loss.defined() ? loss.detach().clone() : loss;  // a closure may return the same tensor each time
   };
   for (int64_t i = 0; i < passes.parts; ++i) {
     numbers.emplace_back();
@@ -321,7 +321,7 @@ STEPPE_INLINE bool TwoPass::ascend(StepPlan plan, const at::Tensor& loss) {
   std::unique_ptr<step::RandomNumbers> remembered = std::move(remembered_);
   if (remembered) remembered->end_first();
   TORCH_CHECK(plan.ascents == 1, "steppe: ascend() makes one ascent, but ascents(", plan.ascents,
-              ") was asked for; use step(closure)");
+              ") was set; use step(closure)");
   auto pending = std::make_unique<Pending>();
   const bool ahead = plan.is_ahead();
   reduction_.check(plan, 1, false, clipping_.takes_norm());
@@ -401,7 +401,7 @@ STEPPE_INLINE void TwoPass::descend(const std::vector<std::vector<at::Tensor>>& 
   if (pending->after_pass_one) pending->after_pass_one->restore();
   if (pending->numbers) pending->numbers->end_second();
   pending->statistics.reset();
-  // A step that a schedule leaves out descends along the first gradient, unless the caller made a pass all the same.
+  // A plain step descends along the first gradient, unless the caller made a second pass nevertheless.
   if (!report_.seen().perturbed && (reduction_.is_shared() || !has_new_gradients(*pending)))
     pending->plan.put_back(pending->gradients, programs_);
   else
@@ -421,8 +421,8 @@ STEPPE_INLINE void TwoPass::cancel() {
 STEPPE_INLINE void TwoPass::check_capture(const StepPlan& plan, bool draws_again) const {
   if (!is_captured(plan)) return;
   TORCH_CHECK(!reduction_.is_scaled() && !reduction_.is_shared(),
-              "steppe: a CUDA graph cannot hold what a GradScaler or other processes decide in a step; capture the "
-              "passes, and leave step() outside");
+              "steppe: a CUDA graph cannot contain decisions of a GradScaler or of other processes in a step; capture "
+              "the passes, and call step() outside");
   TORCH_CHECK(!draws_again,
               "steppe: in a CUDA graph pass 2 cannot draw the random numbers of pass 1 again; call replay_rng(false) "
               "before the capture. Dropout then drops other units in pass 2");
@@ -511,7 +511,7 @@ STEPPE_INLINE TwoPass::First TwoPass::look_at_first(const StepPlan& plan, step::
     first.gradients = plan.first_gradients(programs_);
     return first;
   }
-  // Each process goes on with its own gradient, but all by the same mean.
+  // Each process continues with its own gradient, but all decide by the same mean.
   std::vector<std::vector<at::Tensor>> own = plan.gradients(programs_);
   for (std::vector<at::Tensor>& group : own)
     for (at::Tensor& gradient : group)
@@ -633,8 +633,8 @@ STEPPE_INLINE double TwoPass::loss_at(const StepPlan& plan, const std::vector<st
   const step::Attached::OthersStatistics statistics(attached_);
   const at::Tensor loss = loss_again();
   TORCH_CHECK(loss.defined() && loss.numel() == 1,
-              "steppe: this method looks at the loss elsewhere, but the closure does not return one; let it return the "
-              "loss, a tensor of one element");
+              "steppe: this method evaluates the loss at other weights, but the closure does not return one; let it "
+              "return the loss, a tensor of one element");
   return reduction_.mean(loss.item<double>(), loss);
 }
 
@@ -669,7 +669,7 @@ STEPPE_INLINE std::vector<AscentGroup> TwoPass::ascent_groups(const StepPlan& pl
         out.norm_gains.push_back(attached_.is_norm_gain(param));
         continue;
       }
-      // Held by the parameter alone: neither a hook, a bucket nor the user will look at it again.
+      // Held by the parameter alone: neither a hook, a bucket nor the user will read it again.
       out.spare.push_back(!keeps_gradients && !group.needs_first_gradient && param.grad().use_count() == 1);
       out.params.push_back(param);
       out.gradients.push_back(param.grad());

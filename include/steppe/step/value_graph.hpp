@@ -27,7 +27,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace step {
 
 /// A tensor that is alive keeps the record of what made it, a record those of its inputs; what nothing alive depends on
-/// is let go. Tensors are known by identity, and where they share memory (views, data(), writes in place) by that.
+/// is released. Tensors are identified by identity, and by their memory where they share it (views, data(), writes in
+/// place).
 class ValueGraph {
  public:
   /// A tensor that a recorded operator made.
@@ -65,7 +66,7 @@ class ValueGraph {
     return found == values_.end() ? nullptr : &found->second;
   }
 
-  /// What becomes of a tensor that is written to. False: the operator belongs to no forward pass.
+  /// Handles a tensor that is written to. False: the operator belongs to no forward pass.
   bool is_writable(const Operator& op, const at::Tensor& tensor, bool differentiable, Record& record) {
     if (!tensor.defined()) return true;
     const c10::StorageImpl* storage = memory_of(tensor);
@@ -121,13 +122,14 @@ class ValueGraph {
              "that shares memory with a parameter but is not it (made by data() or from_blob()?); use the "
              "parameter itself or its detach()");
     else if (is_from_gradient(storage, record.optimizers))
-      refuse(record, tensor, "that was computed from a gradient of this pass; hand the passes over as step(closure)");
+      refuse(record, tensor, "that was computed from a gradient of this pass; use step(closure)");
     else if (tensor.requires_grad() && !tensor.is_leaf() && others_.count(tensor.unsafeGetTensorImpl()) == 0)
       refuse(record, tensor, made_by(tensor));
     return take_constant(std::move(input));
   }
 
-  /// Changes in place of a tensor, those included that went around its version (data(), as LibTorch's optimizers do).
+  /// The number of changes in place of a tensor, including those that bypass its version (data(), as LibTorch's
+  /// optimizers do).
   int64_t version(const at::Tensor& tensor) const {
     const auto found = constants_.find(memory_of(tensor));
     return version_of(tensor) + (found == constants_.end() ? 0 : found->second.writes);
@@ -142,7 +144,7 @@ class ValueGraph {
   /// A value of parameters that are trained by others: a constant here, although it has a gradient.
   void note_other(const at::Tensor& tensor) { others_.insert_or_assign(tensor.unsafeGetTensorImpl(), weak(tensor)); }
 
-  /// The same of a value.
+  /// The same for a value.
   Input take_value(Input input, const Value& value, Record& record) {
     const at::Tensor tensor = input.tensor;
     input.kind = Input::Kind::Value;
@@ -175,7 +177,7 @@ class ValueGraph {
     return nullptr;
   }
 
-  /// An operator has run.
+  /// Adds the outputs of an operator that has run.
   void add(const std::shared_ptr<Record>& record, const std::vector<c10::IValue>& outputs) {
     for_each_tensor(outputs, [&](size_t, int32_t, const at::Tensor& tensor) {
       const auto number = static_cast<uint32_t>(record->outputs.size());
@@ -189,7 +191,7 @@ class ValueGraph {
     sweep_at_times();
   }
 
-  /// Memory that an operator made which depends on no parameter, but on a gradient with a number if that is not 0.
+  /// Notes memory made by an operator that depends on no parameter, but on a gradient with a number if that is not 0.
   void bear(const at::Tensor& tensor, uint64_t gradient) {
     Birth& birth = births_[memory_of(tensor)];
     if (birth.number == 0) birth.number = next_number();
@@ -198,7 +200,7 @@ class ValueGraph {
     sweep_at_times();
   }
 
-  /// Made since the last step of each of these optimizers.
+  /// Whether memory was made since the last step of each of these optimizers.
   bool is_of_this_step(const c10::StorageImpl* storage, uint64_t optimizers) const {
     const auto birth = births_.find(storage);
     return birth != births_.end() && birth->second.number > sources_.last_step_of(optimizers);
@@ -210,7 +212,7 @@ class ValueGraph {
     return birth == births_.end() ? 0 : birth->second.gradient;
   }
 
-  /// A forward pass of an optimizer's parameters is under way: a value with a gradient is alive.
+  /// Whether a forward pass of an optimizer's parameters is in progress: a value with a gradient is alive.
   bool is_under_way(uint64_t bit) const {
     for (const auto& value : values_)
       if ((value.second.record->optimizers & bit) != 0 && value.second.tensor.use_count() > 0 &&
@@ -219,8 +221,8 @@ class ValueGraph {
     return false;
   }
 
-  /// What has been recorded is past to an optimizer: its values are constants from now on. What matters to no other one
-  /// is let go.
+  /// Makes what has been recorded past to an optimizer: its values are constants from now on. What no other optimizer
+  /// needs is released.
   void forget_past_of(uint64_t bit) {
     std::vector<std::shared_ptr<Record>> dropped;
     std::vector<Record*> rest;
@@ -276,7 +278,7 @@ class ValueGraph {
     int64_t writes = 0;
   };
 
-  /// Neither its graph nor its gradient are wanted.
+  /// Drops its graph and gradient, which a constant does not need.
   Input take_constant(Input input) {
     if (memory_of(input.tensor) != nullptr) {
       if (input.tensor.nbytes() >= kLarge && constants_.count(memory_of(input.tensor)) == 0) sweep();
@@ -290,7 +292,7 @@ class ValueGraph {
 
   void note_output(const at::Tensor& tensor, const std::shared_ptr<Record>& record, uint32_t number) {
     if (sources_.of(tensor) != nullptr) return;
-    for (const Input& input : record->inputs)  // data, in the shape or type of a value that it had already
+    for (const Input& input : record->inputs)  // a view of data, which is no value of the weights
       if (input.kind == Input::Kind::Constant && !input.written && memory_of(input.tensor) != nullptr &&
           memory_of(input.tensor) == memory_of(tensor))
         return;
@@ -320,8 +322,8 @@ class ValueGraph {
     memory.writer = record;
   }
 
-  /// A tensor that was made in this step from data alone, and is about to be filled: what it holds now is kept, and a
-  /// copy of that takes its place when the operators are called again.
+  /// A tensor that was made in this step from data alone, and is about to be filled: a copy of its content is kept, and
+  /// replaces it when the operators are called again.
   void take_over(const at::Tensor& base, const Record& before) {
     static const Operator clone(c10::Dispatcher::singleton().findSchemaOrThrow("aten::clone", ""));
     auto record = std::make_shared<Record>();
@@ -374,7 +376,7 @@ class ValueGraph {
                       c10::IValue(tensor.storage_offset())});
     if (base.defined() && base.scalar_type() != tensor.scalar_type())
       from->refusal = "a tensor of dtype " + std::string(c10::toString(tensor.scalar_type())) +
-                      " shares memory with one of another dtype; hand the pass over as step(closure)";
+                      " shares memory with one of another dtype; use step(closure)";
     values_[tensor.unsafeGetTensorImpl()] = {weak(tensor), from, 0};
   }
 
@@ -386,9 +388,8 @@ class ValueGraph {
 
   static std::string made_by(const at::Tensor& tensor) {
     return "with a gradient made by " + tensor.grad_fn()->name() +
-           ", which is no operator that was seen: a torch::autograd::Function, a backward pass with create_graph, a "
-           "compiled graph, another thread, or from before the optimizer was made; hand the pass over as "
-           "step(closure)";
+           ", which is not a recorded operator: a torch::autograd::Function, a backward pass with create_graph, a "
+           "compiled graph, another thread, or from before the optimizer was made; use step(closure)";
   }
 
   static void refuse(Record& record, const at::Tensor& tensor, const std::string& why) {
@@ -406,7 +407,7 @@ class ValueGraph {
 
   void sweep() {
     since_sweep_ = 0;
-    std::vector<std::shared_ptr<Record>> dropped;  // let go after the maps are whole again
+    std::vector<std::shared_ptr<Record>> dropped;  // released after the maps are consistent again
     for (auto value = values_.begin(); value != values_.end();) {
       const bool gone = value->second.tensor.use_count() == 0;
       if (gone) dropped.push_back(std::move(value->second.record));
@@ -426,7 +427,7 @@ class ValueGraph {
       birth = birth->second.storage.use_count() == 0 ? births_.erase(birth) : std::next(birth);
   }
 
-  /// Bytes of a constant from which on the ones of passes that are over are let go at once.
+  /// Size in bytes from which on a new constant releases those of earlier passes at once.
   static constexpr size_t kLarge = 1 << 16;
 
   Sources& sources_;

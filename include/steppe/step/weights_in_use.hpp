@@ -17,8 +17,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace step {
 
-/// While it lives no other thread may perturb these weights, or others in the same memory: each would put back what it
-/// found, and lose what the other has made of it. The same thread may, as a measurement within a step does.
+/// While it lives no other thread may perturb these weights, or others in the same memory: each would restore what it
+/// found, and lose the other's changes. The same thread may, as a measurement within a step does.
 class WeightsInUse {
  public:
   WeightsInUse() = default;
@@ -32,7 +32,7 @@ class WeightsInUse {
     check(params);
     memory_.clear();
     for (const at::Tensor& param : params) {
-      memory_.push_back(param.unsafeGetTensorImpl());  // its memory may be another one while it is perturbed
+      memory_.push_back(param.unsafeGetTensorImpl());  // its memory may be different while it is perturbed
       memory_.push_back(param.storage().unsafeGetStorageImpl());
     }
     thread_ = std::this_thread::get_id();

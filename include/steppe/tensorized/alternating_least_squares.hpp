@@ -20,15 +20,15 @@ STEPPE_NAMESPACE_BEGIN
 namespace tensorized::detail {
 
 inline constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-inline constexpr double kExact = 1e-12;  ///< an error, as a share of the tensor's norm, that is rounding only
+inline constexpr double kExact = 1e-12;  ///< an error relative to the tensor's norm that is rounding only
 
 /// The linear least-squares problem of one factor while the others stay: min |T_k - F K^T| over F, [d, m].
 struct FactorFit {
   at::Tensor products;  ///< T_k K, [d, m]
   at::Tensor gram;      ///< K^T K, [m, m]
 
-  /// A minimum: F + (T_k K - F K^T K) (K^T K + s I)^-1, the proximal step, with a shift s of rounding only. What K does
-  /// not see of F stays, where an inverse of least norm would set it to zero; the error never rises.
+  /// A minimum: F + (T_k K - F K^T K) (K^T K + s I)^-1, the proximal step, with a shift s of rounding only. The part of
+  /// F that K does not determine is kept, where a least-norm inverse would set it to zero; the error never rises.
   at::Tensor from(const at::Tensor& factor) const {
     const at::Tensor shift = gram.diagonal().sum() * (4.0 * kEpsilon * static_cast<double>(gram.size(0))) + 1e-300;
     const at::Tensor triangle = at::linalg_cholesky(gram + at::eye(gram.size(0), gram.options()) * shift);

@@ -24,10 +24,14 @@ namespace tensorized {
 /// The size of every dimension by its letter, a-z and A-Z.
 class LetterSizes {
  public:
+  /// The size of a letter; 0 where none was set.
+  ///@{
   int64_t& operator[](char letter) { return sizes_[bit(letter)]; }
   int64_t operator[](char letter) const { return sizes_[bit(letter)]; }
+  ///@}
 
-  /// Product over the letters of a set.
+  /// The product of the sizes of distinct letters, as a bit set of set_of() or as a word.
+  ///@{
   double product(uint64_t set) const {
     double all = 1.0;
     for (size_t k = 0; set != 0; ++k, set >>= 1)
@@ -35,7 +39,9 @@ class LetterSizes {
     return all;
   }
   double product(const std::string& letters) const { return product(set_of(letters)); }
+  ///@}
 
+  /// The letters of a word as a bit set: a-z, then A-Z.
   static uint64_t set_of(const std::string& letters) {
     uint64_t set = 0;
     for (const char letter : letters) set |= uint64_t{1} << bit(letter);
@@ -47,20 +53,21 @@ class LetterSizes {
   std::array<int64_t, 52> sizes_{};
 };
 
-/// sum over all letters that the result has not, of the product of the operands, as in Einstein's notation.
+/// The product of the operands, summed over all letters that the result does not have (Einstein summation).
 ///
-/// A pair costs as many multiplications as its letters have values; a letter is summed as soon as no other operand and
-/// not the result has it. The cheapest order of pairs is found exactly, over all subsets: 3^n small steps for n
-/// operands.
+/// A pair costs the product of the sizes of its letters in multiplications; a letter is summed as soon as neither
+/// another operand nor the result has it. The cheapest order of pairs is found exactly, over all subsets: 3^n small
+/// steps for n operands.
 class Contraction {
  public:
-  /// Which pairs are made: the left part of every subset of operands that is made (bit k: operand k).
+  /// Which pairs are multiplied, by bit sets of operands (bit k: operand k).
   struct Order {
-    double multiplications = 0.0;
-    std::vector<uint32_t> left;
+    double multiplications = 0.0;  ///< of the whole contraction
+    std::vector<uint32_t> left;    ///< by set: the left part of the pair that makes its product
   };
 
   Contraction() = default;
+  /// By the letters of every operand's and the result's dimensions. Errors: not 1 to 14 operands.
   Contraction(std::vector<std::string> operands, std::string result)
       : operands_(std::move(operands)), result_(std::move(result)) {
     TORCH_CHECK(!operands_.empty() && operands_.size() <= 14, "steppe: 1 to 14 tensors are contracted, got ",
@@ -75,7 +82,7 @@ class Contraction {
     }
   }
 
-  /// The cheapest order in which the operands of `avoided` are never multiplied with each other alone.
+  /// The cheapest order that never makes the product of exactly the operands in the bit set `avoided`.
   Order cheapest(const LetterSizes& sizes, uint32_t avoided = 0) const {
     const uint32_t all = everything();
     const double none = std::numeric_limits<double>::infinity();
@@ -103,6 +110,7 @@ class Contraction {
     return order;
   }
 
+  /// The result, by the pairs of an order of cheapest(). Differentiable.
   at::Tensor run(const Order& order, const std::vector<at::Tensor>& operands) const {
     return part(everything(), order, operands).first;
   }
@@ -112,7 +120,7 @@ class Contraction {
 
   uint32_t everything() const { return (uint32_t{1} << operands_.size()) - 1; }
 
-  /// What of a part's letters is multiplied: a single operand's, all of them.
+  /// The letters of a part that enter a product; of a single operand, all.
   uint64_t letters_of(uint32_t set) const {
     if ((set & (set - 1)) != 0) return letters_[set];
     size_t k = 0;
@@ -143,20 +151,25 @@ class Contraction {
   std::vector<uint64_t> letters_;  ///< by subset: what its product keeps
 };
 
-/// The order that was found last, by the number it was found for: with ten operands the search takes milliseconds, as
-/// long as the products. For several threads at once; a copy begins without one.
+/// Caches the order found last with the number (of rows, say) that it was found for: with ten operands the search takes
+/// milliseconds, as long as the products. Thread-safe; a copy starts empty.
 class KeptOrder {
  public:
+  /// An order that stays valid when the cache has another one.
   using Found = std::shared_ptr<const Contraction::Order>;
 
   KeptOrder() = default;
+  /// Empty: the order is not copied.
+  ///@{
   KeptOrder(const KeptOrder&) {}
   KeptOrder& operator=(const KeptOrder&) {
     const std::lock_guard<std::mutex> lock(mutex_);
     order_ = nullptr;
     return *this;
   }
+  ///@}
 
+  /// The order for `number`: the cached one, or that of find(), which is then cached.
   template <class Find>
   Found of(int64_t number, Find&& find) const {
     {

@@ -19,16 +19,22 @@
 STEPPE_NAMESPACE_BEGIN
 namespace tensorized {
 
-/// What a Conv2d's options say, with the padding in numbers.
+/// The options of a Conv2d, with the padding in numbers.
 struct ConvolutionShape {
+  /// Channels of the input and of the output.
+  ///@{
   int64_t in_channels = 0, out_channels = 0;
-  std::array<int64_t, 2> kernel{}, stride{}, dilation{}, before{}, after{};  ///< before, after: padding by zeros
-  bool bias = true;
+  ///@}
+  /// For height and width; before, after: padding by zeros on the two sides.
+  ///@{
+  std::array<int64_t, 2> kernel{}, stride{}, dilation{}, before{}, after{};
+  ///@}
+  bool bias = true;  ///< whether the layer has one
 
   /// From torch::nn::Conv2dOptions or the options that a Conv2d holds. Errors: groups, padding that is not by zeros,
   /// sizes below 1, padding kSame with strides.
   template <class Options>
-  ConvolutionShape(const Options& options)  // NOLINT: stands for them
+  ConvolutionShape(const Options& options)  // NOLINT: implicit on purpose
       : in_channels(options.in_channels()), out_channels(options.out_channels()), bias(options.bias()) {
     TORCH_CHECK(options.groups() == 1, "steppe: a tensorized convolution has one group, got ", options.groups());
     using std::get_if, std::holds_alternative;  // LibTorch 1.13 has a variant of its own, found by its namespace
@@ -55,10 +61,13 @@ struct ConvolutionShape {
     }
   }
 
+  /// Inputs of one output: channels times the kernel's entries.
   int64_t fan_in() const { return in_channels * kernel[0] * kernel[1]; }
+  /// Whether the padding is the same on both sides.
   bool symmetric() const { return before == after; }
 
-  /// Of the output, for a height (0) or width (1). Errors: a kernel that is larger than the padded input.
+  /// The output's height (d = 0) or width (d = 1) for that of an input. Errors: a kernel that is larger than the padded
+  /// input.
   int64_t output(size_t d, int64_t input) const {
     const int64_t room = input + before[d] + after[d] - dilation[d] * (kernel[d] - 1) - 1;
     TORCH_CHECK(room >= 0, "steppe: a convolution of kernel ", kernel[d], " and dilation ", dilation[d],
@@ -66,11 +75,11 @@ struct ConvolutionShape {
     return room / stride[d] + 1;
   }
 
-  /// The input as it is, or padded where LibTorch's convolution cannot do it: by different numbers on two sides.
+  /// The input, padded only where LibTorch's convolution cannot: by different numbers on the two sides.
   at::Tensor padded(const at::Tensor& input) const {
     return symmetric() ? input : at::constant_pad_nd(input, {before[1], after[1], before[0], after[0]}, 0);
   }
-  /// What is left to pad then.
+  /// The padding that is left to the convolution of padded().
   std::array<int64_t, 2> padding() const { return symmetric() ? before : std::array<int64_t, 2>{0, 0}; }
 };
 

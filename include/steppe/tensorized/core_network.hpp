@@ -1,4 +1,4 @@
-// The cores of one weight: their shapes, how their dimensions meet, how they start.
+// The cores of one weight: their shapes, how they are contracted, how they are initialized.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -29,7 +29,7 @@ namespace tensorized {
 
 /// A tensor of given modes (of a layer's weight: output modes, the kernel's, input modes) as cores of one format.
 ///
-/// Modes have the letters a, b, ..., ranks A, B, ...; every core is known by the letters of its dimensions:
+/// Modes have the letters a, b, ..., ranks A, B, ...; every core is described by the letters of its dimensions:
 ///
 ///     CP            [d_k, R]             one per mode
 ///     Tucker        [ranks and sizes], then [d_k, r_k] for every mode that has a factor
@@ -39,7 +39,8 @@ class CoreNetwork {
  public:
   CoreNetwork() = default;
 
-  /// `kept`: the modes [first, end) which have no factor in Tucker format. Errors: options that do not fit the modes.
+  /// `kept`: the modes [first, end) that have no factor in Tucker format. Errors: options that do not fit the modes, a
+  /// compression out of reach.
   CoreNetwork(std::vector<int64_t> modes, std::pair<size_t, size_t> kept, const CoreOptions& options)
       : format_(options.format()), modes_(std::move(modes)) {
     for (size_t k = 0; k < modes_.size(); ++k)
@@ -62,11 +63,15 @@ class CoreNetwork {
     order_ = whole_.cheapest(sizes_);
   }
 
+  /// The format of the cores.
   Format format() const { return format_; }
+  /// The shape of the full tensor.
   const std::vector<int64_t>& modes() const { return modes_; }
+  /// In the order of CoreOptions::ranks().
   const std::vector<int64_t>& ranks() const { return ranks_; }
+  /// The shape of every core.
   const std::vector<std::vector<int64_t>>& shapes() const { return shapes_; }
-  /// Of core i, one per dimension.
+  /// The letters of a core, one per dimension.
   const std::string& letters(size_t core) const { return letters_[core]; }
   /// The core that holds a mode (in Tucker format: its factor, or the core itself).
   size_t core_of(size_t mode) const {
@@ -74,33 +79,39 @@ class CoreNetwork {
     const auto found = std::find(factored_.begin(), factored_.end(), static_cast<int64_t>(mode));
     return found == factored_.end() ? 0 : static_cast<size_t>(found - factored_.begin()) + 1;
   }
+  /// a, b, ...
   static char mode_letter(size_t mode) { return static_cast<char>('a' + mode); }
+  /// A, B, ...
   static char rank_letter(size_t rank) { return static_cast<char>('A' + rank); }
+  /// The sizes of all modes and ranks.
   const LetterSizes& sizes() const { return sizes_; }
 
+  /// Of the full tensor.
   int64_t entries() const { return product(modes_); }
+  /// Entries of all cores together.
   int64_t parameters() const {
     int64_t sum = 0;
     for (const std::vector<int64_t>& shape : shapes_) sum += product(shape);
     return sum;
   }
+  /// entries() over parameters().
   double compression() const { return static_cast<double>(entries()) / static_cast<double>(parameters()); }
 
   /// The tensor, in the shape of its modes. Differentiable.
   at::Tensor full(const std::vector<at::Tensor>& cores) const { return whole_.run(order_, cores); }
-  /// What full() costs.
+  /// The cost of full().
   double multiplications() const { return order_.multiplications; }
 
-  /// The standard deviation of independent entries in every core that gives the tensor's entries a variance: each is a
-  /// sum over all values of all ranks of products of one entry of each core.
+  /// The standard deviation of independent core entries that gives the tensor's entries the given variance: each is a
+  /// sum, over all values of all ranks, of products of one entry of each core.
   double entry_deviation(double variance) const {
     double terms = 1.0;
     for (size_t k = 0; k < rank_letters_.size(); ++k) terms *= static_cast<double>(sizes_[rank_letters_[k]]);
     return std::pow(variance / terms, 0.5 / static_cast<double>(shapes_.size()));
   }
 
-  /// The cores of a tensor, of equal norms (of a tensor of zeros: one of zeros). What the tensor does not need of the
-  /// ranks adds nothing to it and can learn: it is zero in one core and random in the others that meet it.
+  /// The cores of a tensor, with equal norms (for a tensor of zeros, one core is zero). Ranks that the tensor does not
+  /// need add nothing to it and can learn: they are zero in one core and random in the others that have them.
   std::vector<at::Tensor> decompose(const at::Tensor& tensor, int64_t sweeps, double tolerance) const {
     const c10::NoGradGuard no_grad;
     const at::Tensor wide = decomposable(tensor).reshape(modes_);
@@ -133,7 +144,7 @@ class CoreNetwork {
     return all;
   }
 
-  /// The largest rank of every place: beyond it no tensor of these modes needs any.
+  /// The largest rank of every place that a tensor of these modes can need.
   std::vector<int64_t> rank_limits() const {
     const int64_t all = entries();
     std::vector<int64_t> limits;
@@ -205,7 +216,7 @@ class CoreNetwork {
     shapes_.push_back(std::move(shape));
   }
 
-  /// The largest rank that reaches a compression. Parameters grow with the rank, so that halving finds it.
+  /// Sets the largest rank that reaches a compression, by bisection: parameters grow with the rank.
   void reach(double target, const std::vector<int64_t>& limits) {
     int64_t low = 1, high = *std::max_element(limits.begin(), limits.end());
     const auto reached = [&](int64_t rank) {

@@ -1,4 +1,4 @@
-// What a user chooses of a tensorized layer: format, ranks, modes, the way its forward takes.
+// Options of a tensorized layer: format, ranks, modes, and how its forward pass computes.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -17,14 +17,15 @@
 STEPPE_NAMESPACE_BEGIN
 namespace tensorized {
 
-/// How a weight, seen as a tensor of its modes, is written as cores.
+/// How a weight, viewed as a tensor of its modes, is factorized into cores.
 enum class Format : int64_t {
   CP,           ///< sum of outer products, one factor per mode
   Tucker,       ///< one core and one factor per mode
   TensorTrain,  ///< chain of three-way cores
-  TensorRing,   ///< the same, closed
+  TensorRing,   ///< the same, closed to a ring
 };
 
+/// Writes the format's name, such as "TensorTrain".
 inline std::ostream& operator<<(std::ostream& out, Format format) {
   switch (format) {
     case Format::CP:
@@ -39,9 +40,9 @@ inline std::ostream& operator<<(std::ostream& out, Format format) {
   return out << "TensorRing";
 }
 
-/// The way from an input to an output.
+/// How a layer computes its output.
 enum class Route : int64_t {
-  Cheapest,  ///< of the two below, the one of fewer multiplications for the input's shape
+  Cheapest,  ///< whichever of the two below takes fewer multiplications for the input's shape
   Cores,     ///< core by core, in the cheapest order that never builds the full weight
   Full,      ///< through the full weight
 };
@@ -50,32 +51,36 @@ enum class Route : int64_t {
 ///
 ///     CoreOptions().format(Format::TensorRing).compression(10)
 struct CoreOptions {
+  /// The format of the cores.
   TORCH_ARG(Format, format) = Format::TensorTrain;
-  /// One rank for all places; in Tucker and train format, a place where no weight needs that many has as many as one
-  /// can need.
+  /// One rank for all places; in Tucker and train format, limited at each place to the largest that a weight can need.
   TORCH_ARG(int64_t, rank) = 0;
   /// Every rank: CP {R}; Tucker one per channel mode; tensor train r_1..r_{n-1}; tensor ring r_0..r_{n-1}. Output modes
-  /// come first, then the kernel's, then input modes. Taken as they are, also where no weight needs that many, so that
-  /// cores of other programs can be loaded: what decompose() has no use for adds nothing to the weight and can learn.
+  /// come first, then the kernel's, then input modes. Used as given, even where no weight needs that many, so that
+  /// cores of other programs can be loaded; decompose() fills surplus ranks so that they add nothing and can learn.
   TORCH_ARG(std::vector<int64_t>, ranks);
-  /// Parameters of the full weight over those of the cores, at least: the largest rank that reaches it is taken.
+  /// At least this ratio of the full weight's parameters to the cores': the largest rank that reaches it is used.
   TORCH_ARG(double, compression) = 0.0;
-  /// Into how many modes features or channels are split, as evenly as their divisors allow; 0: two, but one for the
-  /// channels of a convolution in CP or Tucker format. Modes of size one are left out.
+  /// The number of modes that features or channels are split into, as evenly as their divisors allow; 0: two, but one
+  /// for the channels of a convolution in CP or Tucker format. Modes of size one are left out.
   TORCH_ARG(int64_t, modes) = 0;
   /// The modes themselves; their product must be the number of features or channels.
+  ///@{
   TORCH_ARG(std::vector<int64_t>, in_modes);
   TORCH_ARG(std::vector<int64_t>, out_modes);
+  ///@}
+  /// How forward() computes.
   TORCH_ARG(Route, route) = Route::Cheapest;
-  /// Random cores give the full weight the variance gain^2 / fan_in: Kaiming's for ReLU by default, 1/sqrt(3) for that
-  /// of LibTorch's own layers.
+  /// Random cores give the full weight the variance gain^2 / fan_in: by default Kaiming's for ReLU; 1/sqrt(3) gives
+  /// that of LibTorch's own layers.
   TORCH_ARG(double, gain) = 1.4142135623730951;
-  /// Of ALS (CP, ring) and HOOI (Tucker) where a given weight is decomposed; sweeps end when one gains less than
-  /// tolerance.
+  /// At most so many sweeps of ALS (CP, ring) or HOOI (Tucker) when a given weight is decomposed.
   TORCH_ARG(int64_t, sweeps) = 100;
+  /// Sweeps end when one lowers the error by less than this share of the weight's norm.
   TORCH_ARG(double, tolerance) = 1e-8;
 
  public:
+  /// Throws c10::Error unless exactly one of rank, ranks and compression is given, or if a number is out of range.
   void validate() const {
     const int given = (rank_ != 0) + !ranks_.empty() + (!kernels::exact::is_zero(compression_));
     TORCH_CHECK(given == 1, "steppe: a tensorized layer needs one of rank, ranks and compression, got ", given);

@@ -47,9 +47,9 @@ inline at::Tensor khatri_rao(const std::vector<at::Tensor>& factors, int64_t but
 
 /// T = sum_r a_1,r o a_2,r o ... o a_n,r: factor k is [d_k, R].
 struct CPTensor {
-  std::vector<at::Tensor> factors;
-  int64_t sweeps = 0;  ///< of ALS that were made, from the start that came nearest
-  double error = 0.0;  ///< |tensor - full()| / |tensor| as cp() found it in float64; 0 for a tensor of zeros
+  std::vector<at::Tensor> factors;  ///< one per mode
+  int64_t sweeps = 0;               ///< of ALS that were made, from the best start
+  double error = 0.0;               ///< |tensor - full()| / |tensor|, computed in float64; 0 for a tensor of zeros
 
   /// The tensor, [d_1, ..., d_n]. Differentiable with respect to the factors.
   at::Tensor full() const {
@@ -67,10 +67,10 @@ struct CPOptions {
   TORCH_ARG(int64_t, sweeps) = 100;
   /// Sweeps end when one lowers the error by less than this share of the tensor's norm.
   TORCH_ARG(double, tolerance) = 1e-8;
-  /// How many starts are tried, of which the nearest result is returned; each costs its own sweeps.
+  /// Number of starts, each with its own sweeps; the result of the smallest error is returned.
   TORCH_ARG(int64_t, starts) = 1;
-  /// Of random starts. 0: the first start is the higher-order SVD, with random columns only beyond what that gives;
-  /// else every start is random.
+  /// Of random starts. 0: the first start is the higher-order SVD, with random columns only where that has too few;
+  /// otherwise every start is random.
   TORCH_ARG(uint64_t, seed) = 0;
 };
 
@@ -166,7 +166,7 @@ class CPSweeps {
     }
   }
 
-  /// From given factors; the last is fitted in any case, as a start knows directions only.
+  /// Sweeps from given factors; the last is fitted first, as a start has directions only.
   CPTensor from(std::vector<at::Tensor> factors) const {
     CPTensor found;
     found.factors = std::move(factors);
@@ -233,10 +233,10 @@ class CPSweeps {
 }  // namespace detail
 
 /// CP decomposition of rank R by alternating least squares (ALS; Carroll and Chang, Harshman, 1970), computed in
-/// float64 and returned in the tensor's type. Starts at the higher-order SVD, so that it gives the same at every call,
-/// or at several points; no sweep raises the error. At the largest rank, entries over largest mode, it is exact by
-/// construction, without sweeps; for a larger one it is that of the largest, and a warning says so. Every column's norm
-/// is shared evenly by the factors.
+/// float64 and returned in the tensor's type. Starts at the higher-order SVD, so that every call gives the same result,
+/// and at random points if there are more starts; no sweep raises the error. At the largest rank, entries over largest
+/// mode, it is exact by construction, without sweeps; a larger one is lowered to that, with a warning. Every column's
+/// norm is shared evenly by the factors.
 ///
 /// ALS may stop at a local minimum: unlike the other formats', its error has no bound in singular values. For a matrix
 /// it is the truncated SVD. Cost of a sweep: R times the tensor's entries twice, and per mode a Cholesky decomposition

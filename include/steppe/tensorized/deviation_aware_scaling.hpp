@@ -34,15 +34,17 @@ enum class GradientNorm : int64_t {
 /// The scaling of one group of cores, kept beside LibTorch's own options for the group.
 class ScalingOptions {
  public:
-  /// Strength, 0.001 to 0.1 as a rule, up to 2 for LoRA-like fine-tuning. 0: the group's parameters are no cores.
+  /// Strength, 0.001 to 0.1 as a rule, up to 2 for LoRA-like fine-tuning. 0: the group's parameters are not cores.
   TORCH_ARG(double, alpha) = 0.01;
   /// alpha as a function of the step; takes its place when set, except that a group with alpha 0 keeps 0.
   TORCH_ARG(schedule::Schedule, alpha_schedule);
   /// 2 divides by |G_k|^2, as the paper does; 1 by |G_k|, as the released code does.
   TORCH_ARG(int64_t, norm_power) = 2;
+  /// The gradients that u is computed over.
   TORCH_ARG(GradientNorm, gradient_norm) = GradientNorm::PerLayer;
 
  public:
+  /// alpha at a step, of the schedule if there is one. Throws c10::Error if it is negative or not finite.
   double alpha_at(int64_t step, double lr) const {
     const double value = alpha_schedule_ && !kernels::exact::is_zero(alpha_) ? alpha_schedule_(step, lr) : alpha_;
     TORCH_CHECK(std::isfinite(value) && value >= 0.0, "steppe: alpha must be finite and at least 0, got ", value,
@@ -50,6 +52,7 @@ class ScalingOptions {
     return value;
   }
 
+  /// Throws c10::Error if alpha is negative or not finite, or norm_power is not 1 or 2.
   void validate() const {
     TORCH_CHECK(std::isfinite(alpha_) && alpha_ >= 0.0, "steppe: alpha must be finite and at least 0, got ", alpha_);
     TORCH_CHECK(norm_power_ == 1 || norm_power_ == 2,
@@ -58,6 +61,7 @@ class ScalingOptions {
                 norm_power_);
   }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("alpha", alpha_);
@@ -91,6 +95,7 @@ class DeviationAwareScaling : public Base {
       "steppe: Base must be an optimizer that derives from torch::optim::Optimizer, such as torch::optim::SGD");
 
  public:
+  /// Clears the gradients, computes the loss, calls its backward() and returns it.
   using Closure = torch::optim::Optimizer::LossClosure;
 
   /// The parameters are the cores of one layer. Errors: options out of range.
@@ -110,6 +115,7 @@ class DeviationAwareScaling : public Base {
     validate();
   }
 
+  /// The scaling of a parameter group, to be read or changed. Throws c10::Error if there is no such group.
   ScalingOptions& scaling(size_t group = 0) {
     sync_groups();
     TORCH_CHECK(group < scaling_.size(), "steppe: there is no parameter group ", group, "; the optimizer has ",
@@ -120,6 +126,8 @@ class DeviationAwareScaling : public Base {
   /// Steps that have scaled so far.
   int64_t scaling_steps() const { return step_; }
 
+  /// Scales the cores by their gradients (with a closure, by those it computes), then makes the base's step. Returns
+  /// what that returns. Throws c10::Error if options are out of range, or the base evaluates its closure twice.
   at::Tensor step(Closure closure = nullptr) override {
     sync_groups();
     validate();

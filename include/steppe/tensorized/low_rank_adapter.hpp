@@ -30,10 +30,13 @@ namespace tensorized {
 
 /// Options of a LowRankAdapter.
 struct LowRankOptions {
+  /// With alpha = rank.
   explicit LowRankOptions(int64_t rank) : rank_(rank) {}
+  /// r, the rank of the update.
   TORCH_ARG(int64_t, rank);
   /// The update is alpha / rank times B A; 0: alpha = rank.
   TORCH_ARG(double, alpha) = 0.0;
+  /// How forward() computes: by A and B beside W (Cores), or through the full W + alpha / r B A.
   TORCH_ARG(Route, route) = Route::Cheapest;
 };
 
@@ -41,21 +44,22 @@ struct LowRankOptions {
 /// b frozen, A [r, in] and B [out, r] trained: the tensorized layer of two cores. A starts with variance 1 / in, B at
 /// zero, so that outputs are at first those of the layer itself.
 ///
-/// Input [..., in] or [in]. Cost beside the frozen layer: rows * r (in + out) multiplications, or in * r * out where
-/// that is fewer. Parameters: weight and bias (frozen, so optimizers pass over them), core_0 = A, core_1 = B.
+/// Input [..., in] or [in]. Cost besides the frozen layer: rows * r (in + out) multiplications, or in * r * out where
+/// that is fewer. Parameters: weight and bias (frozen, so optimizers skip them), core_0 = A, core_1 = B.
 ///
 ///     steppe::tensorized::LowRankAdapter adapter(*model->fc, steppe::tensorized::LowRankOptions(8).alpha(16));
 ///     steppe::DAS<torch::optim::AdamW> das(adapter->cores(), torch::optim::AdamWOptions(1e-4),
 ///                                          steppe::ScalingOptions().alpha(1.0));
 ///
-/// A rank beyond the smaller of in and out is of no use, but taken, as saved adapters may have it. Errors: a rank below
-/// 1, an alpha that is not finite, inputs of other features.
+/// A rank beyond the smaller of in and out is of no use, but accepted, as saved adapters may have one. Errors: a rank
+/// below 1, an alpha that is not finite, inputs of other features.
 class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
  public:
+  /// Over a copy of a layer's weight and bias.
   LowRankAdapterImpl(const torch::nn::LinearImpl& layer, const LowRankOptions& options)
       : LowRankAdapterImpl(layer.weight, layer.bias, options) {}
 
-  /// Of a copy of W [out, in] and b [out], or no b if undefined.
+  /// Over a copy of W [out, in] and b [out]; no bias if b is undefined.
   LowRankAdapterImpl(const at::Tensor& frozen, const at::Tensor& frozen_bias, const LowRankOptions& options)
       : options_(options) {
     TORCH_CHECK(frozen.dim() == 2 && frozen.numel() > 0,
@@ -76,7 +80,7 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
     if (with_bias_) bias_.copy_(frozen_bias);
   }
 
-  /// Registers the parameters anew: W and b zero, A random, B zero.
+  /// Registers new parameters: W and b zero, A random, B zero.
   void reset() override {
     weight_ = register_parameter("weight", at::empty({out_, in_}).zero_(), /*requires_grad=*/false);
     bias_ = register_parameter("bias", with_bias_ ? at::empty({out_}).zero_() : at::Tensor(), /*requires_grad=*/false);
@@ -87,6 +91,7 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
     b_.zero_();
   }
 
+  /// y [..., out] of x [..., in]. Throws c10::Error if the input has other features.
   at::Tensor forward(const at::Tensor& input) {
     TORCH_CHECK(input.dim() > 0 && input.size(-1) == in_, "steppe: an input of shape ", input.sizes(),
                 " does not fit a LowRankAdapter of ", in_, " features");
@@ -100,21 +105,24 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
   at::Tensor update() const { return at::matmul(b_, a_) * scale(); }
   /// W + alpha / r B A, [out, in].
   at::Tensor weight() const { return weight_ + update(); }
+  /// W, [out, in].
   at::Tensor frozen_weight() const { return weight_; }
+  /// b, [out]; undefined if the layer has none.
   at::Tensor frozen_bias() const { return bias_; }
+  /// alpha / r.
   double scale() const {
     const double r = static_cast<double>(options_.rank());
     return (kernels::exact::is_zero(options_.alpha()) ? r : options_.alpha()) / r;
   }
 
-  /// Adds the update to the frozen weight and sets B to zero: outputs stay, to rounding.
+  /// Adds the update to the frozen weight and sets B to zero: outputs stay the same up to rounding.
   void merge() {
     const c10::NoGradGuard no_grad;
     weight_.add_(update());
     b_.zero_();
   }
 
-  /// The way that forward() takes for an input of this shape: Cores or Full.
+  /// How forward() computes for an input of this shape: Cores or Full.
   Route route_for(c10::IntArrayRef input) const {
     if (options_.route() != Route::Cheapest) return options_.route();
     double rows = 1.0;
@@ -122,9 +130,10 @@ class LowRankAdapterImpl : public torch::nn::Cloneable<LowRankAdapterImpl> {
     const double in = static_cast<double>(in_), out = static_cast<double>(out_);
     return rows * (in + out) < in * out ? Route::Cores : Route::Full;
   }
-  /// Sets the way of forward().
+  /// Sets how forward() computes.
   void route(Route way) { options_.route(way); }
 
+  /// Writes the adapter's sizes, rank, scale and whether it has a bias, in one line.
   void pretty_print(std::ostream& out) const override {
     out << "steppe::LowRankAdapter(in_features=" << in_ << ", out_features=" << out_ << ", rank=" << options_.rank()
         << ", scale=" << scale() << ", bias=" << std::boolalpha << with_bias_ << ")";

@@ -1,4 +1,4 @@
-// Ranks beyond what a tensor needs: told to the user, and filled so that they add nothing and can learn.
+// Ranks beyond what a tensor needs: reported in a warning, and filled so that they add nothing and can learn.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -26,20 +26,20 @@
 STEPPE_NAMESPACE_BEGIN
 namespace tensorized::detail {
 
-/// A decomposition that has fewer ranks than were asked for says so.
+/// Warns that a decomposition has lower ranks than requested.
 inline void warn_of_fewer_ranks(const char* format, c10::IntArrayRef asked, c10::IntArrayRef given,
                                 c10::IntArrayRef shape) {
   if (asked != given)
-    TORCH_WARN("steppe: ", format, " ranks ", asked, " were asked for a tensor of shape ", shape, "; ", given,
-               " are enough for the same tensor and were taken");
+    TORCH_WARN("steppe: ", format, " ranks ", asked, " were requested for a tensor of shape ", shape, "; ", given,
+               " are enough for the same tensor and were used");
 }
 
 inline at::Tensor drawn(at::IntArrayRef shape, at::Generator& generator, const at::Tensor& beside) {
   return at::randn(shape, generator, at::kDouble).to(beside.device());
 }
 
-/// CP factors of more columns. A weak column, which all the others' gradients would pass by, keeps its outer product
-/// (none for a new one) with its norm in the first factor alone: the other factors' columns have the usual length.
+/// CP factors with more columns. A weak column, which would get almost no gradient, keeps its outer product (zero for a
+/// new one) with its norm in the first factor alone; the other factors' columns have the usual length.
 inline std::vector<at::Tensor> grown_cp(std::vector<at::Tensor> factors, int64_t rank) {
   at::Generator generator = at::detail::createCPUGenerator(0);
   const double modes = static_cast<double>(factors.size());
@@ -63,8 +63,8 @@ inline std::vector<at::Tensor> grown_cp(std::vector<at::Tensor> factors, int64_t
   return factors;
 }
 
-/// A Tucker core and its factors, in the given shapes: zeros in the core, behind factor columns that are orthonormal as
-/// far as a mode has room for them and random then.
+/// A Tucker core and its factors, in the given shapes: the core is padded with zeros, the factors with columns that are
+/// orthonormal while the mode has room for them and random beyond.
 inline std::vector<at::Tensor> grown_tucker(std::vector<at::Tensor> cores,
                                             const std::vector<std::vector<int64_t>>& shapes) {
   at::Generator generator = at::detail::createCPUGenerator(0);
@@ -84,8 +84,8 @@ inline std::vector<at::Tensor> grown_tucker(std::vector<at::Tensor> cores,
   return cores;
 }
 
-/// The cores of a train or ring, in the given shapes. The way through a chain of a new place is random from core to
-/// core and zero where it comes back to an old one, or to the ring's beginning.
+/// The cores of a train or ring, in the given shapes. The new rank indices lead to each other by random entries from
+/// core to core, and by zeros back to the old ones or to the ring's beginning.
 inline std::vector<at::Tensor> grown_chain(std::vector<at::Tensor> cores,
                                            const std::vector<std::vector<int64_t>>& shapes) {
   at::Generator generator = at::detail::createCPUGenerator(0);

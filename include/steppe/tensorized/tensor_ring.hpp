@@ -33,9 +33,9 @@ namespace tensorized {
 
 /// T(i_1..i_n) = trace(G_1(i_1) G_2(i_2) ... G_n(i_n)): core k is [r_{k-1}, d_k, r_k], r_n = r_0.
 struct TensorRing {
-  std::vector<at::Tensor> cores;
-  int64_t sweeps = 0;  ///< of ALS that were made
-  double error = 0.0;  ///< |tensor - full()| / |tensor| as tensor_ring() found it in float64; 0 for a tensor of zeros
+  std::vector<at::Tensor> cores;  ///< one per mode
+  int64_t sweeps = 0;             ///< of ALS that were made
+  double error = 0.0;             ///< |tensor - full()| / |tensor|, computed in float64; 0 for a tensor of zeros
 
   /// The ranks before each core, r_0..r_{n-1}; r_0 also closes the ring.
   std::vector<int64_t> ranks() const {
@@ -176,8 +176,8 @@ inline std::vector<std::vector<int64_t>> ring_shapes(c10::IntArrayRef modes, c10
   return shapes;
 }
 
-/// The ranks that are enough for every ring of the given ones, each at most the product of a mode beside it and the
-/// rank behind that. Even these may be more than a tensor needs.
+/// The ranks that are enough for every ring of the given ones, each at most the product of a neighbouring mode and the
+/// rank after that. Even these may be more than a tensor needs.
 inline std::vector<int64_t> sufficient_ring_ranks(c10::IntArrayRef modes, c10::IntArrayRef asked) {
   std::vector<int64_t> ranks = asked.vec();
   const size_t n = ranks.size();
@@ -197,7 +197,7 @@ inline std::vector<int64_t> sufficient_ring_ranks(c10::IntArrayRef modes, c10::I
   return ranks;
 }
 
-/// tensor_ring() of a float64 tensor, without a word about the ranks.
+/// tensor_ring() of a float64 tensor, without the warning about ranks.
 inline TensorRing ring_within_ranks(const at::Tensor& wide, c10::IntArrayRef ranks, int64_t sweeps, double tolerance) {
   if (wide.dim() == 1) return {{wide.reshape({1, -1, 1})}};
   const double size = frobenius(wide);
@@ -236,11 +236,11 @@ inline TensorRing ring_within_ranks(const at::Tensor& wide, c10::IntArrayRef ran
 /// one taken; where that is exact, as with every rank that of a tensor train at full rank, it is the result. Else the
 /// ring is grown to all its ranks and swept by ALS, no sweep of which raises the error.
 ///
-/// The ranks are upper limits: where fewer are enough, fewer are taken and a warning says so; TR-SVD without sweeps may
-/// have fewer in any case. ALS may stop at a local minimum. Cost: up to n times n - 1 SVDs as of tensor_train, with one
-/// rank times its chain; of a sweep, for each mode the tensor's entries times about two of the ranks, and r^6 for ranks
-/// r. Memory: four copies in float64 and n matrices of r^4. Tensors of more than 13 modes get TR-SVD alone. Errors:
-/// ranks below 1, another number of ranks than modes, entries that are not finite.
+/// The ranks are upper limits: where lower ones are enough, they are used, with a warning; TR-SVD without sweeps may
+/// have lower ones in any case. ALS may stop at a local minimum. Cost: up to n times n - 1 SVDs as of tensor_train,
+/// with one rank times its chain; of a sweep, for each mode the tensor's entries times about two of the ranks, and r^6
+/// for ranks r. Memory: four copies in float64 and n matrices of r^4. Tensors of more than 13 modes get TR-SVD alone.
+/// Errors: ranks below 1, another number of ranks than modes, entries that are not finite.
 ///
 ///     const auto ring = steppe::tensorized::tensor_ring(tensor, {3, 3, 3, 3});
 ///     const at::Tensor again = ring.full();  // ring.cores, ring.ranks(), ring.error

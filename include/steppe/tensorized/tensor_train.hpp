@@ -27,7 +27,7 @@ namespace tensorized {
 
 /// T(i_1..i_n) = G_1(i_1) G_2(i_2) ... G_n(i_n), a product of matrices: core k is [r_{k-1}, d_k, r_k], r_0 = r_n = 1.
 struct TensorTrain {
-  std::vector<at::Tensor> cores;
+  std::vector<at::Tensor> cores;  ///< one per mode
 
   /// The ranks between the cores, r_1..r_{n-1}.
   std::vector<int64_t> ranks() const {
@@ -67,7 +67,7 @@ inline std::vector<int64_t> sufficient_train_ranks(c10::IntArrayRef modes, c10::
 }
 
 /// Cuts cores off the front of a tensor by SVDs: `rest` is [r * d_1 * ... * d_n * end] in any shape, the last core is
-/// [r_{n-1}, d_n, end]. rank_of(k, s) tells of the singular values s how many stay between modes k and k + 1.
+/// [r_{n-1}, d_n, end]. rank_of(k, s) returns how many of the singular values s are kept between modes k and k + 1.
 template <class RankOf>
 std::vector<at::Tensor> cores_by_svd(at::Tensor rest, c10::IntArrayRef modes, int64_t r, int64_t end,
                                      RankOf&& rank_of) {
@@ -102,9 +102,9 @@ inline TensorTrain as_type_of(const at::Tensor& tensor, std::vector<at::Tensor> 
 /// matrix of its first k modes against the others; at full rank the tensor is rebuilt to rounding. All cores but the
 /// last are orthonormal.
 ///
-/// Where a chain of these modes needs fewer than a rank asked for, as many as it needs are taken and a warning says so.
-/// Cost: n - 1 SVDs, the first of [d_1, the rest]; memory: three copies in float64. Errors: ranks below 1, another
-/// number of ranks than modes less one, entries that are not finite.
+/// A rank higher than a chain of these modes can need is lowered to that, with a warning. Cost: n - 1 SVDs, the first
+/// of [d_1, the rest]; memory: three copies in float64. Errors: ranks below 1, another number of ranks than modes less
+/// one, entries that are not finite.
 ///
 ///     const auto train = steppe::tensorized::tensor_train(tensor, {4, 4});
 ///     const at::Tensor again = train.full();  // train.cores

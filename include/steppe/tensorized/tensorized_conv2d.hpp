@@ -28,7 +28,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace tensorized {
 
-/// A two-dimensional convolution, y = x * W + b, where W [out, in, kh, kw] is seen as a tensor of modes, output modes
+/// A two-dimensional convolution, y = x * W + b, where W [out, in, kh, kw] is viewed as a tensor of modes, output modes
 /// first, then the kernel's, then input modes, and kept as the cores of one format:
 ///
 ///     CP            W(o.., h, w, i..)   1x1 convolution to R channels, kh x 1 and 1 x kw on each alone, 1x1 to out
@@ -37,8 +37,8 @@ namespace tensorized {
 ///     TensorTrain   W(o.., hw, i..)     input cores, kh x kw with the core of the kernel's mode, output cores
 ///     TensorRing    W(o.., hw, i..)     the same, over r_0 as one more batch
 ///
-/// In CP and Tucker format channels are one mode unless `modes`, in_modes or out_modes say otherwise; in a train or
-/// ring two. Input [N, in, h, w] or [in, h, w]. forward() goes core by core, as named above, where that costs fewer
+/// In CP and Tucker format channels are one mode unless modes, in_modes or out_modes are set; in a train or ring, two.
+/// Input [N, in, h, w] or [in, h, w]. forward() goes core by core, as named above, where that costs fewer
 /// multiplications than building W and applying it; both are counted for the input's shape, every part in its cheapest
 /// order. It is made of ATen operations: double backward works. Copies, save and load work as for any LibTorch module.
 ///
@@ -59,6 +59,7 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
   /// Registers the parameters, with random values.
   void reset() override { register_cores(shape_.bias ? shape_.out_channels : 0); }
 
+  /// y [N, out, h', w'] of x [N, in, h, w], or the same without N. Throws c10::Error if the input does not fit.
   at::Tensor forward(const at::Tensor& input) {
     TORCH_CHECK((input.dim() == 3 || input.dim() == 4) && input.size(-3) == shape_.in_channels,
                 "steppe: an input of shape ", input.sizes(), " does not fit a tensorized convolution of ",
@@ -89,7 +90,7 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
     set_cores_of(weight.permute({0, 2, 3, 1}));
   }
 
-  /// The way that forward() takes for an input of this shape: Cores or Full, which an empty batch takes always.
+  /// How forward() computes for an input of this shape: Cores or Full; for an empty batch always Full.
   Route route_for(c10::IntArrayRef input) const {
     // LibTorch 1.13 does not take an empty batch through a convolution of groups.
     if (input.size() == 4 && input[0] == 0) return Route::Full;
@@ -98,7 +99,7 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
     return cores_win ? Route::Cores : Route::Full;
   }
 
-  /// What an output costs on one way (Cheapest: on the cheaper one). The backward costs about twice as much.
+  /// The cost of forward() by a route (Cheapest: the cheaper one). The backward pass costs about twice as much.
   double multiplications(Route way, c10::IntArrayRef input) const {
     if (way == Route::Cheapest) return multiplications(route_for(input), input);
     const Pixels pixels(shape_, input);
@@ -107,6 +108,7 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
     return in_order(pixels).multiplications + kernel_multiplications(pixels) + out_order(pixels).multiplications;
   }
 
+  /// Writes the layer's sizes, format, modes, ranks and compression in one line.
   void pretty_print(std::ostream& out) const override {
     out << "steppe::TensorizedConv2d(" << shape_.in_channels << ", " << shape_.out_channels
         << ", kernel_size=" << c10::IntArrayRef(shape_.kernel) << ", stride=" << c10::IntArrayRef(shape_.stride);
@@ -258,7 +260,7 @@ class TensorizedConv2dImpl : public CoreModule<TensorizedConv2dImpl> {
 /// Held by a shared pointer, as every LibTorch module.
 TORCH_MODULE(TensorizedConv2d);
 
-/// A tensorized layer in the place of a convolution: its weight decomposed, its bias, type and device kept.
+/// A tensorized layer that replaces a convolution: its weight is decomposed, its bias, type and device are kept.
 ///
 ///     auto layer = steppe::tensorized::decompose(*model->conv1, CoreOptions().format(Format::Tucker).compression(4));
 inline TensorizedConv2d decompose(const torch::nn::Conv2dImpl& layer, const CoreOptions& options) {

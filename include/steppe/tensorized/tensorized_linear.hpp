@@ -26,16 +26,16 @@
 STEPPE_NAMESPACE_BEGIN
 namespace tensorized {
 
-/// y = x W^T + b, where W [out, in] is seen as a tensor of its output and input modes,
+/// y = x W^T + b, where W [out, in] is viewed as a tensor of its output and input modes,
 ///
 ///     W(o_1..o_m, i_1..i_n),  o_1 * ... * o_m = out,  i_1 * ... * i_n = in,
 ///
 /// and kept as the cores of one format (CP, Tucker, tensor train, tensor ring; see CoreNetwork for their shapes).
 ///
-/// Input [..., in] or [in]; output [..., out] or [out]. forward() multiplies x with the cores one after the other where
-/// that costs fewer multiplications than building W and applying it, which depends on the number of rows; both are
-/// counted for the shapes at hand, each in its cheapest order. Memory beside the output: what lies between two cores,
-/// at most rows times the largest intermediate, which autograd keeps. It is made of ATen operations: double backward
+/// Input [..., in] or [in]; output [..., out] or [out]. forward() multiplies x by the cores in sequence where that
+/// costs fewer multiplications than building W and applying it, which depends on the number of rows; both are counted
+/// for the given shapes, each in its cheapest order. Memory besides the output: the intermediates between two cores, at
+/// most rows times the largest intermediate, which autograd keeps. It is made of ATen operations: double backward
 /// works. Copies, save and load work as for any LibTorch module.
 ///
 ///     using namespace steppe::tensorized;  // was: torch::nn::Linear(784, 256)
@@ -46,9 +46,11 @@ namespace tensorized {
 /// features.
 class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
  public:
+  /// With a bias.
   TensorizedLinearImpl(int64_t in_features, int64_t out_features, const CoreOptions& options)
       : TensorizedLinearImpl(torch::nn::LinearOptions(in_features, out_features), options) {}
 
+  /// With or without a bias, as the options have it.
   TensorizedLinearImpl(const torch::nn::LinearOptions& linear, const CoreOptions& options)
       : TensorizedLinearImpl(linear, options,
                              modes_of(linear.out_features(), options.out_modes(), modes(options), "output features"),
@@ -57,6 +59,7 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
   /// Registers the parameters, with random values.
   void reset() override { register_cores(linear_.bias() ? linear_.out_features() : 0); }
 
+  /// y [..., out] of x [..., in]. Throws c10::Error if the input has other features.
   at::Tensor forward(const at::Tensor& input) {
     TORCH_CHECK(input.dim() > 0 && input.size(-1) == linear_.in_features(), "steppe: an input of shape ", input.sizes(),
                 " does not fit a tensorized linear layer of ", linear_.in_features(), " features");
@@ -85,14 +88,14 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
     set_cores_of(weight);
   }
 
-  /// The way that forward() takes for an input of this shape: Cores or Full.
+  /// How forward() computes for an input of this shape: Cores or Full.
   Route route_for(c10::IntArrayRef input) const {
     if (options_.route() != Route::Cheapest) return options_.route();
     const bool cores_win = multiplications(Route::Cores, input) < multiplications(Route::Full, input);
     return cores_win ? Route::Cores : Route::Full;
   }
 
-  /// What an output costs on one way (Cheapest: on the cheaper one). The backward costs about twice as much.
+  /// The cost of forward() by a route (Cheapest: the cheaper one). The backward pass costs about twice as much.
   double multiplications(Route way, c10::IntArrayRef input) const {
     const int64_t count = rows(input);
     if (way == Route::Full)
@@ -101,6 +104,7 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
     return multiplications(route_for(input), input);
   }
 
+  /// Writes the layer's sizes, format, modes, ranks and compression in one line.
   void pretty_print(std::ostream& out) const override {
     out << "steppe::TensorizedLinear(in_features=" << linear_.in_features()
         << ", out_features=" << linear_.out_features();
@@ -153,7 +157,7 @@ class TensorizedLinearImpl : public CoreModule<TensorizedLinearImpl> {
 /// Held by a shared pointer, as every LibTorch module.
 TORCH_MODULE(TensorizedLinear);
 
-/// A tensorized layer in the place of a linear one: its weight decomposed, its bias, type and device kept.
+/// A tensorized layer that replaces a linear one: its weight is decomposed, its bias, type and device are kept.
 ///
 ///     auto layer = steppe::tensorized::decompose(*model->fc, CoreOptions().format(Format::CP).compression(4));
 inline TensorizedLinear decompose(const torch::nn::LinearImpl& layer, const CoreOptions& options) {

@@ -23,10 +23,10 @@ namespace tensorized {
 
 /// T = core x_1 U_1 x_2 U_2 ... : the core has the ranks as its shape, factor k is [d_k, r_k].
 struct TuckerTensor {
-  at::Tensor core;
-  std::vector<at::Tensor> factors;
-  std::vector<int64_t> modes;  ///< the mode that each factor belongs to; empty: factor k belongs to mode k
-  int64_t sweeps = 0;          ///< of HOOI that were made
+  at::Tensor core;                  ///< the ranks as its shape; the mode's size where a mode has no factor
+  std::vector<at::Tensor> factors;  ///< [d_k, r_k]; orthonormal columns from tucker()
+  std::vector<int64_t> modes;       ///< the mode that each factor belongs to; empty: factor k belongs to mode k
+  int64_t sweeps = 0;               ///< of HOOI that were made
 
   /// The tensor, [d_1, ..., d_n]. Differentiable with respect to core and factors.
   at::Tensor full() const {
@@ -50,7 +50,7 @@ struct TuckerOptions {
 namespace detail {
 
 /// The ranks that are enough for every Tucker tensor of the given ones: no unfolding of tensor or core has more rows
-/// than columns. `modes` says which mode each rank belongs to.
+/// than columns. `modes`: the mode of each rank.
 inline std::vector<int64_t> sufficient_tucker_ranks(c10::IntArrayRef shape, c10::IntArrayRef modes,
                                                     c10::IntArrayRef asked) {
   std::vector<int64_t> ranks = asked.vec();
@@ -100,10 +100,10 @@ inline at::Tensor projected(at::Tensor tensor, const TuckerTensor& on, size_t bu
 }  // namespace detail
 
 /// One sweep of higher-order orthogonal iteration (HOOI; De Lathauwer et al., 2000) over `parts`, which approximates
-/// `tensor`: each factor becomes the best one of its rank for the others as they stand, then the core. Factors must be
-/// orthonormal, and may have more columns than their rank at first (an identity: the sweep then is the truncated
-/// higher-order SVD, one mode after the other). A factor has no more columns than the others' multiply to. For a tensor
-/// that changes between sweeps, such as one whose missing entries are filled anew; else see tucker().
+/// `tensor`: each factor in turn becomes the best one of its rank for the current others, then the core. Factors must
+/// be orthonormal, and may have more columns than their rank at first (an identity: the sweep then is the truncated
+/// higher-order SVD, mode by mode). A factor has no more columns than the others' multiply to. For a tensor that
+/// changes between sweeps, such as one whose missing entries are filled again; otherwise see tucker().
 inline void hooi_sweep(const at::Tensor& tensor, c10::IntArrayRef ranks, TuckerTensor& parts) {
   TORCH_CHECK(ranks.size() == parts.factors.size() && ranks.size() == parts.modes.size(), "steppe: a HOOI sweep over ",
               parts.factors.size(), " factors of ", parts.modes.size(), " modes needs as many ranks, got ", ranks);
@@ -119,10 +119,9 @@ inline void hooi_sweep(const at::Tensor& tensor, c10::IntArrayRef ranks, TuckerT
 /// error of the start is at most sqrt(sum_k sum_{i > r_k} s_k,i^2), s_k the singular values of unfolding k, and no
 /// sweep raises it; at full rank the tensor is rebuilt to rounding.
 ///
-/// Where a tensor of this shape, or a core of the other ranks, needs fewer than a rank asked for, as many as it needs
-/// are taken and a warning says so. Cost: one QR of every unfolding, again in each sweep of the projected tensor;
-/// memory: two copies in float64. Errors: ranks below 1, another number of ranks than modes, entries that are not
-/// finite.
+/// A rank higher than a tensor of this shape, or a core of the other ranks, can need is lowered to that, with a
+/// warning. Cost: one QR of every unfolding, again in each sweep of the projected tensor; memory: two copies in
+/// float64. Errors: ranks below 1, another number of ranks than modes, entries that are not finite.
 ///
 ///     const auto parts = steppe::tensorized::tucker(tensor, {8, 4, 16});
 ///     const at::Tensor again = parts.full();  // parts.core, parts.factors

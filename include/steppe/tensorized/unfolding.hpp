@@ -40,14 +40,14 @@ inline at::Tensor mode_product(const at::Tensor& tensor, const at::Tensor& matri
 
 /// The first `count` left singular vectors of a matrix, [rows, count], largest first.
 ///
-/// Taken from R^T of A^T = Q R: as exact as a decomposition of A, and nothing as wide as A is written beside R.
+/// Computed from R^T of A^T = Q R: as accurate as an SVD of A, and nothing as wide as A is written besides R.
 inline at::Tensor leading_left_vectors(const at::Tensor& matrix, int64_t count) {
   const at::Tensor r = std::get<1>(at::linalg_qr(matrix.t(), "r"));
   return std::get<0>(at::linalg_svd(r.t(), /*full_matrices=*/false)).slice(1, 0, count);
 }
 
-/// The tensor in float64, once it is known to have a decomposition. Errors: no modes, an empty mode, a type that is not
-/// real floating point, values that are not finite.
+/// The tensor in float64, checked to be decomposable. Errors: no modes, an empty mode, a type that is not real floating
+/// point, values that are not finite.
 inline at::Tensor decomposable(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.defined() && tensor.dim() > 0 && tensor.numel() > 0, "steppe: a tensor of shape ",
               tensor.defined() ? tensor.sizes() : c10::IntArrayRef(), " cannot be decomposed: it has no entries");

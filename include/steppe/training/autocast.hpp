@@ -15,7 +15,7 @@ namespace training {
 
 /// While it lives, the operators of this thread on `device` that are safe in 16 bits compute in them, and the others in
 /// float32: torch.autocast of Python, on every LibTorch from 1.13 on. Weights stay as they are; casts of them are kept
-/// until the outermost region ends, and forgotten by whatever of steppe moves weights.
+/// until the outermost region ends; what moves weights in steppe clears them.
 ///
 ///     sam.step([&] {
 ///       at::Tensor loss;
@@ -24,11 +24,12 @@ namespace training {
 ///       return loss;
 ///     });
 ///
-/// The forward pass and the loss belong inside, backward() outside. Regions nest; `enabled` false makes one in float32.
-/// bfloat16 needs no GradScaler; float16 (CUDA; CPUs from LibTorch 2.3 on) does. Errors: a dtype that is not one of
-/// them, a device that is neither CPU nor CUDA.
+/// The forward pass and the loss belong inside, backward() outside. Regions nest; `enabled` false makes a float32
+/// region. bfloat16 needs no GradScaler; float16 (CUDA; CPUs from LibTorch 2.3 on) does. Errors: a dtype that is not
+/// one of them, a device that is neither CPU nor CUDA.
 class Autocast {
  public:
+  /// Begins a region, until the end of its scope. Throws c10::Error for another device or dtype than those above.
   explicit Autocast(c10::DeviceType device, at::ScalarType dtype = at::kBFloat16, bool enabled = true) {
     TORCH_CHECK(device == at::kCPU || device == at::kCUDA, "steppe: Autocast is for at::kCPU and at::kCUDA, got ",
                 device);

@@ -1,4 +1,4 @@
-// Averages of the weights over training, which take their place for an evaluation.
+// Averages of the weights over training, which replace them for an evaluation.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -34,8 +34,13 @@ namespace training {
 /// How weights are averaged; made by ema() and swa().
 class Averaging {
  public:
-  enum class Kind : int64_t { Exponential, Equal };
+  /// How the updates are weighted.
+  enum class Kind : int64_t {
+    Exponential,  ///< decreasing by the decay from update to update
+    Equal         ///< the same for all updates
+  };
 
+  /// Throws c10::Error if the decay is outside [0, 1).
   explicit Averaging(Kind kind, double decay = 0.0) : kind_(kind), decay_(decay) { validate(); }
 
   /// Of ema(): a decay of min(decay, (1 + t) / (10 + t)) for update t, counted from 0, so that the first weights are
@@ -52,11 +57,14 @@ class Averaging {
     return *this;
   }
 
+  /// ema() or swa().
   Kind kind() const { return kind_; }
+  /// The decay without warm-up; 0 for swa().
   double decay() const { return decay_; }
+  /// Whether buffers() is on.
   bool averages_buffers() const { return buffers_; }
 
-  /// What part of the average the weights of update t are, counted from 0.
+  /// The share of the average that the weights of update t get, counted from 0.
   double share_of_update(int64_t t) const {
     if (t == 0) return 1.0;
     const auto n = static_cast<double>(t);
@@ -64,6 +72,7 @@ class Averaging {
     return 1.0 - (warm_up_ ? (std::min)(decay_, (1.0 + n) / (10.0 + n)) : decay_);
   }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("kind", kind_);
@@ -78,7 +87,7 @@ class Averaging {
     TORCH_CHECK(kind_ == Kind::Exponential || kind_ == Kind::Equal, "steppe: there is no kind of average with number ",
                 static_cast<int64_t>(kind_));
     TORCH_CHECK(decay_ >= 0.0 && decay_ < 1.0, "steppe: the decay of an average must be in [0, 1), got ", decay_,
-                "; it is the part that stays of the old average, 0.99 to 0.9999 as a rule");
+                "; it is the share of the old average that is kept, 0.99 to 0.9999 as a rule");
     TORCH_CHECK(!warm_up_ || kind_ == Kind::Exponential,
                 "steppe: warm_up() belongs to ema(): swa() has no decay, and its mean forgets nothing");
   }
@@ -89,7 +98,7 @@ class Averaging {
   bool buffers_ = false;
 };
 
-/// An exponential moving average, to be updated after every step of the optimizer.
+/// An exponential moving average (EMA), to be updated after every step of the optimizer.
 ///
 ///     a <- decay a + (1 - decay) w;  a = w at the first update
 ///
@@ -97,27 +106,28 @@ class Averaging {
 inline Averaging ema(double decay = 0.999) { return Averaging(Averaging::Kind::Exponential, decay); }
 
 /// The mean of all updates, which are made once an epoch or a cycle of the learning rate, late in the training (SWA,
-/// arXiv 1803.05407). BatchNorm's statistics do not fit it: see recompute_statistics().
+/// arXiv 1803.05407). BatchNorm's running statistics are not those of the averaged weights: see recompute_statistics().
 ///
 ///     a <- a + (w - a) / (n + 1),  n updates before
 inline Averaging swa() { return Averaging(Averaging::Kind::Equal); }
 
-/// An average of a model's weights, beside whatever trains them; it can be saved.
+/// An average of a model's weights, independent of the optimizer; it can be saved.
 ///
 ///     steppe::training::AveragedWeights average(model, steppe::training::ema(0.999));
 ///     optimizer.step(closure), average.update();                    // in the loop
 ///     { auto swapped = average.swap(); evaluate(model); }           // the average's weights, then the trained ones
 ///
-/// All floating-point parameters are averaged, those without gradients too. The average lies on their device; that of
+/// All floating-point parameters are averaged, those without gradients too. The average is on their device; that of
 /// half and bfloat16 weights is kept in float32, others in their own type. The model must keep its parameters (their
-/// memory may change, by to() say); update() is to be called between steps: a sharpness-aware optimizer has put its
-/// weights back by then.
+/// memory may change, by to() for example); update() is to be called between steps: a sharpness-aware optimizer has
+/// restored the weights by then.
 ///
 /// Memory: the averages, and in a swap a copy of the parameters and buffers.
 ///
 /// Errors: a model without parameters; see update(), swap() and load().
 class AveragedWeights final {
  public:
+  /// `model`: a module, its holder or a shared_ptr. Throws c10::Error if it has no floating-point parameters.
   template <class Model, class = std::enable_if_t<step::is_model<Model>>>
   explicit AveragedWeights(const Model& model, const Averaging& averaging = ema())
       : averaging_(averaging), tensors_(tensors_of(step::module_of(model))) {
@@ -129,10 +139,10 @@ class AveragedWeights final {
   AveragedWeights(const AveragedWeights&) = delete;
   AveragedWeights& operator=(const AveragedWeights&) = delete;
 
-  /// Takes the weights as they are now into the average.
+  /// Adds the current weights to the average.
   ///
-  /// Errors, with nothing changed: weights of another shape than before; a swap that is not over; another thread that
-  /// perturbs the weights at this moment.
+  /// Errors, with nothing changed: weights of another shape than before; a swap that has not ended; another thread that
+  /// is perturbing the weights.
   void update() {
     check_not_swapped("update()");
     const std::vector<Averaged*> all = averaged(averaging_);
@@ -157,7 +167,9 @@ class AveragedWeights final {
 
   /// How often update() was called, before a checkpoint too.
   int64_t updates() const { return updates_; }
+  /// How the weights are averaged.
   const Averaging& averaging() const { return averaging_; }
+  /// Whether the averages are in the model now, by swap().
   bool is_swapped() const { return swapped_; }
 
   /// The averages in the order of the model's parameters, then of its buffers where these are averaged; empty before
@@ -169,9 +181,9 @@ class AveragedWeights final {
     return all;
   }
 
-  /// While it lives the model has the averages; at the end of its scope, or by restore(), the trained weights and the
-  /// buffers are put back bit for bit. All is copied in place: every tensor keeps its address, optimizers and CUDA
-  /// graphs that hold the weights go on. Autocast forgets its casts of them. Changes made meanwhile are lost.
+  /// While it lives, the model has the averages; at the end of its scope, or by restore(), the trained weights and the
+  /// buffers are restored bit for bit. All is copied in place: every tensor keeps its address, so optimizers and CUDA
+  /// graphs that hold the weights stay valid. Autocast's casts of them are cleared. Changes made meanwhile are lost.
   class Swap {
    public:
     /// Errors, with nothing changed: those of AveragedWeights::swap().
@@ -183,7 +195,7 @@ class AveragedWeights final {
       in_use_.add(weights_of(averaged));
       std::vector<at::Tensor> all;
       for (const Averaged& each : average.tensors_) all.push_back(each.weight);
-      trained_.emplace(all);  // puts everything back if a copy throws
+      trained_.emplace(all);  // restores everything if a copy throws
       at::autocast::clear_cache();
       const c10::NoGradGuard no_grad;
       for (const Averaged* each : averaged) each->weight.detach().copy_(each->average);
@@ -199,7 +211,7 @@ class AveragedWeights final {
       }
     }
 
-    /// Ends the swap. Errors: weights that were given another shape meanwhile; all others are put back.
+    /// Ends the swap. Errors: weights that were given another shape meanwhile; all others are restored.
     void restore() {
       if (average_ == nullptr) return;
       std::exchange(average_, nullptr)->swapped_ = false;
@@ -217,11 +229,11 @@ class AveragedWeights final {
   /// Puts the averages into the model until what it returns goes out of scope, which must not outlive this object.
   ///
   /// Errors, with nothing changed: no update() yet, a swap within a swap, weights of another shape, another thread that
-  /// perturbs them at this moment.
+  /// is perturbing them.
   [[nodiscard]] Swap swap() { return Swap(*this); }
 
-  /// Writes the averages, their number of updates, and how they are made. Error: a swap that is not over, in which a
-  /// model saved beside it would not be the trained one.
+  /// Writes the averages, their number of updates, and how they are made. Error: a swap that has not ended, as a model
+  /// saved with it would not be the trained one.
   void save(torch::serialize::OutputArchive& archive) const {
     check_not_swapped("save()");
     checkpoint::Writer write(archive);
@@ -231,11 +243,11 @@ class AveragedWeights final {
     write("averages", averages());
   }
 
-  /// Goes on where save() was called, bit for bit, whatever this was made with: ema() or swa() of the checkpoint takes
-  /// its place. The model itself is loaded by the program.
+  /// Resumes where save() was called, bit for bit; the checkpoint's ema() or swa() replaces the one that this was made
+  /// with. The program loads the model itself.
   ///
   /// Errors, before anything has changed: what no save() of this class wrote, the average of a model of other shapes or
-  /// types, a swap that is not over.
+  /// types, a swap that has not ended.
   void load(torch::serialize::InputArchive& archive) {
     check_not_swapped("load()");
     checkpoint::Reader read(archive);
@@ -260,6 +272,8 @@ class AveragedWeights final {
     for (size_t i = 0; i < averages.size(); ++i) own[i]->average = averages[i];
   }
 
+  /// For torch::save() and torch::load().
+  ///@{
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
                                                      const AveragedWeights& average) {
     average.save(archive);
@@ -269,6 +283,7 @@ class AveragedWeights final {
     average.load(archive);
     return archive;
   }
+  ///@}
 
  private:
   static constexpr int64_t kFormat = 1;
@@ -315,7 +330,7 @@ class AveragedWeights final {
     return weights;
   }
 
-  /// A 16-bit average would stand still: 1 - decay of a difference is less than its last digit.
+  /// A 16-bit average would not change: 1 - decay of a difference is less than its last digit.
   static at::ScalarType type_of_average(const at::Tensor& weight) {
     if (weight.scalar_type() == at::kComplexHalf) return at::kComplexFloat;
     return weight.is_floating_point() && weight.element_size() < 4 ? at::kFloat : weight.scalar_type();
@@ -352,7 +367,7 @@ class AveragedWeights final {
 
 namespace detail {
 
-/// Puts the training flags of all modules back.
+/// Restores the training flags of all modules at the end of its scope.
 class TrainingFlags {
  public:
   explicit TrainingFlags(torch::nn::Module& model) {
@@ -369,8 +384,8 @@ class TrainingFlags {
   std::vector<std::pair<torch::nn::Module*, bool>> flags_;
 };
 
-/// The BatchNorm layers that are in training mode begin anew, as cumulative averages. Puts their momentum back, and the
-/// statistics of those that saw no batch; of all, unless keep() was called.
+/// Resets the statistics of BatchNorm layers in training mode, which then take cumulative averages. Restores their
+/// momentum, and the statistics of those that saw no batch; of all, unless keep() was called.
 class FreshStatistics {
  public:
   explicit FreshStatistics(torch::nn::Module& model) {
@@ -398,7 +413,7 @@ class FreshStatistics {
         layer.variance.copy_(layer.own_variance);
         layer.batches.copy_(layer.own_batches);
       } catch (const std::exception& error) {
-        TORCH_WARN("steppe: the statistics of a BatchNorm layer could not be put back: ", error.what());
+        TORCH_WARN("steppe: the statistics of a BatchNorm layer could not be restored: ", error.what());
       }
   }
 
@@ -429,18 +444,18 @@ class FreshStatistics {
 
 }  // namespace detail
 
-/// Measures the statistics of a model's BatchNorm layers (1d, 2d, 3d) anew, for weights that no training step had, such
-/// as those of swa() (arXiv 1803.05407, as Python's update_bn).
+/// Recomputes the statistics of a model's BatchNorm layers (1d, 2d, 3d) for weights that no training step had, such as
+/// those of swa() (arXiv 1803.05407, as Python's update_bn).
 ///
 ///     mean, var <- means over the batches of their means and unbiased variances, each batch counted equally
 ///
-///     auto swapped = average.swap();                                          // its end puts the statistics back, too
+///     auto swapped = average.swap();                                          // its end restores the statistics, too
 ///     steppe::training::recompute_statistics(model, batches, [&](const auto& batch) { model->forward(batch.data); });
 ///     evaluate(model);
 ///
 /// The forward runs in training mode without gradients, once for each of `batches` (whatever a range-for takes), and
-/// draws random numbers where it has dropout. Training flags and momenta are put back. Layers that no batch reaches,
-/// that stay in evaluation mode or track nothing keep what they have. Without BatchNorm nothing runs.
+/// draws random numbers where it has dropout. Training flags and momenta are restored. Layers that no batch reaches,
+/// that stay in evaluation mode or track nothing keep theirs. Without BatchNorm nothing runs.
 ///
 /// Errors, which leave the statistics as they were: no batch, what `forward` throws.
 template <class Batches, class Forward>
@@ -459,7 +474,7 @@ void recompute_statistics(torch::nn::Module& model, Batches&& batches, Forward&&
   statistics.keep();
 }
 
-/// The same for what holds a module.
+/// The same for a holder of, or a shared_ptr to, a module.
 template <class Model, class Batches, class Forward,
           class = std::enable_if_t<step::is_model<Model> && !std::is_base_of_v<torch::nn::Module, Model>>>
 void recompute_statistics(const Model& model, Batches&& batches, Forward&& forward) {

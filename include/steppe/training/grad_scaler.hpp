@@ -1,4 +1,4 @@
-// Losses scaled up for passes in 16 bits, and optimizers that step along true gradients.
+// Losses scaled up for backward passes in 16 bits, and optimizers that step with unscaled gradients.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -22,12 +22,12 @@
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
+/// What a training loop needs beside the optimizer: scaling, autocast, schedules, averages.
 namespace training {
 
 /// Dynamic loss scaling (arXiv 1710.03740), as Python's torch.amp.GradScaler: gradients that float16 would round to
-/// zero are computed from `factor * loss` and divided by the factor before anybody looks at them. A step whose
-/// gradients overflow is not made, and the factor becomes smaller; after `growth_interval` steps without an overflow it
-/// grows:
+/// zero are computed from `factor * loss` and divided by the factor before anything reads them. A step whose gradients
+/// overflow is skipped, and the factor is reduced; after `growth_interval` steps without an overflow it grows:
 ///
 ///     factor <- factor * backoff_factor   after an overflow (0.5)
 ///     factor <- factor * growth_factor    after growth_interval steps without one (2, 2000)
@@ -41,7 +41,7 @@ namespace training {
 /// optimizer being one of LibTorch's or of steppe's. Copies share one state. Several optimizers may share a scaler, and
 /// each of them skips its own steps; update() comes after the last of them.
 ///
-/// The factor is a number of the host: a step waits once for the device, to know whether it overflowed. That of
+/// The factor is held on the host: a step waits once for the device, to know whether it overflowed. A step of
 /// steppe::Fused by itself does not, as the device skips it; the next scale() waits, for the next forward pass as well.
 /// bfloat16 has the range of float32 and needs no scaler.
 class GradScaler {
@@ -49,6 +49,8 @@ class GradScaler {
   /// Errors: a factor that is not finite or not over 0.
   explicit GradScaler(double factor = 65536.0) { this->factor(factor); }
 
+  /// Multiplies the factor after growth_interval updates without an overflow; over 1.
+  ///@{
   double growth_factor() const { return scale_->growth_factor; }
   GradScaler& growth_factor(double value) {
     TORCH_CHECK(std::isfinite(value) && value > 1.0, "steppe: GradScaler().growth_factor() must be over 1, got ",
@@ -56,6 +58,9 @@ class GradScaler {
     scale_->growth_factor = value;
     return *this;
   }
+  ///@}
+  /// Multiplies the factor after an overflow; between 0 and 1.
+  ///@{
   double backoff_factor() const { return scale_->backoff_factor; }
   GradScaler& backoff_factor(double value) {
     TORCH_CHECK(value > 0.0 && value < 1.0, "steppe: GradScaler().backoff_factor() must be between 0 and 1, got ",
@@ -63,22 +68,28 @@ class GradScaler {
     scale_->backoff_factor = value;
     return *this;
   }
+  ///@}
+  /// Updates without an overflow after which the factor grows; at least 1.
+  ///@{
   int64_t growth_interval() const { return scale_->growth_interval; }
   GradScaler& growth_interval(int64_t value) {
     TORCH_CHECK(value >= 1, "steppe: GradScaler().growth_interval() must be at least 1, got ", value);
     scale_->growth_interval = value;
     return *this;
   }
-  /// Off: losses and gradients are left as they are.
+  ///@}
+  /// Whether it scales; if not, losses and gradients are left as they are.
+  ///@{
   bool enabled() const { return scale_->enabled; }
   GradScaler& enabled(bool value) {
     scale_->enabled = value;
     return *this;
   }
+  ///@}
 
-  /// What losses are multiplied by.
+  /// The factor that losses are multiplied by; 1 if off.
   double factor() const { return scale_->enabled ? scale_->factor() : 1.0; }
-  /// Between update() and the next scale().
+  /// Sets the factor, between update() and the next scale().
   GradScaler& factor(double value) {
     TORCH_CHECK(std::isfinite(value) && value > 0.0, "steppe: a GradScaler's factor must be finite and over 0, got ",
                 value);
@@ -96,9 +107,9 @@ class GradScaler {
     return (is_reduced && loss.numel() == 1 ? loss.to(at::kFloat) : loss) * scale_->factor();
   }
 
-  /// Divides the gradients of an optimizer of LibTorch before the step, so that they can be clipped or looked at;
-  /// step() then does not do it again. Errors: one of steppe's, which has its own clip_grad_norm(), before_descent();
-  /// twice.
+  /// Divides the gradients of an optimizer of LibTorch by the factor before the step, so that they can be clipped or
+  /// read; step() then does not do it again. Errors: an optimizer of steppe, which has its own clip_grad_norm() and
+  /// before_descent(); a second call for one step.
   void unscale(torch::optim::Optimizer& optimizer) {
     TORCH_CHECK(dynamic_cast<step::UsesLossScale*>(&optimizer) == nullptr,
                 "steppe: GradScaler::unscale() is for optimizers of one pass; this one unscales by itself, in step(): "
@@ -115,7 +126,7 @@ class GradScaler {
         if (param.grad().defined()) gradients.push_back(param.grad());
     seen.overflowed = scale_->unscale(gradients);
     if (!seen.overflowed.defined()) seen.overflowed = at::zeros({}, at::kBool);
-    // What can be skipped where its gradients are need not be waited for.
+    // A step that the device can skip need not be waited for.
     if (dynamic_cast<base::Skippable*>(&optimizer) != nullptr) {
       seen.unscaled_at = scale_->note_later(seen.overflowed);
     } else {
@@ -124,8 +135,8 @@ class GradScaler {
     }
   }
 
-  /// The optimizer's step() along true gradients, or none if they are not finite. For loops without a closure; with
-  /// one, call the optimizer's own step(closure) after its scaler(*this).
+  /// The optimizer's step() with unscaled gradients, or no step if they are not finite. For loops without a closure;
+  /// with one, call the optimizer's own step(closure) after its scaler(*this).
   ///
   /// Returns what the optimizer's step() returns; an undefined tensor where an optimizer of LibTorch makes none.
   at::Tensor step(torch::optim::Optimizer& optimizer) {
@@ -145,7 +156,8 @@ class GradScaler {
     return seen.overflowed.item<bool>() ? at::Tensor() : optimizer.step();
   }
 
-  /// After the steps of an iteration: the factor for the next one. Errors: no step was made since the last call.
+  /// Called after the steps of an iteration: sets the factor for the next one. Errors: no step was made since the last
+  /// call.
   void update() {
     if (scale_->enabled) scale_->update();
   }
@@ -160,7 +172,7 @@ class GradScaler {
     write("growth_interval", scale_->growth_interval);
     write("growth_tracker", scale_->growth_tracker());
   }
-  /// Errors, before anything has changed: what no save() of this class wrote.
+  /// Reads what save() wrote. Errors, before anything has changed: what no save() of this class wrote.
   void load(torch::serialize::InputArchive& archive) {
     checkpoint::Reader read(archive);
     int64_t format = 0;
@@ -181,6 +193,8 @@ class GradScaler {
     scale_->set(found.factor(), count);
   }
 
+  /// For torch::save() and torch::load().
+  ///@{
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
                                                      const GradScaler& scaler) {
     scaler.save(archive);
@@ -190,8 +204,9 @@ class GradScaler {
     scaler.load(archive);
     return archive;
   }
+  ///@}
 
-  /// For optimizers that unscale by themselves.
+  /// The state that copies share, for optimizers that unscale by themselves.
   const std::shared_ptr<step::LossScale>& shared() const { return scale_; }
 
  private:

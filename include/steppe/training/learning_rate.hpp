@@ -22,7 +22,7 @@ STEPPE_NAMESPACE_BEGIN
 namespace training {
 
 /// A learning-rate scheduler of LibTorch's kind that can be saved: each parameter group's own learning rate, as it is
-/// when this is made, is multiplied by the same factor.
+/// at construction, is multiplied by the same factor.
 ///
 ///     lr_k(t) = lr_k factor(t),  t = 0, 1, ... steps of the optimizer
 ///
@@ -30,16 +30,17 @@ namespace training {
 ///     optimizer.step(closure), rate.step();   // in the loop
 ///     torch::save(rate, "rate.pt");
 ///
-/// LibTorch's schedulers set nothing before their first step(). This one sets the learning rates of t = 0 as soon as it
-/// is made, so that the first step of a warm-up is a small one, and step() goes on to the next t. Past T the last value
-/// stays.
+/// LibTorch's schedulers set nothing before their first step(). This one sets the learning rates of t = 0 when it is
+/// constructed, so that the first step of a warm-up is a small one, and step() advances to the next t. Past T the last
+/// value stays.
 ///
-/// The optimizer (any of LibTorch's, any of steppe's) must live longer, and have all its groups: step() does not know a
-/// group that came later. One schedule per optimizer: a second one would multiply what the first has set.
+/// The optimizer (any of LibTorch's, any of steppe's) must outlive it and have all its groups: a group that is added
+/// later is an error of step(). One schedule per optimizer: a second one would multiply what the first has set.
 ///
 /// Errors: options without get_lr() and set_lr() (LibTorch's all have them); in step(), another number of groups.
 class LearningRate final : public torch::optim::LRScheduler {
  public:
+  /// Sets the learning rates of t = 0.
   LearningRate(torch::optim::Optimizer& optimizer, LearningRateFactor factor)
       : torch::optim::LRScheduler(optimizer), factor_(std::move(factor)), base_(get_current_lrs()) {
     set_rates_of(0);
@@ -47,7 +48,7 @@ class LearningRate final : public torch::optim::LRScheduler {
 
   /// t: how often step() was called, before a checkpoint too.
   int64_t steps_made() const { return static_cast<int64_t>(step_count_) - 1; }
-  /// What the learning rates are multiplied by now.
+  /// The current factor of the learning rates.
   double factor() const { return factor_(steps_made()); }
   /// The learning rates that are multiplied, one per group.
   const std::vector<double>& base_learning_rates() const { return base_; }
@@ -62,9 +63,8 @@ class LearningRate final : public torch::optim::LRScheduler {
     for (size_t k = 0; k < base_.size(); ++k) write(base_name(k), base_[k]);
   }
 
-  /// Goes on where save() was called, bit for bit, and sets the optimizer's learning rates: before or after the
-  /// optimizer itself is loaded, and whatever learning rates it had when this was made. The function of the checkpoint
-  /// takes the place of the one given to the constructor.
+  /// Resumes where save() was called, bit for bit, and sets the optimizer's learning rates, whatever they were: before
+  /// or after the optimizer itself is loaded. The checkpoint's function replaces the one given to the constructor.
   ///
   /// Errors, before anything has changed: what no save() of this class wrote, another number of groups.
   void load(torch::serialize::InputArchive& archive) {
@@ -93,6 +93,8 @@ class LearningRate final : public torch::optim::LRScheduler {
     set_rates_of(steps);
   }
 
+  /// For torch::save() and torch::load().
+  ///@{
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
                                                      const LearningRate& rate) {
     rate.save(archive);
@@ -102,6 +104,7 @@ class LearningRate final : public torch::optim::LRScheduler {
     rate.load(archive);
     return archive;
   }
+  ///@}
 
  private:
   static constexpr int64_t kFormat = 1;
@@ -109,7 +112,7 @@ class LearningRate final : public torch::optim::LRScheduler {
 
   static std::string base_name(size_t group) { return "base/" + std::to_string(group); }
 
-  /// step() is LibTorch's and not virtual: it sets what get_lrs() answers for step_count_, and counts on.
+  /// step() is LibTorch's and not virtual: it sets what get_lrs() returns for step_count_, and increments that.
   void set_rates_of(int64_t t) {
     step_count_ = static_cast<unsigned>(t);
     step();
@@ -119,7 +122,7 @@ class LearningRate final : public torch::optim::LRScheduler {
     const size_t present = get_current_lrs().size();
     TORCH_CHECK(present == base_.size(), "steppe: the learning-rate schedule was made for ", base_.size(),
                 " parameter groups, the optimizer has ", present, ": make it when all groups are there");
-    if (static_cast<int64_t>(step_count_) == kLastCount) --step_count_;  // it would be 0 next, and training begin anew
+    if (static_cast<int64_t>(step_count_) == kLastCount) --step_count_;  // it would wrap to 0, and training start again
     std::vector<double> rates = base_;
     const double factor = factor_(static_cast<int64_t>(step_count_));
     for (double& rate : rates) rate *= factor;

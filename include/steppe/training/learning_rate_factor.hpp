@@ -1,4 +1,4 @@
-// What a learning rate is multiplied by over training: functions that share the boundary of the tail.
+// Factors of a learning rate over training: functions that share the boundary of the tail.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,24 +20,28 @@
 STEPPE_NAMESPACE_BEGIN
 namespace training {
 
-/// Where the tail of a training begins: at step t0 of T, counted from 0. The functions below take any type with total()
-/// and first_step() in its place, such as the tail of the optimizer itself: then both have one boundary.
+/// Where the tail of a training begins: at step t0 of T, counted from 0. The functions below also take any type with
+/// total() and first_step(), such as the tail of the optimizer itself: then both have one boundary.
 class TailBoundary {
  public:
+  /// Throws c10::Error if total is below 1, or first_step outside [0, total].
   TailBoundary(int64_t total, int64_t first_step) : total_(total), first_step_(first_step) { validate(); }
 
-  /// t0 = round((1 - share) T), halves up. Errors: total < 1, a share outside [0, 1].
+  /// t0 = round((1 - share) T), with halves rounded up. Errors: total < 1, a share outside [0, 1].
   static TailBoundary of_share(int64_t total, double share) {
     TORCH_CHECK(share >= 0.0 && share <= 1.0, "steppe: the share of the tail must be in [0, 1], got ", share,
-                "; a tail that is known by its first step is TailBoundary(total, first_step)");
+                "; for a tail given by its first step, use TailBoundary(total, first_step)");
     TailBoundary tail(total, 0);
     tail.first_step_ = schedule::first_of_tail(share, total);
     return tail;
   }
 
+  /// T, the number of the optimizer's steps in the training.
   int64_t total() const { return total_; }
+  /// t0, the first step of the tail; T: no tail.
   int64_t first_step() const { return first_step_; }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("total", total_);
@@ -60,21 +64,28 @@ class TailBoundary {
   int64_t first_step_;
 };
 
-/// What a learning rate is multiplied by, as a function of the step (from 0). Made by the functions below.
+/// The factor of a learning rate as a function of the step (from 0). Made by the functions below.
 class LearningRateFactor {
  public:
-  enum class Kind : int64_t { LinearTail, CosineTail, Milestones };
+  /// The shape of the function.
+  enum class Kind : int64_t {
+    LinearTail,  ///< wsd()
+    CosineTail,  ///< cosine_tail(), warmup_cosine()
+    Milestones   ///< multistep()
+  };
 
   /// 1 from the end of the warm-up until the tail begins, then down to the floor at the end of the training.
   LearningRateFactor(Kind kind, const TailBoundary& tail, int64_t warmup, double floor)
       : kind_(kind), tail_(tail), warmup_(warmup), floor_(floor) {
     validate();
   }
+  /// gamma^(number of milestones that are <= t).
   LearningRateFactor(std::vector<int64_t> milestones, double gamma)
       : kind_(Kind::Milestones), milestones_(std::move(milestones)), gamma_(gamma) {
     validate();
   }
 
+  /// The factor at a step.
   double operator()(int64_t step) const {
     if (kind_ == Kind::Milestones) return at_milestones(step);
     const int64_t total = tail_.total(), first = tail_.first_step(), t = (std::min)(step, total);
@@ -86,6 +97,7 @@ class LearningRateFactor {
                                      : floor_ + (1.0 - floor_) * (1.0 + std::cos(kPi * gone)) / 2.0;
   }
 
+  /// What a checkpoint has of it.
   template <class Fields>
   void fields(Fields& field) {
     field("kind", kind_);
@@ -106,7 +118,7 @@ class LearningRateFactor {
   static constexpr double kPi = 3.14159265358979323846;
   static constexpr int64_t kMostMilestones = 1 << 20;
 
-  /// Multiplied one after the other: a power would differ between mathematical libraries.
+  /// Multiplied in sequence: a power would differ between math libraries.
   double at_milestones(int64_t step) const {
     double factor = 1.0;
     for (size_t i = 0; i < milestones_.size() && milestones_[i] <= step; ++i) factor *= gamma_;
@@ -157,7 +169,7 @@ TailBoundary boundary_of(const Tail& tail) {
 }  // namespace detail
 
 /// Warmup-stable-decay: a straight line down over the tail, t0 to T (arXiv 2404.06395 has the three phases; the tail
-/// that owns the whole decay is of arXiv 2410.10373).
+/// that contains the whole decay is of arXiv 2410.10373).
 ///
 ///     (t+1)/warmup in the warm-up,  1 until t0,  1 - (1-floor) (t-t0)/(T-t0) in the tail,  floor from T on
 ///
@@ -196,18 +208,18 @@ inline LearningRateFactor cosine_tail(int64_t total, double tail_share, int64_t 
 ///
 /// Errors: total < 1, a warm-up outside [0, T], a floor outside [0, 1].
 inline LearningRateFactor warmup_cosine(int64_t total, int64_t warmup, double floor) {
-  // A warm-up that is too long, or negative, is left for the check that speaks of warm-ups.
+  // A warm-up that is too long, or negative, is left to the check whose message is about warm-ups.
   const int64_t first = (std::max)(int64_t{0}, (std::min)(warmup, total));
   return cosine_tail(TailBoundary(total, first), warmup, floor);
 }
 
-/// The same; only T is taken from the tail, whose beginning this learning rate does not know.
+/// The same; only T is taken from the tail, whose beginning has no effect here.
 template <class Tail, class = detail::OnlyTails<Tail>>
 LearningRateFactor warmup_cosine(const Tail& tail, int64_t warmup, double floor) {
   return warmup_cosine(static_cast<int64_t>(tail.total()), warmup, floor);
 }
 
-/// gamma^(number of milestones that are <= t). A tail that is to own a drop has its first_step() among them.
+/// gamma^(number of milestones that are <= t). For a drop where the tail begins, include its first_step().
 ///
 /// Errors: milestones that are negative or not increasing, gamma <= 0.
 inline LearningRateFactor multistep(std::vector<int64_t> milestones, double gamma) {

@@ -64,7 +64,7 @@ std::vector<NamedRecipe> fused_recipes() {
           {"centralized_filtered_scaled", scaled(filtered(centralized(plain), 0.9))}};
 }
 
-/// Values as they come in gradients, and as they should not.
+/// Values that occur in gradients, and values that should not.
 enum class Values { Normal, Shifted, AllEqual, MostlyZero, Denormal, OneHuge, Grid, kCount };
 
 at::Tensor values_of(Values kind, at::IntArrayRef shape) {
@@ -356,7 +356,7 @@ TEST_P(FusedAscent, EverySizeUpToAFewPacks) {
 INSTANTIATE_TEST_SUITE_P(Every, FusedAscent, testing::ValuesIn(fused_recipes()),
                          [](const testing::TestParamInfo<NamedRecipe>& each) { return each.param.name; });
 
-/// Large enough for the sample and the window, in shapes that are hard on them.
+/// Large enough for the sample and the window, in shapes that are hard for them.
 TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
   torch::manual_seed(1);
   const int64_t n = 600000;

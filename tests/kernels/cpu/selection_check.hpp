@@ -1,4 +1,4 @@
-// A layer made of a few bytes, filtered by the kernels and by sorting. Knows no torch: a fuzzer runs it too.
+// A layer made of a few bytes, filtered by the kernels and by sorting. Does not need LibTorch: a fuzzer runs it too.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace steppe::kernels::cpu {
 
-/// The caller's thread alone, or three in name: then large layers are cut among "threads".
+/// The caller's thread alone, or three nominal ones: then large layers are divided among "threads".
 struct Serial {
   int threads = 1;
   int count() const { return threads; }
@@ -47,7 +47,7 @@ class Bytes {
 };
 
 /// A filtered layer: its size, its rows, its quantile and its values all follow from the bytes. Few bytes make a large
-/// layer: the values are drawn from a table, scaled here and there, so that ties and plateaus come up by themselves.
+/// layer: the values are drawn from a table, scaled here and there, so that ties and plateaus occur.
 struct FilteredLayer {
   std::vector<float> gradient, weights;
   int64_t row = 0;
@@ -104,7 +104,7 @@ std::vector<Number<T>> with_neighbours(Number<T> value) {
   std::vector<N> all = {value};
   for (const N side : {infinity, -infinity}) {
     N next = std::nextafter(value, side);
-    // In 16 bits as far as the next number that is stored otherwise.
+    // In 16 bits up to the next number with another stored value.
     for (N step = std::nextafter(std::fabs(value), infinity) - std::fabs(value);
          sizeof(T) == 2 && !(std::fabs(rounded_to<T>(next) - value) > N{0}); step *= 2)
       next = value + std::copysign(step, side);

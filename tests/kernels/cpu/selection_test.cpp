@@ -10,7 +10,7 @@
 namespace steppe::kernels::cpu {
 namespace {
 
-/// What a fuzzer would feed: floats of every kind, and raw bytes.
+/// Inputs as from a fuzzer: floats of every kind, and raw bytes.
 std::vector<uint8_t> random_bytes(uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<uint8_t> bytes;
@@ -69,7 +69,7 @@ TEST(WindowLists, AreNotSureOfWhatRoundingMayMoveAcrossAnEdge) {
   }
 }
 
-/// Zeros that nobody has written to take no memory; calloc's may be what the kernels read here.
+/// Zeros that were never written to take no memory; calloc's may be what the kernels read here.
 class Zeros {
  public:
   Zeros(int64_t count, size_t size) : block_(std::calloc(static_cast<size_t>(count), size)) {}

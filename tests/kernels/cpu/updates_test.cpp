@@ -100,7 +100,7 @@ void define(const UpdateRule& r, double& w, double g, double* kept) {
   }
 }
 
-/// Sizes around a pack and a piece. What stands for squares is over zero, and over the square of what stands for means.
+/// Sizes around a pack and a piece. Averages of squares are above zero, and above the square of the means.
 UpdateList new_list(at::ScalarType dtype) {
   torch::manual_seed(11);
   UpdateList list;
@@ -139,7 +139,7 @@ void run_kernels(const UpdateRule& rule, const UpdateList& list) {
   pass.run(rule, detail::AtenThreads(pass.components()));
 }
 
-/// Half a place of what is stored, and a few roundings of float on the way.
+/// Half a unit of the stored format's last place, and a few roundings of float.
 void expect_near(const at::Tensor& stored, const at::Tensor& exact, const std::string& what) {
   const double place = stored.scalar_type() == at::kBFloat16 ? 0x1p-9
                        : stored.scalar_type() == at::kHalf   ? 0x1p-12
@@ -193,7 +193,7 @@ TEST_P(Updates, AreTheFormulasOnAllInstructions) {
 TEST_P(Updates, DoNotDependOnTheNumberOfThreads) {
   const UpdateRule& rule = GetParam().rule;
   UpdateList one = new_list(at::kBFloat16);
-  for (int i = 0; i < 10; ++i) {  // so much that several threads are worth it
+  for (int i = 0; i < 10; ++i) {  // enough for several threads
     const UpdateList more = new_list(at::kBFloat16);
     one.params.push_back(more.params.back());
     one.gradients.push_back(more.gradients.back());
@@ -222,7 +222,7 @@ TEST_P(Updates, OfANonFiniteGradientShowIt) {
     }
 }
 
-/// What goes for RMSprop on a device.
+/// The path of RMSprop on a device.
 TEST(RMSpropByLists, IsTheSame) {
   for (const auto& [name, rule] : rules()) {
     if (rule.kind != Kind::RMSprop) continue;

@@ -219,7 +219,7 @@ TEST(CudaWindow, ListsThatAreFullAreReadInTheGradient) {
   Random random(15);
   for (const Format format : {Format::Float32, Format::BFloat16}) {
     std::vector<float> g = values_of(Values::Normal, 4096, 0.1, random);
-    // The largest components side by side, more than a list can take, where the sample does not look.
+    // The largest components side by side, more than a list can hold, outside of the sample.
     for (size_t i = 1050; i < 1210; ++i) g[i] = (i % 2 == 0 ? 1.0f : -1.0f) * (1.0f + static_cast<float>(i) * 1e-3f);
     const auto model = filtered_model(g, 0.95, format);
     HostModel ours(model, kWindowed);

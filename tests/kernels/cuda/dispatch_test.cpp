@@ -1,4 +1,4 @@
-// Ascents over CUDA tensors through the one door, against the definition on the same device.
+// Ascents over CUDA tensors through the common entry point, against the definition on the same device.
 // SPDX-License-Identifier: MIT
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -123,7 +123,7 @@ TEST(CudaDispatch, WaitsForTheCurrentStreamAndNoOther_CUDA) {
     at::Tensor busy = torch::eye(2048, at::kCUDA);
     torch::cuda::synchronize();
     const c10::StreamGuard guard(another_stream());
-    // The gradients are there only when the stream has come through this.
+    // The gradients are computed only once the stream has finished this.
     for (int i = 0; i < 30; ++i) busy = at::matmul(busy, busy);
     for (size_t i = 0; i < gradients.size(); ++i) model[i].second.copy_(gradients[i] * busy[0][0]);
     const Ascended ours = ascend(workspace, model, recipe, fused);

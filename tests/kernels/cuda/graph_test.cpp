@@ -235,7 +235,7 @@ TEST_F(CudaGraph, OutlastsStepsOverOtherParametersAndOnAnotherStream_CUDA) {
   Captured graph(stream(), [&] { step(ours, captured); });
   run_on(stream(), [&] { step(expected, plain); });
   graph.replay();
-  // The kernels' tables and scratch are other ones from here on; the graph keeps its own.
+  // The kernels use other tables and scratch from here on; the graph keeps its own.
   ours.only({captured.weights[0]});
   expected.only({plain.weights[0]});
   run_on(stream(), both);
@@ -270,7 +270,7 @@ TEST_F(CudaGraph, CountsNonFiniteStepsWhereItIsReplayed_CUDA) {
   }
 }
 
-/// What a capture says after one step and the change; the weights must be as they were.
+/// The error of a capture after one step and the change; the weights must be as they were.
 template <class Optimizer, class Change>
 std::string refusal_of(c10::cuda::CUDAStream stream, Optimizer& optimizer, const Problem& problem, Change&& change) {
   optimizer.replay_rng(false);

@@ -64,7 +64,7 @@ class Fibers {
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStack;
     fiber.context.uc_link = nullptr;
-    // makecontext passes on integers only.
+    // makecontext passes integers only.
     const auto self = reinterpret_cast<uintptr_t>(this);
     makecontext(&fiber.context, reinterpret_cast<void (*)()>(&Fibers::enter), 2, static_cast<unsigned>(self >> 32),
                 static_cast<unsigned>(self));
@@ -120,7 +120,7 @@ class HostLaunch {
     std::iota(order.begin(), order.end(), int64_t{0});
     std::shuffle(order.begin(), order.end(), random_);
     for (const int64_t index : order) {
-      // Shared memory begins as anything.
+      // Shared memory is uninitialized.
       alignas(16) std::byte memory[sizeof(Shared)];
       std::memset(memory, 0xa5, sizeof(memory));
       const HostBlock block(fibers_, index, blocks_);

@@ -83,7 +83,7 @@ class HostModel {
   }
 
   int launches() const { return launches_; }
-  /// The threshold of the last ascent was looked for among the listed components alone.
+  /// Whether the threshold of the last ascent was searched among the listed components alone.
   bool listed(int64_t layer) {
     return work_of(plan_, plan_.table().data(), scratch_.data(), Results()).states[layer].listed;
   }

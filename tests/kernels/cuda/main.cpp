@@ -1,4 +1,4 @@
-// Runs tests that know no LibTorch.
+// Runs tests without LibTorch.
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 

@@ -16,7 +16,7 @@
 
 namespace steppe::kernels::cuda {
 
-/// What is asked of every layer of a model.
+/// The settings of every layer of a model.
 struct Asked {
   std::string name;
   bool centralized = false, filtered = false, scaled = false;
@@ -47,7 +47,7 @@ inline const char* name_of(Format format) {
   return format == Format::Float32 ? "float32" : format == Format::BFloat16 ? "bfloat16" : "half";
 }
 
-/// Values as they come in gradients, and as they should not.
+/// Values that occur in gradients, and values that should not.
 enum class Values { Normal, Shifted, AllEqual, MostlyZero, Denormal, OneHuge, Grid, Zero, kCount };
 
 class Random {

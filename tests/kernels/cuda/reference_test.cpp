@@ -41,8 +41,8 @@ AscentTask task_of(const Numbers& numbers) {
   return task;
 }
 
-/// One unit in the last place for 16-bit numbers, whose norms older LibTorches take otherwise; a few for float32
-/// directions that are centralized or scaled, where a factor may be its neighbour.
+/// One unit in the last place for 16-bit numbers, whose norms older versions of LibTorch compute differently; a few for
+/// float32 directions that are centralized or scaled, where a factor may be its neighbour.
 void expect_close(const at::Tensor& ours, const AscentTask& task) {
   const double ulp = task.param.scalar_type() == at::kFloat  ? 0x1p-23
                      : task.param.scalar_type() == at::kHalf ? 0x1p-10

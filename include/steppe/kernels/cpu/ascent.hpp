@@ -1,4 +1,4 @@
-// A whole ascent over the layers of a model: measured together, moved together, on the threads of the caller.
+// A whole ascent over the layers of a model: measured together, moved together, on the caller's threads.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -15,7 +15,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Keeps its buffers from one ascent to the next, so that none is made when nothing has changed.
+/// Keeps its buffers from one ascent to the next, so that none is allocated when nothing has changed.
 ///
 /// `Threads` has count(), and run(tasks, body), which calls body(task, thread) for every task, thread < count().
 class Ascent {
@@ -33,7 +33,7 @@ class Ascent {
       const bool splits = threads.count() > 1 && layers[i].size > (std::max)(fair_share, kPiece);
       (splits ? split_ : whole_).push_back(i);
     }
-    // The largest first, so that the threads end together.
+    // The largest first, so that the threads finish together.
     std::sort(whole_.begin(), whole_.end(), [&](size_t a, size_t b) {
       return layers[a].size != layers[b].size ? layers[a].size > layers[b].size : a < b;
     });
@@ -78,7 +78,7 @@ class Ascent {
   }
 
  private:
-  /// Weights of more bytes than this do not stay in the cache: writing them past it saves a read.
+  /// Weights of more bytes than this do not stay in the cache: non-temporal stores save a read.
   static constexpr int64_t kStreamed = int64_t{1} << 24;
   static constexpr int64_t kWhole = -1;
 

@@ -1,4 +1,4 @@
-// Two lists of tensors in memory: their inner products, their linear combination; on the threads of the caller.
+// Two lists of tensors in memory: their inner products, their linear combination; on the caller's threads.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -96,7 +96,7 @@ class PairPass {
                                static_cast<T*>(pair.out) + span.begin, span.end - span.begin, past_cache && !in_place);
   }
 
-  /// body(pair, span, a value of the format's type) of every piece.
+  /// Calls body(pair, span, a value of the format's type) for every piece.
   template <class Result, class Body>
   std::vector<Result> of_pieces(Body&& body) const {
     std::vector<Result> results(pieces_.size());

@@ -1,4 +1,4 @@
-// The value of a given rank among more numbers than fit a buffer, found without any assumption about them.
+// The value of a given rank among more numbers than fit into a buffer, without assumptions about them.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -14,8 +14,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Non-negative numbers that come in parts of at most kPiece: `for_each_part(block, visit)` makes one after the other
-/// in `block` and calls visit(count). They are gone through once for every factor of 2048 that their bits range over.
+/// Non-negative numbers that come in parts of at most kPiece: `for_each_part(block, visit)` writes each in turn to
+/// `block` and calls visit(count). They are read once for every factor of 2048 that their bits range over.
 template <class N, class Parts>
 class HistogramSelection {
  public:

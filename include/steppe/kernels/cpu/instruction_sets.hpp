@@ -57,7 +57,7 @@ inline const char* name_of(InstructionSet set) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 namespace detail {
 
-/// Compilers before clang 18 do not know it by name.
+/// Compilers before clang 18 have no name for it.
 inline bool has_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
@@ -66,7 +66,7 @@ inline bool has_f16c() {
 }  // namespace detail
 #endif
 
-/// Those that this machine has, the best one last.
+/// The sets that this machine has, the best one last.
 inline std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> found = {InstructionSet::Portable};
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -83,7 +83,7 @@ inline std::vector<InstructionSet> available_instruction_sets() {
 
 namespace detail {
 
-/// The environment variable STEPPE_CPU names one; else the best.
+/// The set that the environment variable STEPPE_CPU names; otherwise the best.
 inline InstructionSet first_instruction_set() {
   const std::vector<InstructionSet> found = available_instruction_sets();
   const char* wanted = std::getenv("STEPPE_CPU");

@@ -13,17 +13,17 @@ namespace kernels::cpu {
 /// How numbers are stored.
 enum class Format : int { Float32, Float64, BFloat16, Half };
 
-/// Components of one piece of work: small enough for the second-level cache, large enough to forget what it costs.
+/// Components of one piece of work: small enough for the second-level cache, large enough to hide its overhead.
 constexpr int64_t kPiece = int64_t{1} << 16;
 
-/// One parameter tensor in the order of its memory, and what the recipe asks of it.
+/// One parameter tensor in the order of its memory, and what the recipe does with it.
 struct Layer {
   Format format = Format::Float32;
   const void* direction = nullptr;
   const void* weights = nullptr;
   void* out = nullptr;  ///< receives w + e; may be the direction or the weights
   int64_t size = 0;
-  int64_t row = 0;  ///< components per output row, where it is centralized; else 0
+  int64_t row = 0;  ///< components per output row if it is centralized; otherwise 0
   bool filtered = false;
   double quantile = 0.95;
   bool scaled = false;
@@ -55,19 +55,19 @@ class Pieces {
     const int64_t row = piece / in_row_ * row_, begin = row + piece % in_row_ * length_;
     return {begin, (std::min)(row + row_, begin + length_)};
   }
-  /// A row is longer than a piece.
+  /// Whether a row is longer than a piece.
   bool cut_rows() const { return in_row_ > 0; }
 
  private:
   int64_t size_, row_, length_ = 0, in_row_ = 0;
 };
 
-/// What is known of a layer once its direction is measured.
+/// The results of measuring a layer's direction.
 struct Statistics {
-  double gradient_squares = 0.0;  ///< of what came in
+  double gradient_squares = 0.0;  ///< of the input
   double measure = 0.0;           ///< of T d: its part of the global norm, squared
   double length = 0.0;            ///< of T T d, squared
-  int64_t kept = 0;               ///< components that the filter kept, where one looked
+  int64_t kept = 0;               ///< components that the filter kept, if there is one
   bool tail_found = false;        ///< the filter kept something
 };
 

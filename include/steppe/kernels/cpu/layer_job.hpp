@@ -23,12 +23,12 @@ struct Worker {
   Memory keys, list;
 };
 
-/// Measuring is a few sweeps over the layer. The pieces of a sweep are independent; settle() ends it and says what is
+/// Measuring is a few sweeps over the layer. The pieces of a sweep are independent; settle() ends it and determines the
 /// next. Sums are added in the order of the pieces: the same bits for any number of threads.
 class LayerJob {
  public:
   virtual ~LayerJob() = default;
-  /// Takes the layer up; afterwards the first sweep is due.
+  /// Begins a layer; afterwards the first sweep is due.
   virtual void start(const Layer& layer, Worker& worker) = 0;
   virtual bool sweep_due() const = 0;
   virtual void sweep(int64_t piece, Worker& worker) = 0;
@@ -122,7 +122,7 @@ class LayerJobOf final : public LayerJob {
     Rows,     ///< sums of the rows
     Sums,     ///< sum and squares of the direction
     Window,   ///< the same, and the components around the threshold
-    Measure,  ///< squares of the direction as it is known by then
+    Measure,  ///< squares of the direction as known so far
   };
 
   /// What a piece contributes.
@@ -183,7 +183,7 @@ class LayerJobOf final : public LayerJob {
       const int64_t n = run.size();
       const N mean = row_means_[static_cast<size_t>(run.begin / n)] = mean_of(sum, n);
       double about_mean = squares_about_mean(sum, squares, n);
-      // Where nearly all cancels, and near the ends of the format, the rounded differences themselves are measured.
+      // Where nearly all cancels, and near the limits of the format, the rounded differences themselves are measured.
       if (!(about_mean > 1e-3 * squares) || squares < 1e-70 * static_cast<double>(n) || squares > 1e76) {
         Rule<T> centralize;
         centralize.centralized = true;
@@ -214,11 +214,11 @@ class LayerJobOf final : public LayerJob {
     }
     if (layer_.filtered) return begin_direction(worker);
     statistics_.length = statistics_.measure;
-    // Of 16-bit formats the rounded differences are measured, and of rows that were cut nothing is known yet.
+    // In 16-bit formats the rounded differences are measured; rows that were cut are not measured yet.
     sweep_ = layer_.scaled || pieces.cut_rows() || sizeof(T) == 2 ? Sweep::Measure : Sweep::Nothing;
   }
 
-  // ---- What is not centralized, or is by now
+  // ---- Directions that are not centralized, or already are
 
   void begin_direction(Worker& worker) {
     if (!layer_.filtered) {
@@ -243,7 +243,7 @@ class LayerJobOf final : public LayerJob {
     }
   }
 
-  /// Rare enough to be plain: the sum of what is left after centralizing is only rounding.
+  /// Not optimized, as it is rare: the sum of centralized components is only rounding.
   void centralized_sums(const Runs& run, Part& part) {
     for (int64_t i = run.begin; i < run.end; ++i)
       part.sum += static_cast<double>(rounded_to<T>(widen(gradient()[i]) - run.rule.row_mean));
@@ -290,7 +290,7 @@ class LayerJobOf final : public LayerJob {
     if (rule_.filtered && all.kept == 0) keep_everything();
   }
 
-  /// A tensor without a tail keeps its direction, which has to be measured as that.
+  /// A tensor without a tail keeps its direction, which has to be measured unfiltered.
   void keep_everything() {
     rule_.filtered = false;
     statistics_.kept = layer_.size;
@@ -299,7 +299,7 @@ class LayerJobOf final : public LayerJob {
 
   // ---- The threshold: an order statistic of |x - mean|
 
-  /// Of the largest value that is not kept, in descending order.
+  /// The rank of the largest value that is not kept, in descending order.
   int64_t rank_from_top() const {
     const auto rank = static_cast<int64_t>(std::floor(layer_.quantile * static_cast<double>(layer_.size - 1)));
     return layer_.size - 1 - (std::min)(layer_.size - 1, rank);
@@ -341,7 +341,7 @@ class LayerJobOf final : public LayerJob {
     if (layer_.scaled) sweep_ = Sweep::Measure;
   }
 
-  /// A wider window about the mean, which is known by now; after that none.
+  /// A wider window about the mean, which is now known; after that, an exact search without one.
   void select_otherwise(Worker& worker) {
     if (++attempt_ < kAttempts) return begin_window(&rule_.mean, worker);
     rule_.threshold = select_exactly(worker);

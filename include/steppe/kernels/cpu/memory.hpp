@@ -12,7 +12,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Room for numbers of one type, aligned to 64 bytes. What was written is lost when it grows.
+/// Memory for numbers of one type, aligned to 64 bytes. Its contents are lost when it grows.
 class Memory {
  public:
   template <class N>

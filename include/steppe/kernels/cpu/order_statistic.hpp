@@ -16,7 +16,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Non-negative numbers and their bits have the same order; -1 stands before all of them.
+/// Non-negative numbers and their bits have the same order; -1 comes before all of them.
 template <class N>
 using Ordinal = std::conditional_t<sizeof(N) == 4, int32_t, int64_t>;
 
@@ -37,8 +37,8 @@ N number_at(Ordinal<N> ordinal) {
   return value;
 }
 
-/// Two of the n numbers `some`, which it reorders: low < v <= high holds for the number at this share of the descending
-/// order of all those that they were drawn from, most likely.
+/// Two of the n numbers `some`, which it reorders: low < v <= high most likely holds for the number v at this share of
+/// the descending order of all numbers that they were drawn from.
 template <class N>
 void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
   const double at = share * static_cast<double>(n);
@@ -51,10 +51,10 @@ void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
   low = number_at<N>(ordinal_of(some[bottom]) - 1);
 }
 
-/// The element at `rank` (from 0) of the descending order of `x`, which holds no NaN, nothing negative, and room for 16
+/// The element at `rank` (from 0) of the descending order of `x`, which has no NaN, no negative number, and room for 16
 /// more. Destroys `x`.
 ///
-/// A few of the numbers, sorted, suggest a bracket low < v <= high; counting proves or corrects it; what lies outside
+/// A few of the numbers, sorted, suggest a bracket low < v <= high; counting confirms or corrects it; what is outside
 /// is dropped. Where that does not halve them, the range of their bits is halved.
 template <class N>
 class OrderStatistic {

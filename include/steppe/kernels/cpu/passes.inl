@@ -5,7 +5,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::STEPPE_INSTRUCTION_SET {
 
-/// A lane is in the part of the run that is left.
+/// Whether a lane is within the rest of the run.
 template <class T>
 inline Pack<T> load_some(const T* from, int64_t left) {
   return left >= kLanes ? load(from) : load(from, static_cast<int>(left));
@@ -41,7 +41,7 @@ void sums(const T* g, int64_t n, double& sum, double& squares_of) {
   squares_of += square.total();
 }
 
-/// A window pass over one run. What it compares with is held in packs: the list may lie anywhere.
+/// A window pass over one run. Its bounds are held in packs: the list may be anywhere in memory.
 template <class T>
 struct WindowRun {
   Pack<T> centre, low, level;
@@ -88,7 +88,7 @@ void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<
     seen.linear.add(x);
     seen.square.add_squares(x);
   };
-  // What a block picks from: the numbers as they are computed.
+  // What a block selects from: the numbers as they are computed.
   constexpr bool kAsStored = std::is_same_v<T, N> && !Kind::kCentralized;
   N* list = run.list;
   int64_t i = 0;
@@ -115,7 +115,7 @@ void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<
   for (; i < n; i += kLanes) {
     const Mask valid = valid_lanes(n - i);
     auto x = load_some(g + i, n - i);
-    // The lanes behind the end hold zeros; a centralized zero is none.
+    // The lanes behind the end hold zeros; a centralized zero is not zero.
     if constexpr (Kind::kCentralized) x = choose(valid, rounded<T>(minus(x, row_mean)), all<T>(0));
     add(widened(x));
     list += compress(list, x, see<Kind, false, T>(x, valid, seen));
@@ -156,7 +156,7 @@ STEPPE_ALWAYS_INLINE Pack<T> scale_of(Pack<T> w, const Rule<T>& rule) {
 
 template <class T>
 void distances(const T* g, int64_t n, const Rule<T>& rule_in_memory, Number<T>* to) {
-  const Rule<T> rule = rule_in_memory;  // which is not where `to` is
+  const Rule<T> rule = rule_in_memory;  // a copy, which `to` cannot alias
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto x = centralized<T>(load_some(g + i, n - i), rule);
     const auto distance = absolute(rounded<T>(minus(x, all<T>(rule.mean))));
@@ -167,7 +167,7 @@ void distances(const T* g, int64_t n, const Rule<T>& rule_in_memory, Number<T>* 
   }
 }
 
-/// What a run is compiled for: one feature of the rule alone, or whatever it holds.
+/// What a run is compiled for: one feature of the rule alone, or any.
 enum class Case { Plain, Centralized, Filtered, Scaled, Any };
 
 template <class T>
@@ -205,7 +205,7 @@ STEPPE_ALWAYS_INLINE void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const R
 
 template <class T, Case kCase>
 void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
-  constexpr int64_t kInCache = 1024;  // read once more from the nearest cache: more sums than that need more registers
+  constexpr int64_t kInCache = 1024;  // read again from the nearest cache: more sums at once would need more registers
   const Rule<T> here = rule;
   const bool scales = kCase == Case::Scaled || (kCase == Case::Any && here.scaled);
   const T* scale = scales ? w : g;  // w may be absent
@@ -264,7 +264,7 @@ STEPPE_ALWAYS_INLINE Pack<T> moved(Pack<T> x, Pack<T> w, const Rule<T>& rule, Pa
 template <class T, Case kCase>
 void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_in_memory, Number<T> factor,
                 bool past_cache) {
-  const Rule<T> rule = rule_in_memory;  // which is not where `out` is
+  const Rule<T> rule = rule_in_memory;  // a copy, which `out` cannot alias
   const auto factors = all<T>(factor);
   int64_t i = 0;
   if (sizeof(T) == sizeof(float) && past_cache && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
@@ -390,7 +390,7 @@ struct Factors {
   Pack<T> a, b;
 };
 
-/// One pack of `out`. Each product is rounded by itself: the same bits with and without fused multiply-add.
+/// One pack of `out`. Each product is rounded separately: the same bits with and without fused multiply-add.
 template <class T, bool kBoth>
 STEPPE_ALWAYS_INLINE Pack<T> combined(Pack<T> x, Pack<T> y, const Factors<T>& factors) {
   const auto first = times(factors.a, x);
@@ -419,7 +419,7 @@ double combine_run(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int
   }
   if (i == n) return squares_of.total();
   const int left = static_cast<int>(n - i);
-  // The lanes behind the end hold zeros, and a factor that is no number would make them count.
+  // The lanes behind the end hold zeros, which a factor that is not finite would turn into NaN.
   const auto at =
       choose(valid_lanes(left), combined<T, kBoth>(load(x + i, left), load(y + i, left), factors), all<T>(0));
   store(out + i, at, left);

@@ -20,13 +20,13 @@ template <class N>
 class Sample {
  public:
   static constexpr int64_t kMost = 4096;
-  /// Numbers that are lent to it to work on.
+  /// The length of the buffer that the caller provides.
   static constexpr int64_t kRoom = 3 * (kMost + kBlockRoom);
 
   Sample(const Passes<N>& passes, N* room)
       : passes_(passes), values_(room), keys_(room + kMost + kBlockRoom), scratch_(keys_ + kMost + kBlockRoom) {}
 
-  /// Components less the mean of their row, where there are rows.
+  /// Draws components, less the mean of their row where there are rows.
   template <class T>
   void draw(const T* from, int64_t n, const N* row_means, int64_t row) {
     population_ = n;
@@ -34,7 +34,7 @@ class Sample {
     const int64_t groups = count_ / kGroup, stride = n / groups;
     uint32_t random = 0x9e3779b9u;
     for (int64_t g = 0; g < groups; ++g) {
-      // A fixed stride may fall in step with the rows.
+      // A fixed stride may coincide with the rows' period.
       random = random * 1664525u + 1013904223u;
       const int64_t at = g * stride + (((stride - kGroup) * static_cast<int64_t>(random >> 8)) >> 24);
       N* const group = values_ + g * kGroup;
@@ -48,8 +48,8 @@ class Sample {
 
   N mean() const { return mean_; }
 
-  /// Holds, within `sigmas` standard deviations of the sample's counts, the distance from the centre that has `rank` in
-  /// the descending order of all distances.
+  /// A window that contains, within `sigmas` standard deviations of the sample's counts, the distance from the centre
+  /// that has `rank` in the descending order of all distances.
   Window<N> window(N centre, int64_t rank, double sigmas) {
     window_ = Window<N>();
     if (!std::isfinite(mean_)) {  // nothing will move
@@ -66,7 +66,7 @@ class Sample {
     return window_;
   }
 
-  /// The share of the layer that lies in the window, apart from the plateau.
+  /// The share of the layer that is in the window, apart from the plateau.
   double share_inside() const { return inside_ / static_cast<double>(count_); }
 
  private:
@@ -98,9 +98,9 @@ class Sample {
     if (top >= 0.0 && above > 0) window_.high = order_statistic(passes_, scratch_, above, std::llround(top));
   }
 
-  /// Where many values are equal they reach an edge of the window: one of them is taken out of it and counted.
+  /// Many equal values reach an edge of the window: one such value is excluded from it and counted instead.
   void find_plateau(double expected, double sigmas) {
-    const N edges[] = {window_.low, window_.high};  // nvcc trips over the list in the loop
+    const N edges[] = {window_.low, window_.high};  // nvcc fails on the list in the loop
     for (const N level : edges) {
       if (level < N{0} || passes_.count_above(keys_, count_, number_at<N>(ordinal_of(level) - 1)) -
                                   passes_.count_above(keys_, count_, level) <
@@ -115,7 +115,7 @@ class Sample {
     }
   }
 
-  /// A centre that hardly differs from zero is not worth a subtraction: a slightly wider window lies around zero.
+  /// Where the centre is nearly zero, a slightly wider window around zero saves the subtraction.
   void around_zero() {
     const N shift = std::fabs(window_.centre);
     if (window_.has_plateau || window_.low < N{0} || !(shift <= window_.low / 50)) return;
@@ -124,7 +124,7 @@ class Sample {
     window_.high += shift;
   }
 
-  /// How many values lie at this distance from the centre, on the side where the first of them does.
+  /// How many values are at this distance from the centre, on the side of the first of them.
   int64_t equal_to(N level, N& value) const {
     int64_t equal = 0;
     for (int64_t i = 0; i < count_; ++i) {
@@ -135,7 +135,7 @@ class Sample {
     return equal;
   }
 
-  /// Leaves the keys of the other values; returns how many.
+  /// Keeps the keys of the other values only; returns how many.
   int64_t drop_plateau() {
     int64_t n = 0;
     for (int64_t i = 0; i < count_; ++i)

@@ -1,4 +1,4 @@
-// The updates of base optimizers over lists of tensors in memory, on the threads of the caller.
+// The updates of base optimizers over lists of tensors in memory, on the caller's threads.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -36,7 +36,7 @@ STEPPE_TARGET_END
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// A weight, its gradient and what is kept for it: in one format (not float64) and the same order of memory.
+/// A weight, its gradient and its state: in one format (not float64) and the same order of memory.
 struct Updated {
   Format format = Format::Float32;
   void* w = nullptr;
@@ -50,7 +50,7 @@ template <class T>
 void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   const InstructionSet set = instruction_set();
-  // As the ascent, in 256 bits where as much is written as read: by a fifth faster on Zen 4.
+  // As for the ascent, in 256 bits where as much is written as read: a fifth faster on Zen 4.
   if constexpr (sizeof(T) < sizeof(float))
     if (set == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
   if (set == InstructionSet::Avx512 || set == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
@@ -71,7 +71,7 @@ class UpdatePass {
 
   int64_t components() const { return components_; }
 
-  /// And forgets the tensors. `Threads` is as in Ascent.
+  /// Updates the tensors, and clears the list. `Threads` is as in Ascent.
   template <class Threads>
   void run(const UpdateRule& rule, const Threads& threads) {
     threads.run(static_cast<int64_t>(pieces_.size()), [&](int64_t k, int) {
@@ -81,7 +81,7 @@ class UpdatePass {
         case Format::Float32:
           return part<float>(rule, tensor, piece.span);
         case Format::Float64:
-          return;  // goes by LibTorch's operators, or its class
+          return;  // by LibTorch's operators, or its class
         case Format::BFloat16:
           return part<BFloat16>(rule, tensor, piece.span);
         case Format::Half:

@@ -1,4 +1,4 @@
-// What the pieces of a layer hold in a window around an order statistic, and that statistic.
+// The components of a layer in a window around an order statistic, piece by piece, and that statistic.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,13 +20,13 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// Sums over all components, and a list of those inside the window; a list for every piece. T is how they are stored.
+/// Sums over all components, and a list of those inside the window; a list for every piece. T is their storage format.
 template <class T>
 class WindowLists {
  public:
   using N = Number<T>;
 
-  /// Room for twice the share of components that a sample saw inside.
+  /// Reserves twice the share of components that a sample had inside.
   void begin(const Passes<T>& passes, int64_t pieces, const Window<N>& window, double share_inside) {
     passes_ = &passes;
     window_ = window;
@@ -48,7 +48,7 @@ class WindowLists {
     if (part.inside <= room_) std::copy(list, list + part.inside, inside_of(piece));
   }
 
-  /// Ends the sweep: adds up the pieces in their order.
+  /// Ends the sweep: sums the pieces in their order.
   void settle() {
     seen_ = Seen<N>();
     above_ = AboveWindow();
@@ -68,12 +68,12 @@ class WindowLists {
   double sum() const { return seen_.sum; }
   double squares() const { return seen_.squares; }
 
-  /// The |x - mean| of this rank in descending order; false if the lists cannot be shown to hold it.
+  /// The |x - mean| of this rank in descending order; false if it cannot be shown to be in the lists.
   bool find(int64_t rank, N mean, Memory& scratch, N& found) {
     rank -= above_.count;
     if (full_ || rank < 0 || rank >= inside_count_ + seen_.plateau) return false;
     found = select(rank, mean, scratch);
-    // The window lies around another centre than the mean: its edges count only as far as that is certain.
+    // The window is around another centre than the mean: its edges are valid only up to that shift.
     const double shift = std::fabs(static_cast<double>(mean) - static_cast<double>(window_.centre));
     const double low =
         window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + kRelative) + kAbsolute;
@@ -100,10 +100,10 @@ class WindowLists {
   struct Part {
     Seen<N> seen;
     AboveWindow above;
-    int64_t inside = 0;  ///< more than there is room for: they are not kept
+    int64_t inside = 0;  ///< if more than there is room for, they are not kept
   };
 
-  /// What rounding may do to a distance: in float that of its computation, in 16 bits that of storing it as well, which
+  /// The rounding error of a distance: in float that of its computation, in 16 bits that of storing it as well, which
   /// for half's subnormal numbers is half of their last place.
   static constexpr double kRelative = std::is_same_v<T, BFloat16> ? 0x1p-7 : std::is_same_v<T, Half> ? 0x1p-10 : 1e-6;
   static constexpr double kAbsolute = std::is_same_v<T, Half> ? 0x1p-24 : 0.0;
@@ -112,7 +112,7 @@ class WindowLists {
 
   N* inside_of(int64_t piece) { return inside_.room_for<N>(0) + piece * room_; }
 
-  /// Distances of the listed components in (low, high]; returns how many, and adds up those above.
+  /// Distances of the listed components in (low, high]; returns how many, and counts those above.
   int64_t distances(N mean, N low, N high, N* to, int64_t& above) {
     int64_t found = 0;
     for (size_t piece = 0; piece < parts_.size(); ++piece)
@@ -121,7 +121,7 @@ class WindowLists {
     return found;
   }
 
-  /// Where `rank` will be found among the listed components, by some of them.
+  /// Estimates a bracket of `rank` among the listed components from some of them.
   void guess_bracket(int64_t rank, N mean, N& low, N& high) {
     constexpr int64_t kSome = 128;
     N some[kSome];
@@ -135,7 +135,7 @@ class WindowLists {
     bracket_of(some, kSome, static_cast<double>(rank) / static_cast<double>(inside_count_), low, high);
   }
 
-  /// Of the listed components and the plateau.
+  /// The value of a rank among the listed components and the plateau.
   N select(int64_t rank, N mean, Memory& scratch) {
     constexpr int64_t kMany = kPiece / 8;
     constexpr N kHighest = std::numeric_limits<N>::infinity();

@@ -16,12 +16,12 @@ namespace kernels::cuda {
 /// Two launches for SAM, GCSAM and ASAM, six with a filter, one more where a filtered layer is large enough to have a
 /// window, and one where rows are longer than a chunk.
 ///
-/// Bytes per float32 component: SAM reads g twice and w once and writes w + e, 16. Where its window holds, the filter
-/// lists about a tenth of the components of normal gradients, writes them once and reads them four times, 18 in all (22
-/// where directions are scaled too); where it does not, every level and the norm read g, 32.
+/// Bytes per float32 component: SAM reads g twice and w once and writes w + e, 16. Where its window is valid, the
+/// filter lists about a tenth of the components of normal gradients, writes them once and reads them four times, 18 in
+/// all (22 where directions are scaled too); where it is not, every level and the norm read g, 32.
 ///
-/// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; one
-/// launch begins when the one before has ended.
+/// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; a launch
+/// begins when the previous one has ended.
 template <int kThreads, class Launch>
 void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
   if (plan.lists() > 0) launch(Sample<kThreads>(work));

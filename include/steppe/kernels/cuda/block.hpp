@@ -1,4 +1,4 @@
-// What a kernel may ask of the block of threads that runs it.
+// The interface of the block of threads that runs a kernel.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <steppe/kernels/exact.hpp>
 #include <steppe/version.hpp>
 
-// Kernels are function objects over a block. The tests run the same text on the host, with a block of their own.
+// Kernels are function objects over a block. The tests run the same code on the host, with a block of their own.
 #ifdef __CUDACC__
 #define STEPPE_DEVICE __device__
 #define STEPPE_UNROLL _Pragma("unroll")
@@ -27,9 +27,9 @@ class DeviceBlock {
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
   /// Waits for every thread of the block.
   __device__ void sync() const { __syncthreads(); }
-  /// What this thread wrote is seen by whoever sees what it writes next.
+  /// A memory fence: threads that see this thread's later writes see its earlier ones too.
   __device__ void publish() const { __threadfence(); }
-  /// Adds in one step and returns what was there; to shared or global memory.
+  /// Atomic addition in shared or global memory; returns the old value.
   template <class Count>
   __device__ Count add(Count* to, Count value) const {
     return atomicAdd(to, value);

@@ -1,4 +1,4 @@
-// The components of a chunk: read in vectors where memory allows it, and what the recipe makes of each.
+// The components of a chunk: read in vectors where memory allows it, and what the recipe does with each.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -65,7 +65,7 @@ struct Run {
 
   STEPPE_DEVICE int64_t size() const { return span.end - span.begin; }
 
-  /// Every vector of it lies on a vector's boundary.
+  /// Whether all its vectors are aligned.
   STEPPE_DEVICE bool is_aligned() const {
     const auto offset = [this](const void* memory) {
       return memory == nullptr
@@ -75,7 +75,7 @@ struct Run {
     return (offset(g) | offset(w) | offset(out)) == 0;
   }
 
-  const Entry entry;  ///< a copy: what a kernel writes cannot be part of it
+  const Entry entry;  ///< a copy, which a kernel's writes cannot alias
   Span span;
   const T* g;
   const T* w;
@@ -83,7 +83,7 @@ struct Run {
   const float* row_means;  ///< from the first row of the chunk on
 };
 
-/// The threads of the block walk through the run together: body(Width, at) for packs of neighbours from `at` on.
+/// The threads of the block traverse the run together: body(Width, at) for packs of neighbours from `at` on.
 template <int kThreads, class Block, class T, class Body>
 STEPPE_DEVICE void for_each_pack(const Block& block, const Run<T>& run, Body&& body) {
   constexpr int kWide = kVector<T>;
@@ -93,7 +93,7 @@ STEPPE_DEVICE void for_each_pack(const Block& block, const Run<T>& run, Body&& b
     body(Width<1>(), run.span.begin + i);
 }
 
-/// The row means of neighbours, one after the other; zero where nothing is centralized.
+/// The row means of neighbours in sequence; zero where nothing is centralized.
 template <class T>
 class RowMeans {
  public:
@@ -101,7 +101,7 @@ class RowMeans {
     const Entry& entry = run.entry;
     if (entry.row == 0) return;
     mean_ = run.row_means;
-    if (entry.chunks_per_row > 0) return;  // the chunk lies in one row
+    if (entry.chunks_per_row > 0) return;  // the chunk is within one row
     const auto offset = static_cast<uint32_t>(at - run.span.begin);
     row_ = static_cast<uint32_t>(entry.row);
     mean_ += offset / row_;

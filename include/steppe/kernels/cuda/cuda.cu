@@ -30,7 +30,7 @@ int64_t processors_of_current_device() {
 
 }  // namespace
 
-// Weak: a program may link them twice, by itself and in an object library, and either will do.
+// Weak: a program may link them twice, by itself and in an object library, and either copy will do.
 __attribute__((weak)) const char* ascend(const Plan& plan, const void* table, void* scratch, const Results& results, Stream stream) {
   const int64_t blocks = std::min(plan.chunks(), processors_of_current_device() * kBlocksPerProcessor);
   cudaError_t error = cudaSuccess;

@@ -1,4 +1,4 @@
-// One parameter tensor of an ascent as device memory, and where the results of an ascent go.
+// One parameter tensor of an ascent as device memory, and where the results of an ascent are written.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -13,14 +13,15 @@ namespace kernels::cuda {
 /// How numbers are stored.
 enum class Format : int32_t { Float32, BFloat16, Half };
 
-/// One parameter tensor in the order of its memory, and what the recipe asks of it. Every pointer is to device memory.
+/// One parameter tensor in the order of its memory, and what the recipe does with it. Every pointer is to device
+/// memory.
 struct Layer {
   Format format = Format::Float32;
   const void* direction = nullptr;
   const void* weights = nullptr;
   void* out = nullptr;  ///< receives w + e; may be the direction or the weights; null: measured only
   int64_t size = 0;
-  int64_t row = 0;  ///< components per output row, where it is centralized; else 0
+  int64_t row = 0;  ///< components per output row if it is centralized; otherwise 0
   bool filtered = false;
   double quantile = 0.95;
   bool scaled = false;

@@ -12,8 +12,8 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cuda {
 
-/// Components in the order in which the thread meets them, so that sums over them have one order. Where they are more
-/// than there is room for, all are found anew in the gradient.
+/// Components in the order in which the thread reads them, so that sums over them have one order. Where there are more
+/// than fit, all are searched again in the gradient.
 template <int kThreads, class T>
 class List {
  public:

@@ -59,7 +59,7 @@ STEPPE_DEVICE void add_listed(const Block& block, const Run<T>& run, const State
   });
 }
 
-/// Adds the centralized components of a run, of which nothing but rounding is left.
+/// Adds the centralized components of a run, whose sum is only rounding.
 template <int kThreads, class Block, class T>
 STEPPE_DEVICE void add_centralized(const Block& block, const Run<T>& run, Part& mine) {
   for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
@@ -71,8 +71,8 @@ STEPPE_DEVICE void add_centralized(const Block& block, const Run<T>& run, Part& 
   });
 }
 
-/// Adds the squares of the direction as it is known by now: centralized, filtered, scaled; and those of g where no
-/// other read has.
+/// Adds the squares of the direction as known so far: centralized, filtered, scaled; and those of g where no other read
+/// has added them.
 template <int kThreads, class Block, class T>
 STEPPE_DEVICE void add_direction(const Block& block, const Run<T>& run, const State state, Part& mine) {
   const Entry& entry = run.entry;

@@ -16,7 +16,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cuda {
 
-/// Components that a block takes up at a time.
+/// Components that a block processes at a time.
 constexpr int64_t kChunk = int64_t{1} << 14;
 
 /// Components of a layer that a filter's window is drawn from; layers of less than four times as many have none.
@@ -38,7 +38,7 @@ struct Entry {
   int64_t size, row;
   int64_t rank;            ///< of the threshold among the distances, ascending
   int64_t chunk;           ///< components of a chunk
-  int64_t chunks_per_row;  ///< where rows are longer than a chunk; else 0, and chunks are whole rows
+  int64_t chunks_per_row;  ///< if rows are longer than a chunk; otherwise 0, and chunks are whole rows
   int64_t first_chunk, chunks;
   int64_t first_row;  ///< of the row means
   int64_t histogram;
@@ -89,7 +89,7 @@ class Plan {
   /// `sample`: whole lines, kSample at most.
   explicit Plan(int64_t chunk = kChunk, int64_t sample = kSample) : chunk_(chunk), sample_(sample) {}
 
-  /// Takes the layers up. There is at least one.
+  /// Plans the layers, at least one.
   void describe(const std::vector<Layer>& layers) {
     chunks_ = rows_ = histograms_ = lists_ = 0;
     cuts_rows_ = false;
@@ -116,7 +116,7 @@ class Plan {
   /// Chunks of the layers that have a window, and the components that the list of one holds.
   int64_t lists() const { return lists_; }
   int64_t list_size() const { return chunk_ / 4; }
-  /// Some row is longer than a chunk.
+  /// Whether some row is longer than a chunk.
   bool cuts_rows() const { return cuts_rows_; }
 
  private:
@@ -161,7 +161,7 @@ class Plan {
       return;
     }
     if (entry.row > 0) {
-      // By eights, every chunk begins where vectors do.
+      // A multiple of eight, so that every chunk begins at a vector's boundary.
       const int64_t rows = chunk_ / entry.row;
       entry.chunk = (rows > 8 ? rows / 8 * 8 : rows) * entry.row;
     }

@@ -41,8 +41,8 @@ STEPPE_DEVICE Part sum_over_chunks(const Block& block, Sums<kThreads>& shared, c
   return sum_over_threads(block, shared, mine);
 }
 
-/// True for the last of `count` blocks that come here, which sees what the others have written before. The ticket is
-/// zero again afterwards.
+/// True for the last of `count` blocks that arrive here, which sees what the others have written before. The ticket is
+/// reset to zero.
 template <int kThreads, class Block>
 STEPPE_DEVICE bool is_last(const Block& block, Sums<kThreads>& shared, unsigned* ticket, int64_t count) {
   block.publish();

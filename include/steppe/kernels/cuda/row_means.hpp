@@ -18,7 +18,7 @@ STEPPE_DEVICE float mean_of(double sum, int64_t n) {
 
 /// Writes the means of a chunk of whole rows and adds the squares to `mine`.
 ///
-/// Teams of threads, as many as suit the length of a row, take one row each.
+/// Teams of threads, of a size that suits the length of a row, process one row each.
 template <int kThreads, class Block, class T>
 STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, const Run<T>& run, float* means,
                                   Part& mine) {

@@ -14,10 +14,10 @@ namespace kernels::cuda {
 
 /// One block for each layer.
 ///
-/// With c the sample's mean and s its deviation, the true mean lies within r = 5 s / sqrt(m) of c as a rule. A
-/// component nearer to c than `low` is then no farther than low + r from the mean, and one farther from c than `sure` =
-/// low + 2 r is no nearer. So if as many components are beyond `sure` as lie from the threshold upwards, the threshold
-/// is one of those beyond `low`, and so is everything above it. The sweep counts them, and the proof is its last step.
+/// With c the sample's mean and s its deviation, the true mean is usually within r = 5 s / sqrt(m) of c. A component
+/// nearer to c than `low` is then no farther than low + r from the mean, and one farther from c than `sure` = low + 2 r
+/// is no nearer. So if as many components are beyond `sure` as there are from the threshold upwards, the threshold is
+/// one of those beyond `low`, and so is everything above it. The sweep counts them, and checks this at its end.
 template <int kThreads>
 class Sample {
  public:
@@ -76,8 +76,8 @@ class Sample {
     return window;
   }
 
-  /// A distance from the centre that at least `count` of the sample reach, and hardly more: found by the upper 22 of
-  /// its bits.
+  /// A distance from the centre that at least `count` of the sample reach, and few more: found by the upper 22 of its
+  /// bits.
   template <class Block>
   STEPPE_DEVICE float beyond(const Block& block, Shared& shared, int64_t sample, float centre, unsigned count) const {
     constexpr int kBits = 11, kLowest = 9, kMine = kBins / kThreads;
@@ -103,7 +103,7 @@ class Sample {
     return exact::float_of(key << kLowest);
   }
 
-  /// From the farthest bin inwards, until `count` are passed.
+  /// Goes from the farthest bin inwards, until `count` are passed.
   STEPPE_DEVICE static void descend(Shared& shared, uint32_t key, unsigned count) {
     constexpr int kMine = kBins / kThreads;
     int thread = kThreads - 1;
@@ -114,7 +114,7 @@ class Sample {
     shared.left = count;
   }
 
-  /// Outside of these, products with 1 + 1e-5 would not be what they seem.
+  /// Outside of these, products with 1 + 1e-5 could underflow or overflow.
   static constexpr float kLeastDistance = 1e-30f, kLargestDistance = 1e30f;
 
   Work work_;

@@ -1,4 +1,4 @@
-// One read of the layers: what it adds up per chunk becomes what is known of a layer, and at last of the model.
+// One read of the layers: its sums per chunk are combined per layer, and finally for the model.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -75,13 +75,13 @@ class Sweep {
         find_row_means<kThreads>(block, shared, run, work_.row_means + entry.first_row + run.span.begin / entry.row,
                                  mine);
     }
-    // What was read just now is in the cache still.
+    // What was just read is still in the cache.
     if (entry.filtered != 0) return add_centralized<kThreads>(block, run, mine);
     State unfiltered{};
     add_direction<kThreads>(block, run, unfiltered, mine);
   }
 
-  /// Every chunk of the layer has its part.
+  /// Called when every chunk of the layer has its part.
   template <class Block>
   STEPPE_DEVICE void settle(const Block& block, Shared& shared, int64_t layer) const {
     const Entry& entry = work_.entries[layer];

@@ -22,8 +22,8 @@ STEPPE_HOST_DEVICE constexpr Level level_at(int index) {
   return index == 0 ? Level{20, 11} : index == 1 ? Level{9, 11} : Level{0, 9};
 }
 
-/// One level for every filtered layer: over the lists of its window where that holds, else over the gradient. After the
-/// last one the threshold is known, and how many distances lie above it.
+/// One level for every filtered layer: over the lists of its window where that is valid, otherwise over the gradient.
+/// After the last one the threshold is known, and how many distances are above it.
 template <int kThreads>
 class Threshold {
  public:
@@ -80,7 +80,7 @@ class Threshold {
     });
   }
 
-  /// The bin that holds the rank. Empties the histogram for the next level.
+  /// Finds the bin that holds the rank. Clears the histogram for the next level.
   template <class Block>
   STEPPE_DEVICE void choose(const Block& block, Shared& shared, Count* all, State& state) const {
     constexpr int kMine = kBins / kThreads;

@@ -25,12 +25,12 @@ STEPPE_DEVICE inline double factor_of(const Entry& entry, const State& state, do
   return divisor > 0.0 && factor <= kLargestFactor ? factor : 0.0;
 }
 
-/// The components that a filter kept, of those that it looked at.
+/// The number of components that a filter kept; all without one.
 STEPPE_DEVICE inline int64_t kept_of(const Entry& entry, const State& state) {
   return state.filters ? state.above : entry.size;
 }
 
-/// One block, when every layer is measured.
+/// Run by one block, when every layer is measured.
 template <int kThreads, class Block>
 STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const Work& work) {
   Part mine;
@@ -41,7 +41,7 @@ STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const
   }
   const Part norms = sum_over_threads(block, shared, mine);
   const double direction = sqrt(norms.measure), raw = sqrt(norms.raw);
-  Part seen;  // kept, looked at, |e|^2
+  Part seen;  // kept, examined, |e|^2
   for (int64_t i = block.thread(); i < work.layers; i += kThreads) {
     const Entry& entry = work.entries[i];
     const State& state = work.states[i];

@@ -18,7 +18,7 @@ struct Part {
   double measure = 0.0;  ///< of (T d)^2
   double length = 0.0;   ///< of (T T d)^2
   int64_t listed = 0;    ///< components inside the filter's window
-  int64_t sure = 0;      ///< of those the ones that the threshold cannot lie beyond, if the window holds
+  int64_t sure = 0;      ///< of those, the ones that the threshold cannot be beyond, if the window is valid
 
   STEPPE_DEVICE Part& operator+=(const Part& other) {
     sum += other.sum;
@@ -31,27 +31,27 @@ struct Part {
   }
 };
 
-/// What is known of a layer by now.
+/// What is known of a layer so far.
 struct State {
   double raw, measure, length;
   int64_t rank;   ///< of the threshold among the distances whose upper bits are `key`
   int64_t above;  ///< distances beyond those
   uint32_t key;   ///< the upper bits of the threshold
   float mean, threshold;
-  bool filters;  ///< what is not above the threshold is left out
-  bool listed;   ///< the threshold lies in the window, with everything above it
+  bool filters;  ///< whether what is not above the threshold is removed
+  bool listed;   ///< whether the window contains the threshold and everything above it
 };
 
-/// Where a filter's threshold lies in all likelihood: among the components that are farther than `low` from `centre`.
+/// Where a filter's threshold most likely is: among the components that are farther than `low` from `centre`.
 struct Window {
   float centre, low;
-  float reach;  ///< it holds if the mean is no farther than this from `centre`
+  float reach;  ///< it is valid if the mean is no farther than this from `centre`
   float sure;   ///< and if enough components are farther than this from it
 };
 
 using Count = unsigned long long;
 
-/// Everything that a launch is given.
+/// The arguments of a launch.
 struct Work {
   const Entry* entries;
   const int32_t* entry_of_chunk;
@@ -60,7 +60,7 @@ struct Work {
   Part* parts;  ///< of every chunk
   float* row_means;
   float* factors;         ///< of every layer
-  unsigned* tickets;      ///< of every layer, and behind them one of the model; zero between launches
+  unsigned* tickets;      ///< of every layer, then one of the model; zero between launches
   Count* histograms;      ///< of every filtered layer; zero between launches
   Window* windows;        ///< of every layer
   uint16_t* list_counts;  ///< of every list and thread
@@ -69,7 +69,7 @@ struct Work {
   Results results;
 };
 
-/// Puts the memory of an ascent together.
+/// Lays out the memory of an ascent.
 inline Work work_of(const Plan& plan, const void* table, void* scratch, const Results& results,
                     int64_t* bytes = nullptr) {
   Carving carving;
@@ -107,7 +107,7 @@ inline Work work_of(const Plan& plan, const void* table, void* scratch, const Re
   return work;
 }
 
-/// The bytes that an ascent needs beside its table. They are zero before the first ascent, and before the first one of
+/// The bytes that an ascent needs besides its table. They are zero before the first ascent, and before the first one of
 /// a plan with another number of layers, chunks, rows, histograms or lists.
 inline int64_t scratch_bytes(const Plan& plan) {
   int64_t bytes = 0;

@@ -15,7 +15,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::avx2 {
 
-/// For every choice among eight lanes, the lanes that are chosen, first to last.
+/// For every selection of eight lanes, the selected lanes, first to last.
 struct CompressTable {
   alignas(32) uint32_t lanes[256][8];
 };
@@ -43,7 +43,7 @@ constexpr bool kStreamsWithSums = true;
 struct Floats {
   __m256 a, b;
 };
-/// All bits of a lane are set where it is chosen.
+/// All bits of a selected lane are set.
 struct Mask {
   __m256 a, b;
 };
@@ -69,7 +69,7 @@ inline void store(float* to, Floats x, int count) {
   _mm256_maskstore_ps(to, lanes_below(count), x.a);
   _mm256_maskstore_ps(to + 8, lanes_below(count - 8), x.b);
 }
-/// Past the cache; `to` must be aligned to 32 bytes.
+/// Non-temporal; `to` must be aligned to 32 bytes.
 inline void stream(float* to, Floats x) {
   _mm256_stream_ps(to, x.a);
   _mm256_stream_ps(to + 8, x.b);
@@ -134,7 +134,7 @@ inline Floats all(float value) {
 }
 inline Floats plus(Floats x, Floats y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline Floats minus(Floats x, Floats y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-/// Rounded by itself: the compiler must not fuse it with an addition that follows.
+/// Rounded separately: the compiler must not fuse it with an addition that follows.
 inline Floats times(Floats x, Floats y) {
   __m256 a = _mm256_mul_ps(x.a, y.a), b = _mm256_mul_ps(x.b, y.b);
   __asm__("" : "+x"(a), "+x"(b));
@@ -221,7 +221,7 @@ class LaneSums {
   void add_squares(const Doubles& x) {
     for (int i = 0; i < 4; ++i) v_[i] = _mm256_fmadd_pd(x.v[i], x.v[i], v_[i]);
   }
-  /// As exact as a square.
+  /// Exact, as a square is.
   void add_products(const Doubles& x, const Doubles& y) {
     for (int i = 0; i < 4; ++i) v_[i] = _mm256_fmadd_pd(x.v[i], y.v[i], v_[i]);
   }

@@ -34,14 +34,15 @@ inline Floats load(const float* from) { return {_mm512_loadu_ps(from)}; }
 inline Floats load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first_lanes(count).bits, from)}; }
 inline void store(float* to, Floats x) { _mm512_storeu_ps(to, x.v); }
 inline void store(float* to, Floats x, int count) { _mm512_mask_storeu_ps(to, first_lanes(count).bits, x.v); }
-/// Past the cache; `to` must be aligned to 64 bytes.
+/// Non-temporal; `to` must be aligned to 64 bytes.
 inline void stream(float* to, Floats x) { _mm512_stream_ps(to, x.v); }
 inline void fence() { _mm_sfence(); }
 
 inline Floats from_bf16(__m256i bits) {
   return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16))};
 }
-/// Adds a little less than half of the last place that stays, or half of it to an odd one, and takes the upper words.
+/// Adds slightly less than half of the last place that is kept, or half of it if that is odd, and takes the upper
+/// words.
 inline __m256i to_bf16(Floats x) {
   const __m512i bits = _mm512_castps_si512(x.v);
   const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
@@ -82,7 +83,7 @@ inline Floats all(float value) {
 }
 inline Floats plus(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Floats minus(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
-/// Rounded by itself: the compiler must not fuse it with an addition that follows.
+/// Rounded separately: the compiler must not fuse it with an addition that follows.
 inline Floats times(Floats a, Floats b) {
   __m512 product = _mm512_mul_ps(a.v, b.v);
   __asm__("" : "+v"(product));
@@ -159,7 +160,7 @@ class LaneSums {
     low_ = _mm512_fmadd_pd(x.low, x.low, low_);
     high_ = _mm512_fmadd_pd(x.high, x.high, high_);
   }
-  /// As exact as a square.
+  /// Exact, as a square is.
   void add_products(Doubles x, Doubles y) {
     low_ = _mm512_fmadd_pd(x.low, y.low, low_);
     high_ = _mm512_fmadd_pd(x.high, y.high, high_);

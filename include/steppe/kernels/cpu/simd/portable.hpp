@@ -23,10 +23,10 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::portable {
 
 constexpr int kLanes = 16;
-/// A pass that adds up what it writes may stream it.
+/// A pass that sums what it writes may stream it.
 constexpr bool kStreamsWithSums = true;
 
-/// All bits of a lane are set where it is chosen.
+/// All bits of a selected lane are set.
 struct Mask {
   int32_t lane[kLanes];
 };
@@ -57,7 +57,7 @@ template <class T>
 void store(T* to, const Pack<T>& x, int count = kLanes) {
   for (int i = 0; i < count; ++i) narrow(x.v[i], to[i]);
 }
-/// The same: plain C++ has no way around the cache.
+/// The same: plain C++ has no non-temporal stores.
 template <class T>
 void stream(T* to, const Pack<T>& x) {
   store(to, x);
@@ -83,7 +83,7 @@ Values<V> minus(const Values<V>& a, const Values<V>& b) {
   for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] - b.v[i];
   return x;
 }
-/// Rounded by itself: never fused with an addition that follows.
+/// Rounded separately: never fused with an addition that follows.
 template <class V>
 Values<V> times(const Values<V>& a, const Values<V>& b) {
   Values<V> x;
@@ -152,7 +152,7 @@ inline int count(const Mask& m) {
   return n;
 }
 
-/// By the bits: compilers turn that into vectors, and a condition into sixteen jumps.
+/// By the bits: compilers vectorize that, but turn a condition into sixteen branches.
 template <class V>
 Values<V> choose(const Mask& m, const Values<V>& yes, const Values<V>& no) {
   using Bits = std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t>;
@@ -168,7 +168,7 @@ Values<V> choose(const Mask& m, const Values<V>& yes, const Values<V>& no) {
   return x;
 }
 
-/// Writes the chosen lanes one after the other, and up to kLanes numbers in all; returns how many were chosen.
+/// Writes the selected lanes in sequence, up to kLanes numbers in all; returns how many were selected.
 template <class V>
 int compress(V* to, const Values<V>& x, const Mask& m) {
   if (count(m) == 0) return 0;
@@ -180,7 +180,7 @@ int compress(V* to, const Values<V>& x, const Mask& m) {
   return n;
 }
 
-/// Of kPacks packs, which also lie in memory, the chosen numbers.
+/// The selected numbers of kPacks packs, which are in memory too.
 template <class T>
 class Block {
  public:
@@ -206,7 +206,7 @@ STEPPE_NAMESPACE_END
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// The numbers of the chosen bits one by one: the first eight without a branch, which is enough where few are chosen.
+/// The numbers of the set bits one by one: the first eight without a branch, which is enough where few are set.
 inline int pick(float* to, const float* from, uint64_t chosen, int count) {
   constexpr uint64_t kEnd = uint64_t{1} << 63;
   for (int i = 0; i < 8; ++i, chosen &= chosen - 1) to[i] = from[__builtin_ctzll(chosen | kEnd)];

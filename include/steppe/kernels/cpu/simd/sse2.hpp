@@ -1,4 +1,4 @@
-// Sixteen floats at a time in four SSE2 registers, which every x86-64 processor has. Only float32 is worth it there.
+// Sixteen floats at a time in four SSE2 registers, which every x86-64 processor has. Only float32 gains from it.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -20,7 +20,7 @@ constexpr bool kStreamsWithSums = false;
 struct Floats {
   __m128 v[4];
 };
-/// All bits of a lane are set where it is chosen.
+/// All bits of a selected lane are set.
 struct Mask {
   __m128 v[4];
 };
@@ -40,7 +40,7 @@ inline Floats load(const float* from) {
 inline void store(float* to, Floats x) {
   for (int i = 0; i < 4; ++i) _mm_storeu_ps(to + 4 * i, x.v[i]);
 }
-/// Past the cache; `to` must be aligned to 16 bytes.
+/// Non-temporal; `to` must be aligned to 16 bytes.
 inline void stream(float* to, Floats x) {
   for (int i = 0; i < 4; ++i) _mm_stream_ps(to + 4 * i, x.v[i]);
 }
@@ -69,7 +69,7 @@ inline Floats minus(Floats x, Floats y) {
   for (int i = 0; i < 4; ++i) x.v[i] = _mm_sub_ps(x.v[i], y.v[i]);
   return x;
 }
-/// Rounded by itself, in a file that is compiled with FMA too.
+/// Rounded separately, even in a file that is compiled with FMA.
 inline Floats times(Floats x, Floats y) {
   for (int i = 0; i < 4; ++i) {
     x.v[i] = _mm_mul_ps(x.v[i], y.v[i]);

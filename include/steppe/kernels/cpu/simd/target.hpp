@@ -2,11 +2,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What a processor must have; instruction_sets.hpp asks it for each.
+// What a processor must have; instruction_sets.hpp checks it for each.
 #define STEPPE_AVX2 "avx2,fma,f16c,bmi,popcnt"
 #define STEPPE_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,popcnt"
 
-// -O2 leaves a function of fifty instructions out of a loop, with its vectors in memory on the way in and out.
+// -O2 does not inline a function of fifty instructions into a loop, and passes its vectors through memory.
 #if defined(__GNUC__) || defined(__clang__)
 #define STEPPE_ALWAYS_INLINE inline __attribute__((always_inline))
 #else
