@@ -10,7 +10,7 @@ template <class T>
 struct Decayed {
   explicit Decayed(const UpdateRule& rule)
       : decays(!exact::is_zero(rule.weight_decay)), decay(all<T>(static_cast<Number<T>>(rule.weight_decay))) {}
-  Pack<T> operator()(Pack<T> g, Pack<T> w) const { return decays ? plus(g, times(decay, w)) : g; }
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> g, Pack<T> w) const { return decays ? plus(g, times(decay, w)) : g; }
 
   bool decays;
   Pack<T> decay;
@@ -20,7 +20,7 @@ template <class T>
 struct Average {
   explicit Average(double stays)
       : kept(all<T>(static_cast<Number<T>>(stays))), added(all<T>(static_cast<Number<T>>(1.0 - stays))) {}
-  Pack<T> operator()(Pack<T> average, Pack<T> x) const { return plus(times(kept, average), times(added, x)); }
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> average, Pack<T> x) const { return plus(times(kept, average), times(added, x)); }
 
   Pack<T> kept, added;
 };
@@ -36,7 +36,7 @@ struct SgdUpdate {
         fresh(rule.fresh),
         nesterov(rule.nesterov) {}
 
-  Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
     Pack<T> d = decayed(g, w);
     if (has_momentum) {
       Pack<T>& b = kept[0];
@@ -64,7 +64,7 @@ struct AdamUpdate {
         decoupled(rule.kind == UpdateRule::Kind::AdamW),
         amsgrad(rule.amsgrad) {}
 
-  Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
     const Pack<T> d = decoupled ? g : decayed(g, w);
     if (decoupled) w = times(shrink, w);
     kept[0] = first(kept[0], d);
@@ -87,7 +87,7 @@ struct AdagradUpdate {
         lr(all<T>(static_cast<Number<T>>(rule.lr / (1.0 + (rule.step - 1.0) * rule.lr_decay)))),
         eps(all<T>(static_cast<Number<T>>(rule.eps))) {}
 
-  Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
     const Pack<T> d = decayed(g, w);
     kept[0] = plus(kept[0], times(d, d));
     return minus(w, over(times(lr, d), plus(root(kept[0]), eps)));
@@ -108,7 +108,7 @@ struct RmsPropUpdate {
         has_momentum(rule.has_momentum()),
         centered(rule.centered) {}
 
-  Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
+  STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {
     const Pack<T> d = decayed(g, w);
     kept[0] = average(kept[0], times(d, d));
     Pack<T> squares = kept[0];
@@ -128,11 +128,12 @@ struct RmsPropUpdate {
   bool has_momentum, centered;
 };
 
-/// `kHeld`: which of the kept tensors there is memory for, a bit each.
+/// `kHeld`: which of the kept tensors have memory, one bit each.
 template <class Update, unsigned kHeld, class T>
-void update_run(const Update& rule, T* w, const T* g, T* const* kept, int64_t n) {
+void update_run(const Update& rule_in_memory, T* w, const T* g, T* const* kept, int64_t n) {
   constexpr bool first = (kHeld & 1u) != 0, second = (kHeld & 2u) != 0, third = (kHeld & 4u) != 0;
   T *const a = kept[0], *const b = kept[1], *const c = kept[2];
+  const Update rule = rule_in_memory;  // a copy, which the stores cannot alias
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     Pack<T> memory[kKept] = {};
