@@ -118,11 +118,12 @@ class Ascent {
 
   void list_pieces(bool with_whole_layers) {
     tasks_.clear();
+    // The largest tasks first: pieces even out when the threads finish.
+    if (with_whole_layers)
+      for (const size_t i : whole_) tasks_.push_back({i, kWhole});
     for (const size_t i : split_)
       for (int64_t piece = 0; jobs_[i]->sweep_due() && piece < jobs_[i]->pieces(); ++piece)
         tasks_.push_back({i, piece});
-    if (!with_whole_layers) return;
-    for (const size_t i : whole_) tasks_.push_back({i, kWhole});
   }
 
   void start(const std::vector<Layer>& layers, size_t layer, int thread) {
