@@ -10,6 +10,7 @@
 #include "../../errors.hpp"
 #include "../../fuzz/damage.hpp"
 #include "../temporary_folder.hpp"
+#include "presentation/files.hpp"
 
 namespace completion {
 namespace {
