@@ -122,7 +122,8 @@ class HostModel {
 };
 
 inline std::vector<Cut> every_cut() {
-  return {{8, 24, 3, 0}, {4, 16, 1, 0}, {4, 7, 5, 1}, {32, 40, 2, 3}, {16, 160, 2, 0}, {256, kChunk, 2, 0}};
+  return {{8, 24, 3, 0},   {4, 16, 1, 0},  {4, 7, 5, 1},   {32, 40, 2, 3},
+          {16, 160, 2, 0}, {4, 136, 2, 0}, {8, 240, 2, 0}, {256, kChunk, 2, 0}};
 }
 
 }  // namespace steppe::kernels::cuda

@@ -7,6 +7,7 @@
 #include <steppe/kernels/cuda/sample.hpp>
 #include <steppe/kernels/cuda/sweep.hpp>
 #include <steppe/kernels/cuda/threshold.hpp>
+#include <steppe/kernels/cuda/variant.hpp>
 #include <steppe/kernels/cuda/work.hpp>
 #include <steppe/version.hpp>
 
@@ -25,13 +26,19 @@ namespace kernels::cuda {
 template <int kThreads, class Launch>
 void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
   if (plan.lists() > 0) launch(Sample<kThreads>(work));
-  launch(Sweep<kThreads>(work, Stage::First));
-  if (plan.cuts_rows()) launch(Sweep<kThreads>(work, Stage::CutRows));
-  if (plan.histograms() > 0) {
-    for (int level = 0; level < kLevels; ++level) launch(Threshold<kThreads>(work, level));
-    launch(Sweep<kThreads>(work, Stage::Filtered));
-  }
-  launch(Move<kThreads>(work));
+  with_variant(plan.needs(), [&](auto variant) {
+    using Variant = decltype(variant);
+    launch(Sweep<kThreads, Variant>(work, Stage::First));
+    if constexpr (Variant::kCentralizes)
+      if (plan.cuts_rows()) launch(Sweep<kThreads, Variant>(work, Stage::CutRows));
+    if constexpr (Variant::kFilters) {
+      if (plan.histograms() > 0) {
+        for (int level = 0; level < kLevels; ++level) launch(Threshold<kThreads, Variant>(work, level));
+        launch(Sweep<kThreads, Variant>(work, Stage::Filtered));
+      }
+    }
+    launch(Move<kThreads, Variant>(work));
+  });
 }
 
 }  // namespace kernels::cuda

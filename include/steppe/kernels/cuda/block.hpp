@@ -11,13 +11,24 @@
 #ifdef __CUDACC__
 #define STEPPE_DEVICE __device__
 #define STEPPE_UNROLL _Pragma("unroll")
+#define STEPPE_KEEP_ROLLED _Pragma("unroll 1")
 #else
 #define STEPPE_DEVICE
 #define STEPPE_UNROLL
+#define STEPPE_KEEP_ROLLED
 #endif
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cuda {
+
+/// The same pointer, which the compiler then knows to be one to global memory: other loads and stores are dearer.
+template <class T>
+STEPPE_DEVICE T* global(T* memory) {
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(memory));
+#endif
+  return memory;
+}
 
 #ifdef __CUDACC__
 class DeviceBlock {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <steppe/kernels/cuda/block.hpp>
+#include <steppe/kernels/cuda/variant.hpp>
 #include <steppe/kernels/cuda/work.hpp>
 #include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
@@ -39,95 +40,138 @@ struct Width {
   static constexpr int kValue = kCount;
 };
 
-/// Calls body with a value of the format's type.
-template <class Body>
-STEPPE_DEVICE void with_format(Format format, Body&& body) {
-  switch (format) {
-    case Format::Float32:
-      return body(float());
-    case Format::BFloat16:
-      return body(BFloat16());
-    case Format::Half:
-      return body(Half());
-  }
-}
-
-/// A chunk of one layer, and the memory behind it.
-template <class T>
+/// A chunk of one layer, and the memory behind it; positions count from its first component.
+template <class T, class V>
 struct Run {
-  STEPPE_DEVICE Run(const Work& of_work, const Entry& of_entry, int64_t chunk)
-      : entry(of_entry),
-        span(span_of(of_entry, chunk)),
-        g(static_cast<const T*>(of_entry.direction)),
-        w(static_cast<const T*>(of_entry.weights)),
-        out(static_cast<T*>(of_entry.out)),
-        row_means(of_work.row_means + of_entry.first_row + (of_entry.row > 0 ? span.begin / of_entry.row : 0)) {}
+  using Stored = T;
+  using Variant = V;
 
-  STEPPE_DEVICE int64_t size() const { return span.end - span.begin; }
+  STEPPE_DEVICE Run(const Work& work, const Entry& of_entry, int64_t chunk) : entry(of_entry) {
+    const Span span = span_of(entry, chunk);
+    size = static_cast<int>(span.end - span.begin);
+    g = global(static_cast<const T*>(entry.direction)) + span.begin;
+    w = global(static_cast<const T*>(entry.weights)) + span.begin;
+    out = entry.out == nullptr ? nullptr : global(static_cast<T*>(entry.out)) + span.begin;
+    const auto offset = [](const T* memory) { return reinterpret_cast<uintptr_t>(memory) % 16; };
+    is_aligned = (offset(g) | offset(w) | offset(out)) == 0;
+    if constexpr (V::kCentralizes) {
+      if (entry.row == 0) return;
+      row_means = work.row_means + entry.first_row + span.begin / entry.row;
+      if (entry.chunks_per_row > 0) return;  // all in one row
+      row = static_cast<int>(entry.row);
+      inverse_row = (1u << 31) / static_cast<uint32_t>(row) + 1;
+    }
+  }
 
-  /// Whether all its vectors are aligned.
-  STEPPE_DEVICE bool is_aligned() const {
-    const auto offset = [this](const void* memory) {
-      return memory == nullptr
-                 ? 0
-                 : (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(span.begin) * sizeof(T)) % 16;
-    };
-    return (offset(g) | offset(w) | offset(out)) == 0;
+  STEPPE_DEVICE bool is_centralized() const { return V::kCentralizes && entry.row > 0; }
+  STEPPE_DEVICE bool is_filtered() const { return V::kFilters && entry.filtered != 0; }
+  STEPPE_DEVICE bool is_scaled() const { return V::kScales && entry.scaled != 0; }
+  /// Whether its rows are longer than a chunk.
+  STEPPE_DEVICE bool is_cut() const { return V::kCentralizes && entry.chunks_per_row > 0; }
+
+  /// The row that a position is in: `at / row` for positions below kLargestChunk.
+  STEPPE_DEVICE int row_of(int at) const {
+    return static_cast<int>((static_cast<uint64_t>(static_cast<uint32_t>(at)) * inverse_row) >> 31);
   }
 
   const Entry entry;  ///< a copy, which a kernel's writes cannot alias
-  Span span;
+  int size;
+  bool is_aligned;  ///< whether all its vectors are
   const T* g;
   const T* w;
   T* out;
-  const float* row_means;  ///< from the first row of the chunk on
+  float* row_means = nullptr;  ///< from its first row on, if it is centralized
+  int row = 1 << 30;           ///< components of a row; more than there are where all are in one
+  uint32_t inverse_row = 0;
 };
 
-/// The threads of the block traverse the run together: body(Width, at) for packs of neighbours from `at` on.
-template <int kThreads, class Block, class T, class Body>
-STEPPE_DEVICE void for_each_pack(const Block& block, const Run<T>& run, Body&& body) {
-  constexpr int kWide = kVector<T>;
-  const int64_t vectors = run.is_aligned() ? run.size() / kWide : 0;
-  for (int64_t i = block.thread(); i < vectors; i += kThreads) body(Width<kWide>(), run.span.begin + i * kWide);
-  for (int64_t i = vectors * kWide + block.thread(); i < run.size(); i += kThreads)
-    body(Width<1>(), run.span.begin + i);
+/// Calls use(load(i), i) for i = first, first + apart, ... below `count`, in this order.
+template <int kAtOnce, class Load, class Use>
+STEPPE_DEVICE void for_each_loaded(int first, int apart, int count, Load&& load, Use&& use) {
+  int i = first;
+  STEPPE_KEEP_ROLLED
+  for (; kAtOnce > 1 && i < count - (kAtOnce - 1) * apart; i += kAtOnce * apart) {
+    decltype(load(0)) loaded[kAtOnce];
+    STEPPE_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) loaded[k] = load(i + k * apart);
+    STEPPE_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) use(loaded[k], i + k * apart);
+  }
+  STEPPE_KEEP_ROLLED
+  for (; i < count; i += apart) {
+    auto loaded = load(i);
+    use(loaded, i);
+  }
+}
+
+/// The threads of the block traverse the run together: load(Width, at) for packs of neighbours from `at` on, and
+/// use(loaded, at) with what it returns.
+template <int kThreads, class Block, class Run, class Load, class Use>
+STEPPE_DEVICE void for_each_pack(const Block& block, const Run& run, Load&& load, Use&& use) {
+  constexpr int kWide = kVector<typename Run::Stored>;
+  const int vectors = run.is_aligned ? run.size / kWide : 0;
+  for_each_loaded<Run::Variant::kBatch>(
+      block.thread(), kThreads, vectors, [&](int i) { return load(Width<kWide>(), i * kWide); },
+      [&](auto& loaded, int i) { use(loaded, i * kWide); });
+  for_each_loaded<1>(
+      vectors * kWide + block.thread(), kThreads, run.size, [&](int at) { return load(Width<1>(), at); }, use);
 }
 
 /// The row means of neighbours in sequence; zero where nothing is centralized.
-template <class T>
+template <class Run>
 class RowMeans {
  public:
-  STEPPE_DEVICE RowMeans(const Run<T>& run, int64_t at) {
-    const Entry& entry = run.entry;
-    if (entry.row == 0) return;
-    mean_ = run.row_means;
-    if (entry.chunks_per_row > 0) return;  // the chunk is within one row
-    const auto offset = static_cast<uint32_t>(at - run.span.begin);
-    row_ = static_cast<uint32_t>(entry.row);
-    mean_ += offset / row_;
-    left_ = row_ - offset % row_;
+  RowMeans() = default;
+  STEPPE_DEVICE RowMeans(const Run& run, int at) {
+    if constexpr (Run::Variant::kCentralizes) {
+      row_ = run.row_of(at);
+      left_ = run.row - (at - row_ * run.row);
+      if (run.is_centralized()) mean_ = run.row_means[row_];
+    }
   }
 
-  STEPPE_DEVICE float next() {
-    if (mean_ == nullptr) return 0.0f;
-    const float mean = *mean_;
-    if (--left_ == 0) {
-      ++mean_;
-      left_ = row_;
+  STEPPE_DEVICE float next(const Run& run) {
+    if (left_ == 0) {
+      left_ = run.row;
+      mean_ = run.row_means[++row_];
     }
-    return mean;
+    --left_;
+    return mean_;
   }
 
  private:
-  const float* mean_ = nullptr;
-  uint32_t row_ = 0, left_ = UINT32_MAX;
+  float mean_ = 0.0f;
+  int row_ = 0, left_ = 0;
 };
 
-/// What is subtracted is rounded as the definition rounds it.
-template <class T>
-STEPPE_DEVICE float centralized(const Entry& entry, float g, float row_mean) {
-  return entry.row > 0 ? rounded_to<T>(exact::difference(g, row_mean)) : g;
-}
+/// What is read of neighbours; `w` only where it is asked for.
+template <class Run, int kCount>
+class Neighbours {
+ public:
+  static constexpr int kSize = kCount;
+
+  Neighbours() = default;
+  STEPPE_DEVICE Neighbours(Width<kCount>, const Run& run, int at, bool with_weights = false)
+      : g_(load<kCount>(run.g + at)), row_means_(run, at) {
+    if (with_weights) w = load<kCount>(run.w + at);
+  }
+
+  STEPPE_DEVICE float raw(int j) const { return widen(g_.x[j]); }
+  /// Centralized, where the layer is; to be asked for in sequence. The difference is rounded as the definition rounds
+  /// it.
+  STEPPE_DEVICE float direction(const Run& run, int j) {
+    if constexpr (Run::Variant::kCentralizes)
+      return rounded_to<typename Run::Stored>(exact::difference(raw(j), row_means_.next(run)));
+    else
+      return raw(j);
+  }
+
+  Pack<typename Run::Stored, kCount> w;
+
+ private:
+  Pack<typename Run::Stored, kCount> g_;
+  RowMeans<Run> row_means_;
+};
 
 /// |x - mean|, which the filter compares.
 template <class T>
@@ -141,9 +185,12 @@ STEPPE_DEVICE float size_of_weight(const Entry& entry, float w) {
   return rounded_to<T>(exact::sum(exact::magnitude(w), entry.eta));
 }
 
-template <class T>
-STEPPE_DEVICE bool is_kept(const State& state, float x) {
-  return !state.filters || exact::is_greater(distance<T>(x, state.mean), state.threshold);
+template <class Run>
+STEPPE_DEVICE bool is_kept([[maybe_unused]] const State& state, [[maybe_unused]] float x) {
+  if constexpr (Run::Variant::kFilters)
+    return !state.filters || exact::is_greater(distance<typename Run::Stored>(x, state.mean), state.threshold);
+  else
+    return true;
 }
 
 }  // namespace kernels::cuda

@@ -16,7 +16,7 @@ namespace {
 constexpr int kThreads = 256, kBlocksPerProcessor = 8;
 
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads) run(const Kernel kernel) {
+__global__ void __launch_bounds__(kThreads, Kernel::kResident) run(const Kernel kernel) {
   __shared__ alignas(16) unsigned char memory[sizeof(typename Kernel::Shared)];
   kernel(DeviceBlock(), *reinterpret_cast<typename Kernel::Shared*>(memory));
 }

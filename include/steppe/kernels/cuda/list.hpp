@@ -33,21 +33,23 @@ class List {
   STEPPE_DEVICE void close() const { *count_ = static_cast<uint16_t>(size_); }
 
   /// Calls body(x) for each of them.
-  template <class Block, class Body>
-  STEPPE_DEVICE void for_each(const Block& block, const Run<T>& run, const Window& window, Body&& body) const {
+  template <class Block, class Run, class Body>
+  STEPPE_DEVICE void for_each(const Block& block, const Run& run, const Window& window, Body&& body) const {
     const int size = *count_;
     if (size <= room_) {
+      STEPPE_KEEP_ROLLED
       for (int i = 0; i < size; ++i) body(widen(items_[i * kThreads]));
       return;
     }
-    for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
-      const auto g = load<decltype(width)::kValue>(run.g + at);
-      STEPPE_UNROLL
-      for (int j = 0; j < g.kSize; ++j) {
-        const float x = widen(g.x[j]);
-        if (exact::is_greater(exact::magnitude(exact::difference(x, window.centre)), window.low)) body(x);
-      }
-    });
+    for_each_pack<kThreads>(
+        block, run, [&](auto width, int at) { return load<decltype(width)::kValue>(run.g + at); },
+        [&](const auto& g, int) {
+          STEPPE_UNROLL
+          for (int j = 0; j < g.kSize; ++j) {
+            const float x = widen(g.x[j]);
+            if (exact::is_greater(exact::magnitude(exact::difference(x, window.centre)), window.low)) body(x);
+          }
+        });
   }
 
  private:

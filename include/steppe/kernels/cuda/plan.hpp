@@ -18,6 +18,9 @@ namespace kernels::cuda {
 
 /// Components that a block processes at a time.
 constexpr int64_t kChunk = int64_t{1} << 14;
+/// At most; positions in a chunk are divided by the length of a row with 31 bits.
+constexpr int64_t kLargestChunk = int64_t{1} << 15;
+static_assert(kChunk <= kLargestChunk);
 
 /// Components of a layer that a filter's window is drawn from; layers of less than four times as many have none.
 constexpr int64_t kSample = 4096;
@@ -51,6 +54,12 @@ struct Entry {
   int32_t filtered, scaled, counted, reserved;
 };
 static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 6 * 4);
+
+/// What the layers of a launch need together.
+struct Needs {
+  Format format = Format::Float32;  ///< if they share one
+  bool several_formats = false, centralization = false, filter = false, scale = false;
+};
 
 /// Components [begin, end) of a layer.
 struct Span {
@@ -93,6 +102,8 @@ class Plan {
   void describe(const std::vector<Layer>& layers) {
     chunks_ = rows_ = histograms_ = lists_ = 0;
     cuts_rows_ = false;
+    needs_ = Needs();
+    needs_.format = layers.front().format;
     entries_.clear();
     for (const Layer& layer : layers) entries_.push_back(entry_of(layer));
     const size_t of_entries = entries_.size() * sizeof(Entry);
@@ -118,6 +129,7 @@ class Plan {
   int64_t list_size() const { return chunk_ / 4; }
   /// Whether some row is longer than a chunk.
   bool cuts_rows() const { return cuts_rows_; }
+  const Needs& needs() const { return needs_; }
 
  private:
   Entry entry_of(const Layer& layer) {
@@ -149,6 +161,10 @@ class Plan {
     chunks_ += entry.chunks;
     rows_ += entry.row > 0 ? entry.size / entry.row : 0;
     histograms_ += entry.filtered;
+    needs_.several_formats |= entry.format != needs_.format;
+    needs_.centralization |= entry.row > 0;
+    needs_.filter |= layer.filtered;
+    needs_.scale |= layer.scaled;
     return entry;
   }
 
@@ -174,6 +190,7 @@ class Plan {
   std::vector<std::byte> table_;
   int64_t chunks_ = 0, rows_ = 0, histograms_ = 0, lists_ = 0;
   bool cuts_rows_ = false;
+  Needs needs_;
 };
 
 }  // namespace kernels::cuda

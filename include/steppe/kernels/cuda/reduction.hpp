@@ -24,6 +24,7 @@ STEPPE_DEVICE Part sum_over_threads(const Block& block, Sums<kThreads>& shared, 
   const int thread = block.thread();
   shared.parts[thread] = mine;
   block.sync();
+  STEPPE_KEEP_ROLLED
   for (int half = kThreads / 2; half > 0; half /= 2) {
     if (thread < half) shared.parts[thread] += shared.parts[thread + half];
     block.sync();

@@ -21,6 +21,7 @@ namespace kernels::cuda {
 template <int kThreads>
 class Sample {
  public:
+  static constexpr int kResident = 4;
   struct Shared {
     float x[kSample];
     unsigned bins[kBins];
@@ -48,7 +49,7 @@ class Sample {
  private:
   template <class T, class Block>
   STEPPE_DEVICE void draw(const Block& block, Shared& shared, const Entry& entry, Part& mine) const {
-    const T* const g = static_cast<const T*>(entry.direction);
+    const T* const g = global(static_cast<const T*>(entry.direction));
     const int64_t apart = entry.size / (entry.sample / kSampledLine);
     for (int64_t i = block.thread(); i < entry.sample; i += kThreads) {
       const float x = widen(g[i / kSampledLine * apart + i % kSampledLine]);

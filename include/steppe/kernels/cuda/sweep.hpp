@@ -11,6 +11,7 @@
 #include <steppe/kernels/cuda/reduction.hpp>
 #include <steppe/kernels/cuda/row_means.hpp>
 #include <steppe/kernels/cuda/totals.hpp>
+#include <steppe/kernels/cuda/variant.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -23,9 +24,10 @@ enum class Stage {
 };
 
 /// A layer takes part in as few stages as its recipe allows; the last block of a stage sets its state.
-template <int kThreads>
+template <int kThreads, class Variant>
 class Sweep {
  public:
+  static constexpr int kResident = Variant::kResident;
   using Shared = Sums<kThreads>;
 
   Sweep(const Work& work, Stage stage) : work_(work), stage_(stage) {}
@@ -37,8 +39,8 @@ class Sweep {
       const Entry& entry = work_.entries[layer];
       if (!takes_part(entry)) continue;
       Part mine;
-      with_format(entry.format, [&](auto format) {
-        const Run<decltype(format)> run(work_, entry, chunk - entry.first_chunk);
+      with_format_of<Variant>(entry.format, [&](auto format) {
+        const Run<decltype(format), Variant> run(work_, entry, chunk - entry.first_chunk);
         add(block, shared, run, layer, chunk - entry.first_chunk, mine);
       });
       const Part part = sum_over_threads(block, shared, mine);
@@ -48,35 +50,40 @@ class Sweep {
   }
 
  private:
-  STEPPE_DEVICE static bool is_cut(const Entry& entry) { return entry.chunks_per_row > 0; }
-
-  STEPPE_DEVICE bool takes_part(const Entry& entry) const {
-    return stage_ == Stage::First || (stage_ == Stage::CutRows ? is_cut(entry) : entry.filtered != 0);
+  STEPPE_DEVICE static bool is_cut(const Entry& entry) { return Variant::kCentralizes && entry.chunks_per_row > 0; }
+  STEPPE_DEVICE static bool is_filtered(const Entry& entry) { return Variant::kFilters && entry.filtered != 0; }
+  /// Stages that no layer of the variant has are left out.
+  STEPPE_DEVICE bool is(Stage stage) const {
+    if (stage == Stage::CutRows && !Variant::kCentralizes) return false;
+    if (stage == Stage::Filtered && !Variant::kFilters) return false;
+    return stage_ == stage || !(Variant::kCentralizes || Variant::kFilters);
   }
 
-  template <class Block, class T>
-  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run<T>& run, int64_t layer, int64_t chunk,
+  STEPPE_DEVICE bool takes_part(const Entry& entry) const {
+    return is(Stage::First) || (is(Stage::CutRows) ? is_cut(entry) : is_filtered(entry));
+  }
+
+  template <class Block, class Run>
+  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run& run, int64_t layer, int64_t chunk,
                          Part& mine) const {
     const Entry& entry = run.entry;
-    if (stage_ == Stage::Filtered) {
+    if (is(Stage::Filtered)) {
       const State& state = work_.states[layer];
-      if (!state.listed || !state.filters || entry.scaled != 0) return add_direction<kThreads>(block, run, state, mine);
-      const List<kThreads, T> list(work_, entry, chunk, block.thread());
+      if (!state.listed || !state.filters || run.is_scaled()) return add_direction<kThreads>(block, run, state, mine);
+      const List<kThreads, typename Run::Stored> list(work_, entry, chunk, block.thread());
       return add_listed(block, run, state, work_.windows[layer], list, mine);
     }
-    if (stage_ == Stage::First && entry.sample > 0) {
-      const List<kThreads, T> list(work_, entry, chunk, block.thread());
+    if (is(Stage::First) && run.is_filtered() && entry.sample > 0) {
+      const List<kThreads, typename Run::Stored> list(work_, entry, chunk, block.thread());
       return add_and_list(block, run, work_.windows[layer], list, mine);
     }
-    if (stage_ == Stage::First) {
-      const bool scaled_only = entry.row == 0 && entry.filtered == 0 && entry.scaled != 0;
-      if (is_cut(entry) || (entry.row == 0 && !scaled_only)) return add_sums<kThreads>(block, run, mine);
-      if (entry.row > 0)
-        find_row_means<kThreads>(block, shared, run, work_.row_means + entry.first_row + run.span.begin / entry.row,
-                                 mine);
+    if (is(Stage::First)) {
+      const bool scaled_only = run.is_scaled() && !run.is_centralized() && !run.is_filtered();
+      if (run.is_cut() || !(run.is_centralized() || scaled_only)) return add_sums<kThreads>(block, run, mine);
+      if (run.is_centralized()) find_row_means<kThreads>(block, shared, run, mine);
     }
     // What was just read is still in the cache.
-    if (entry.filtered != 0) return add_centralized<kThreads>(block, run, mine);
+    if (run.is_filtered()) return add_centralized<kThreads>(block, run, mine);
     State unfiltered{};
     add_direction<kThreads>(block, run, unfiltered, mine);
   }
@@ -88,18 +95,18 @@ class Sweep {
     const Part* const parts = work_.parts + entry.first_chunk;
     const Part total = sum_over_chunks(block, shared, parts, entry.chunks);
     State& state = work_.states[layer];
-    if (block.thread() == 0 && stage_ == Stage::First) {
+    if (block.thread() == 0 && is(Stage::First)) {
       state = State{};
       state.raw = total.raw;
     }
-    if (stage_ == Stage::First && is_cut(entry))
-      return find_cut_row_means<kThreads>(block, entry, parts, work_.row_means + entry.first_row);
-    if (stage_ != Stage::Filtered && entry.filtered != 0) {
+    if (is(Stage::First) && is_cut(entry))
+      return find_cut_row_means<kThreads, Variant>(block, entry, parts, work_.row_means + entry.first_row);
+    if (!is(Stage::Filtered) && is_filtered(entry)) {
       if (block.thread() == 0) expect_threshold(entry, work_.windows[layer], state, total);
       return;
     }
     if (block.thread() == 0) {
-      const bool plain = entry.row == 0 && entry.scaled == 0 && stage_ != Stage::Filtered;
+      const bool plain = entry.row == 0 && entry.scaled == 0 && !is(Stage::Filtered);
       state.measure = plain ? total.raw : total.measure;
       state.length = entry.scaled != 0 ? total.length : state.measure;
     }
@@ -108,7 +115,8 @@ class Sweep {
 
   STEPPE_DEVICE static void expect_threshold(const Entry& entry, const Window& window, State& state,
                                              const Part& total) {
-    with_format(entry.format, [&](auto format) { state.mean = mean_of<decltype(format)>(total.sum, entry.size); });
+    with_format_of<Variant>(entry.format,
+                            [&](auto format) { state.mean = mean_of<decltype(format)>(total.sum, entry.size); });
     state.rank = entry.rank;
     if (entry.sample == 0) return;
     state.listed = exact::is_greater(exact::product(window.reach, 1.0f - 1e-6f),

@@ -8,6 +8,7 @@
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/list.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/kernels/cuda/variant.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -24,9 +25,10 @@ STEPPE_HOST_DEVICE constexpr Level level_at(int index) {
 
 /// One level for every filtered layer: over the lists of its window where that is valid, otherwise over the gradient.
 /// After the last one the threshold is known, and how many distances are above it.
-template <int kThreads>
+template <int kThreads, class Variant>
 class Threshold {
  public:
+  static constexpr int kResident = Variant::kResident;
   struct Shared {
     unsigned bins[kBins];
     Count sums[kThreads];
@@ -41,14 +43,16 @@ class Threshold {
       const int64_t layer = work_.entry_of_chunk[chunk];
       const Entry& entry = work_.entries[layer];
       if (entry.filtered == 0) continue;
+      STEPPE_KEEP_ROLLED
       for (int bin = block.thread(); bin < kBins; bin += kThreads) shared.bins[bin] = 0;
       block.sync();
-      with_format(entry.format, [&](auto format) {
-        const Run<decltype(format)> run(work_, entry, chunk - entry.first_chunk);
+      with_format_of<Variant>(entry.format, [&](auto format) {
+        const Run<decltype(format), Variant> run(work_, entry, chunk - entry.first_chunk);
         count(block, shared, run, layer, chunk - entry.first_chunk);
       });
       block.sync();
       Count* const all = work_.histograms + entry.histogram * kBins;
+      STEPPE_KEEP_ROLLED
       for (int bin = block.thread(); bin < kBins; bin += kThreads)
         if (shared.bins[bin] != 0) block.add(all + bin, static_cast<Count>(shared.bins[bin]));
       if (is_last(block, shared.ticket, work_.tickets + layer, entry.chunks))
@@ -57,8 +61,9 @@ class Threshold {
   }
 
  private:
-  template <class Block, class T>
-  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run<T>& run, int64_t layer, int64_t chunk) const {
+  template <class Block, class Run>
+  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run& run, int64_t layer, int64_t chunk) const {
+    using T = typename Run::Stored;
     const Level level = level_at(level_);
     const State& state = work_.states[layer];
     const float mean = state.mean;
@@ -70,14 +75,12 @@ class Threshold {
     if (state.listed)
       return List<kThreads, T>(work_, run.entry, chunk, block.thread())
           .for_each(block, run, work_.windows[layer], take);
-    for_each_pack<kThreads>(block, run, [&](auto width, int64_t at) {
-      const auto g = load<decltype(width)::kValue>(run.g + at);
-      RowMeans<T> row_means(run, at);
-      STEPPE_UNROLL
-      for (int j = 0; j < g.kSize; ++j) {
-        take(centralized<T>(run.entry, widen(g.x[j]), row_means.next()));
-      }
-    });
+    for_each_pack<kThreads>(
+        block, run, [&](auto width, int at) { return Neighbours<Run, decltype(width)::kValue>(width, run, at); },
+        [&](auto& near, int) {
+          STEPPE_UNROLL
+          for (int j = 0; j < near.kSize; ++j) take(near.direction(run, j));
+        });
   }
 
   /// Finds the bin that holds the rank. Clears the histogram for the next level.
@@ -102,6 +105,7 @@ class Threshold {
       while (rank - below >= all[bin]) below += all[bin++];
       descend(state, bin, rank - below, total - below - all[bin]);
     }
+    STEPPE_KEEP_ROLLED
     for (int i = 0; i < kMine; ++i) all[thread * kMine + i] = 0;
   }
 

@@ -34,6 +34,7 @@ STEPPE_DEVICE inline int64_t kept_of(const Entry& entry, const State& state) {
 template <int kThreads, class Block>
 STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const Work& work) {
   Part mine;
+  STEPPE_KEEP_ROLLED
   for (int64_t i = block.thread(); i < work.layers; i += kThreads) {
     if (work.entries[i].counted == 0 && work.entries[i].rho == 0.0) continue;
     mine.measure += work.states[i].measure;
@@ -42,6 +43,7 @@ STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const
   const Part norms = sum_over_threads(block, shared, mine);
   const double direction = sqrt(norms.measure), raw = sqrt(norms.raw);
   Part seen;  // kept, examined, |e|^2
+  STEPPE_KEEP_ROLLED
   for (int64_t i = block.thread(); i < work.layers; i += kThreads) {
     const Entry& entry = work.entries[i];
     const State& state = work.states[i];
