@@ -10,6 +10,7 @@
 #include <limits>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -302,6 +303,93 @@ TEST(CudaAscent, FormatsAndRecipesMix) {
           layer_of(asked, format, rows, 17, values_of(Values::Normal, rows * 17, 0.1, random), random, 0.5));
     }
   for (const Cut& cut : every_cut()) expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
+}
+
+/// Layers of one format: the recipe's beside plain ones, in sizes around those of vectors, batches and chunks.
+std::vector<Numbers> mixed_model(const std::vector<Asked>& recipes, Format format) {
+  Random random(21);
+  std::vector<Numbers> model;
+  for (const Asked& asked : recipes)
+    for (const auto& [rows, row] :
+         std::vector<std::pair<int64_t, int64_t>>{{20, 16}, {31, 9}, {2, 256}, {1, 5}, {3, 1}})
+      for (const Asked& each : {asked, Asked{"plain"}})
+        model.push_back(
+            layer_of(each, format, rows, row, values_of(Values::Shifted, rows * row, 1.0, random), random, 0.5));
+  return model;
+}
+
+TEST(CudaVariants, TakeLayersThatNeedLess) {
+  for (const Format format : {Format::Float32, Format::BFloat16, Format::Half})
+    for (const Asked& asked : every_recipe())
+      for (const Cut& cut : every_cut()) {
+        SCOPED_TRACE(asked.name + ", " + name_of(format) + ", " + std::to_string(cut.threads) + " threads");
+        const auto model = mixed_model({asked}, format);
+        expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
+      }
+}
+
+TEST(CudaVariants, TakeLayersThatNeedDifferentThings) {
+  for (const Format format : {Format::Float32, Format::BFloat16, Format::Half})
+    for (const Cut& cut : every_cut()) {
+      const auto model = mixed_model(every_recipe(), format);
+      expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
+    }
+}
+
+/// The variant for the layers, in words.
+std::string variant_for(const std::vector<Layer>& layers) {
+  Plan plan;
+  plan.describe(layers);
+  std::string name;
+  with_variant(plan.needs(), [&](auto variant) {
+    using Variant = decltype(variant);
+    name = std::is_same_v<typename Variant::Format, float>      ? "float32"
+           : std::is_same_v<typename Variant::Format, BFloat16> ? "bfloat16"
+           : std::is_same_v<typename Variant::Format, Half>     ? "half"
+                                                                : "any";
+    name += Variant::kCentralizes ? " centralizes" : "";
+    name += Variant::kFilters ? " filters" : "";
+    name += Variant::kScales ? " scales" : "";
+  });
+  return name;
+}
+
+TEST(CudaVariants, FollowFromTheLayers) {
+  for (const Format format : {Format::Float32, Format::BFloat16, Format::Half}) {
+    Layer plain;
+    plain.format = format;
+    plain.size = 60;
+    Layer centralized = plain, filtered = plain, scaled = plain;
+    centralized.row = 6;
+    filtered.filtered = true;
+    scaled.scaled = true;
+    const std::string name = name_of(format);
+    EXPECT_EQ(variant_for({plain, plain}), name);
+    EXPECT_EQ(variant_for({plain, centralized}), name + " centralizes");
+    EXPECT_EQ(variant_for({filtered, plain}), name + " filters");
+    EXPECT_EQ(variant_for({plain, scaled}), name + " scales");
+    EXPECT_EQ(variant_for({scaled, centralized}), name + " centralizes filters scales");
+    Layer other = plain;
+    other.format = format == Format::Half ? Format::Float32 : Format::Half;
+    EXPECT_EQ(variant_for({plain, other}), "any centralizes filters scales");
+    EXPECT_EQ(variant_for({other, plain, plain}), "any centralizes filters scales");
+  }
+}
+
+TEST(CudaRowMeans, AgreeForRowsOfEveryLength) {
+  const Asked centralized{"centralized", true}, all{"all", true, true, true};
+  for (const int64_t row : {1, 2, 3, 4, 8, 31, 32, 33, 64, 129, 136, 1000, 1001, 2048, 2056, 5001, 16384, 16385, 33000})
+    for (const Format format : {Format::Float32, Format::BFloat16, Format::Half})
+      for (const Cut& cut : {Cut{256, kChunk, 2, 0}, Cut{256, kChunk, 2, 1}, Cut{32, 1024, 3, 0}, Cut{8, 240, 2, 0}}) {
+        SCOPED_TRACE("rows of " + std::to_string(row) + ", " + name_of(format) + ", " + std::to_string(cut.threads) +
+                     " threads, offset " + std::to_string(cut.offset));
+        Random random(static_cast<uint64_t>(row));
+        const int64_t rows = row < 300 ? 301 / row + 20 : row < 3000 ? 17 : 2;
+        const std::vector<Numbers> model = {layer_of(row % 2 == 0 ? centralized : all, format, rows, row,
+                                                     values_of(Values::Shifted, rows * row, 1.0, random), random, 0.5)};
+        expect_agreement(HostModel(model, cut).ascend(), ascend_by_definition(model));
+        if (HasFatalFailure()) return;
+      }
 }
 
 TEST(CudaAscent, TakesAHandfulOfLaunches) {

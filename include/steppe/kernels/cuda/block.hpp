@@ -21,6 +21,9 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cuda {
 
+/// Threads that execute together.
+constexpr int kWarp = 32;
+
 /// The same pointer, which the compiler then knows to be one to global memory: other loads and stores are dearer.
 template <class T>
 STEPPE_DEVICE T* global(T* memory) {
@@ -38,6 +41,11 @@ class DeviceBlock {
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
   /// Waits for every thread of the block.
   __device__ void sync() const { __syncthreads(); }
+  /// The value of the thread that is `by` further in the same group of `width` (a power of two, at most kWarp); its own
+  /// where there is none. All threads of a warp take part.
+  __device__ double shuffle_down(double value, int by, int width) const {
+    return __shfl_down_sync(0xffffffffu, value, static_cast<unsigned>(by), width);
+  }
   /// A memory fence: threads that see this thread's later writes see its earlier ones too.
   __device__ void publish() const { __threadfence(); }
   /// Atomic addition in shared or global memory; returns the old value.

@@ -16,33 +16,58 @@ STEPPE_DEVICE float mean_of(double sum, int64_t n) {
   return rounded_to<T>(exact::as_float(sum / static_cast<double>(n)));
 }
 
+/// Sums over what one of `lanes` threads reads of a row.
+template <class Run>
+STEPPE_DEVICE Part sums_of_row(const Run& run, int row, int lane, int lanes) {
+  constexpr int kWide = kVector<typename Run::Stored>, kAtOnce = Run::Variant::kBatch;
+  const auto* const g = run.g + row * run.row;
+  Part mine;
+  const auto add = [&](const auto& pack, int) {
+    STEPPE_UNROLL
+    for (int j = 0; j < pack.kSize; ++j) {
+      const double x = exact::as_double(widen(pack.x[j]));
+      mine.sum += x;
+      mine.raw += x * x;
+    }
+  };
+  if (run.is_aligned && run.row % kWide == 0)
+    for_each_loaded<kAtOnce>(
+        lane, lanes, run.row / kWide, [&](int i) { return load<kWide>(g + i * kWide); }, add);
+  else
+    for_each_loaded<kAtOnce>(
+        lane, lanes, run.row, [&](int i) { return load<1>(g + i); }, add);
+  return mine;
+}
+
 /// Writes the means of a chunk of whole rows and adds the squares to `mine`.
 ///
-/// Teams of threads, of a size that suits the length of a row, process one row each.
+/// A row is summed by a team within a warp, of a size that suits its length, and one so long that a chunk has fewer of
+/// them than warps by the whole block.
 template <int kThreads, class Block, class Run>
 STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, const Run& run, Part& mine) {
   using T = typename Run::Stored;
-  const int64_t row = run.row, rows = run.size / row;
+  const int rows = run.size / run.row, thread = block.thread();
+  const bool by_block = run.row > 8 * kThreads;
   int team = 1;
-  while (team < kThreads && team * 4 < row) team *= 2;
-  const int thread = block.thread(), lane = thread % team;
-  for (int64_t first = 0; first < rows; first += kThreads / team) {
-    const int64_t r = first + thread / team;
-    double sum = 0.0;
-    for (int64_t i = lane; r < rows && i < row; i += team) {
-      const double g = exact::as_double(widen(run.g[r * row + i]));
-      sum += g;
-      mine.raw += g * g;
+  while (team < kWarp && team < kThreads && team * kVector<T> < run.row) team *= 2;
+  if (by_block) team = kThreads;
+  const int lane = thread % team;
+  STEPPE_KEEP_ROLLED
+  for (int first = 0; first < rows; first += kThreads / team) {
+    const int row = first + thread / team;
+    Part of_row;
+    if (row < rows) of_row = sums_of_row(run, row, lane, team);
+    mine.raw += of_row.raw;
+    double sum = of_row.sum;
+    if (by_block) {
+      sum = sum_over_threads(block, shared, of_row).sum;
+    } else {
+      STEPPE_KEEP_ROLLED
+      for (int half = team / 2; half > 0; half /= 2) sum += block.shuffle_down(sum, half, team);
     }
-    shared.parts[thread].sum = sum;
-    block.sync();
-    for (int half = team / 2; half > 0; half /= 2) {
-      if (lane < half) shared.parts[thread].sum += shared.parts[thread + half].sum;
-      block.sync();
-    }
-    if (lane == 0 && r < rows) run.row_means[r] = mean_of<T>(shared.parts[thread].sum, row);
-    block.sync();
+    if (lane == 0 && row < rows) run.row_means[row] = mean_of<T>(sum, run.row);
   }
+  block.sync();  // before the means are read
 }
 
 /// The same for rows that are longer than a chunk: from the sums of their chunks.
