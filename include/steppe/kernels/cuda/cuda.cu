@@ -21,6 +21,14 @@ __global__ void __launch_bounds__(kThreads, Kernel::kResident) run(const Kernel 
   kernel(DeviceBlock(), *reinterpret_cast<typename Kernel::Shared*>(memory));
 }
 
+/// The error is that of the launch: cudaGetLastError() may return one that the program has left behind.
+template <class Kernel>
+cudaError_t launch(const Kernel& kernel, int64_t blocks, Stream stream) {
+  void* arguments[] = {const_cast<Kernel*>(&kernel)};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(&run<Kernel>), dim3(static_cast<unsigned>(blocks)),
+                          dim3(kThreads), arguments, 0, stream);
+}
+
 int64_t processors_of_current_device() {
   int device = 0, count = 1;
   cudaGetDevice(&device);
@@ -35,11 +43,11 @@ __attribute__((weak)) const char* ascend(const Plan& plan, const void* table, vo
   const int64_t blocks = std::min(plan.chunks(), processors_of_current_device() * kBlocksPerProcessor);
   cudaError_t error = cudaSuccess;
   launch_ascent<kThreads>(plan, work_of(plan, table, scratch, results), [&](const auto& kernel) {
-    if (error != cudaSuccess) return;
-    run<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(kernel);
-    error = cudaGetLastError();
+    if (error == cudaSuccess) error = launch(kernel, blocks, stream);
   });
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // what is reported here is not to be found by the program's next check
+  return cudaGetErrorString(error);
 }
 
 __attribute__((weak)) bool is_capturing(Stream stream) {

@@ -44,19 +44,19 @@ STEPPE_DEVICE Part sum_over_chunks(const Block& block, Sums<kThreads>& shared, c
 
 /// True for the last of `count` blocks that arrive here, which sees what the others have written before. The ticket is
 /// reset to zero.
+///
+/// Called after a barrier; since then only thread 0 may have written. What other threads wrote before the barrier is
+/// published by thread 0's fence too, and what thread 0 sees after its second one, the others see after the barrier.
 template <int kThreads, class Block>
 STEPPE_DEVICE bool is_last(const Block& block, Sums<kThreads>& shared, unsigned* ticket, int64_t count) {
-  block.publish();
-  block.sync();
   if (block.thread() == 0) {
+    block.publish();
     shared.last = block.add(ticket, 1u) + 1u == static_cast<unsigned>(count);
+    block.publish();
     if (shared.last) *ticket = 0;
   }
   block.sync();
-  const bool last = shared.last;
-  block.publish();
-  block.sync();  // before `last` is written again
-  return last;
+  return shared.last;
 }
 
 }  // namespace kernels::cuda

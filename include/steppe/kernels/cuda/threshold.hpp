@@ -55,6 +55,7 @@ class Threshold {
       STEPPE_KEEP_ROLLED
       for (int bin = block.thread(); bin < kBins; bin += kThreads)
         if (shared.bins[bin] != 0) block.add(all + bin, static_cast<Count>(shared.bins[bin]));
+      block.sync();
       if (is_last(block, shared.ticket, work_.tickets + layer, entry.chunks))
         choose(block, shared, all, work_.states[layer]);
     }
