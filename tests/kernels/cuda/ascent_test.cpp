@@ -337,8 +337,7 @@ TEST(CudaVariants, TakeLayersThatNeedDifferentThings) {
 }
 
 /// The variant for the layers, in words.
-std::string variant_for(const std::vector<Layer>& layers) {
-  Plan plan;
+std::string variant_for(Plan& plan, const std::vector<Layer>& layers) {
   plan.describe(layers);
   std::string name;
   with_variant(plan.needs(), [&](auto variant) {
@@ -355,6 +354,7 @@ std::string variant_for(const std::vector<Layer>& layers) {
 }
 
 TEST(CudaVariants, FollowFromTheLayers) {
+  Plan plan;
   for (const Format format : {Format::Float32, Format::BFloat16, Format::Half}) {
     Layer plain;
     plain.format = format;
@@ -364,15 +364,16 @@ TEST(CudaVariants, FollowFromTheLayers) {
     filtered.filtered = true;
     scaled.scaled = true;
     const std::string name = name_of(format);
-    EXPECT_EQ(variant_for({plain, plain}), name);
-    EXPECT_EQ(variant_for({plain, centralized}), name + " centralizes");
-    EXPECT_EQ(variant_for({filtered, plain}), name + " filters");
-    EXPECT_EQ(variant_for({plain, scaled}), name + " scales");
-    EXPECT_EQ(variant_for({scaled, centralized}), name + " centralizes filters scales");
+    EXPECT_EQ(variant_for(plan, {plain, plain}), name);
+    EXPECT_EQ(variant_for(plan, {plain, centralized}), name + " centralizes");
+    EXPECT_EQ(variant_for(plan, {filtered, plain}), name + " filters");
+    EXPECT_EQ(variant_for(plan, {plain, scaled}), name + " scales");
+    EXPECT_EQ(variant_for(plan, {scaled, centralized}), name + " centralizes filters scales");
     Layer other = plain;
     other.format = format == Format::Half ? Format::Float32 : Format::Half;
-    EXPECT_EQ(variant_for({plain, other}), "any centralizes filters scales");
-    EXPECT_EQ(variant_for({other, plain, plain}), "any centralizes filters scales");
+    EXPECT_EQ(variant_for(plan, {plain, other}), "any centralizes filters scales");
+    EXPECT_EQ(variant_for(plan, {other, plain, plain}), "any centralizes filters scales");
+    EXPECT_EQ(variant_for(plan, {plain, plain}), name) << "after layers that need more";
   }
 }
 

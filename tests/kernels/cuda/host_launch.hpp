@@ -132,10 +132,11 @@ class Fibers {
 /// What a kernel sees of its block; see block.hpp.
 class HostBlock {
  public:
-  HostBlock(Fibers& fibers, int64_t index, int64_t count) : fibers_(&fibers), index_(index), count_(count) {}
+  HostBlock(Fibers& fibers, int64_t index, int64_t count)
+      : fibers_(&fibers), index_(static_cast<int>(index)), count_(static_cast<int>(count)) {}
 
-  int64_t index() const { return index_; }
-  int64_t count() const { return count_; }
+  int index() const { return index_; }
+  int count() const { return count_; }
   int thread() const { return fibers_->thread(); }
   void sync() const { fibers_->wait(); }
   double shuffle_down(double value, int by, int width) const {
@@ -152,7 +153,7 @@ class HostBlock {
 
  private:
   Fibers* fibers_;
-  int64_t index_, count_;
+  int index_, count_;
 };
 
 /// Blocks in an order that is drawn anew for each launch.

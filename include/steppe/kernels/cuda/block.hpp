@@ -36,8 +36,8 @@ STEPPE_DEVICE T* global(T* memory) {
 #ifdef __CUDACC__
 class DeviceBlock {
  public:
-  __device__ int64_t index() const { return blockIdx.x; }
-  __device__ int64_t count() const { return gridDim.x; }
+  __device__ int index() const { return static_cast<int>(blockIdx.x); }
+  __device__ int count() const { return static_cast<int>(gridDim.x); }
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
   /// Waits for every thread of the block.
   __device__ void sync() const { __syncthreads(); }

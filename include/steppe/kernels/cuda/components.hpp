@@ -46,7 +46,13 @@ struct Run {
   using Stored = T;
   using Variant = V;
 
-  STEPPE_DEVICE Run(const Work& work, const Entry& of_entry, int64_t chunk) : entry(of_entry) {
+  STEPPE_DEVICE Run(const Work& work, const Entry& of_entry, int64_t chunk)
+      : entry(of_entry),
+        is_centralized(V::kCentralizes && entry.row > 0),
+        is_cut(V::kCentralizes && entry.chunks_per_row > 0),
+        is_filtered(V::kFilters && entry.filtered != 0),
+        is_scaled(V::kScales && entry.scaled != 0),
+        eta(entry.eta) {
     const Span span = span_of(entry, chunk);
     size = static_cast<int>(span.end - span.begin);
     g = global(static_cast<const T*>(entry.direction)) + span.begin;
@@ -55,26 +61,24 @@ struct Run {
     const auto offset = [](const T* memory) { return reinterpret_cast<uintptr_t>(memory) % 16; };
     is_aligned = (offset(g) | offset(w) | offset(out)) == 0;
     if constexpr (V::kCentralizes) {
-      if (entry.row == 0) return;
+      if (!is_centralized) return;
       row_means = work.row_means + entry.first_row + span.begin / entry.row;
-      if (entry.chunks_per_row > 0) return;  // all in one row
+      if (is_cut) return;  // all in one row
       row = static_cast<int>(entry.row);
       inverse_row = (1u << 31) / static_cast<uint32_t>(row) + 1;
     }
   }
-
-  STEPPE_DEVICE bool is_centralized() const { return V::kCentralizes && entry.row > 0; }
-  STEPPE_DEVICE bool is_filtered() const { return V::kFilters && entry.filtered != 0; }
-  STEPPE_DEVICE bool is_scaled() const { return V::kScales && entry.scaled != 0; }
-  /// Whether its rows are longer than a chunk.
-  STEPPE_DEVICE bool is_cut() const { return V::kCentralizes && entry.chunks_per_row > 0; }
 
   /// The row that a position is in: `at / row` for positions below kLargestChunk.
   STEPPE_DEVICE int row_of(int at) const {
     return static_cast<int>((static_cast<uint64_t>(static_cast<uint32_t>(at)) * inverse_row) >> 31);
   }
 
-  const Entry entry;  ///< a copy, which a kernel's writes cannot alias
+  const Entry& entry;
+  // Copies, which a kernel's writes cannot alias.
+  bool is_centralized, is_cut;  ///< whether rows are longer than a chunk
+  bool is_filtered, is_scaled;
+  float eta;
   int size;
   bool is_aligned;  ///< whether all its vectors are
   const T* g;
@@ -126,7 +130,7 @@ class RowMeans {
     if constexpr (Run::Variant::kCentralizes) {
       row_ = run.row_of(at);
       left_ = run.row - (at - row_ * run.row);
-      if (run.is_centralized()) mean_ = run.row_means[row_];
+      if (run.is_centralized) mean_ = run.row_means[row_];
     }
   }
 
@@ -180,9 +184,9 @@ STEPPE_DEVICE float distance(float x, float mean) {
 }
 
 /// |w| + eta
-template <class T>
-STEPPE_DEVICE float size_of_weight(const Entry& entry, float w) {
-  return rounded_to<T>(exact::sum(exact::magnitude(w), entry.eta));
+template <class Run>
+STEPPE_DEVICE float size_of_weight(const Run& run, float w) {
+  return rounded_to<typename Run::Stored>(exact::sum(exact::magnitude(w), run.eta));
 }
 
 template <class Run>

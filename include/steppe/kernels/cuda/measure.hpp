@@ -77,18 +77,18 @@ STEPPE_DEVICE void add_centralized(const Block& block, const Run& run, Part& min
 template <int kThreads, class Block, class Run>
 STEPPE_DEVICE void add_direction(const Block& block, const Run& run, const State state, Part& mine) {
   using T = typename Run::Stored;
-  const bool with_raw = !run.is_centralized() && !run.is_filtered();
+  const bool with_raw = !run.is_centralized && !run.is_filtered;
   for_each_pack<kThreads>(
       block, run,
-      [&](auto width, int at) { return Neighbours<Run, decltype(width)::kValue>(width, run, at, run.is_scaled()); },
+      [&](auto width, int at) { return Neighbours<Run, decltype(width)::kValue>(width, run, at, run.is_scaled); },
       [&](auto& near, int) {
         STEPPE_UNROLL
         for (int j = 0; j < near.kSize; ++j) {
           if (with_raw) mine.raw += exact::as_double(near.raw(j)) * exact::as_double(near.raw(j));
           float x = near.direction(run, j);
           if (!is_kept<Run>(state, x)) continue;
-          if (run.is_scaled()) {
-            const float size = size_of_weight<T>(run.entry, widen(near.w.x[j]));
+          if (run.is_scaled) {
+            const float size = size_of_weight(run, widen(near.w.x[j]));
             x = rounded_to<T>(exact::product(x, size));
             const double u = exact::as_double(rounded_to<T>(exact::product(x, size)));
             mine.length += u * u;

@@ -21,8 +21,8 @@ class Move {
 
   template <class Block>
   STEPPE_DEVICE void operator()(const Block& block, Shared&) const {
-    for (int64_t chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
-      const int64_t layer = work_.entry_of_chunk[chunk];
+    for (int chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
+      const int layer = work_.entry_of_chunk[chunk];
       const Entry& entry = work_.entries[layer];
       if (entry.out == nullptr) continue;
       with_format_of<Variant>(entry.format, [&](auto format) {
@@ -55,8 +55,8 @@ class Move {
             float x = near.direction(run, j);
             if (!is_kept<Run>(state, x)) continue;
             const float weight = widen(near.w.x[j]);
-            if (run.is_scaled()) {
-              const float size = size_of_weight<T>(run.entry, weight);
+            if (run.is_scaled) {
+              const float size = size_of_weight(run, weight);
               x = rounded_to<T>(exact::product(rounded_to<T>(exact::product(x, size)), size));
             }
             narrow(exact::sum(weight, rounded_to<T>(exact::product(x, factor))), near.w.x[j]);

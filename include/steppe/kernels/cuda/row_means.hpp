@@ -19,7 +19,7 @@ STEPPE_DEVICE float mean_of(double sum, int64_t n) {
 /// Sums over what one of `lanes` threads reads of a row.
 template <class Run>
 STEPPE_DEVICE Part sums_of_row(const Run& run, int row, int lane, int lanes) {
-  constexpr int kWide = kVector<typename Run::Stored>, kAtOnce = Run::Variant::kBatch;
+  constexpr int kWide = kVector<typename Run::Stored>, kVectors = Run::Variant::kBatch, kNumbers = 4;
   const auto* const g = run.g + row * run.row;
   Part mine;
   const auto add = [&](const auto& pack, int) {
@@ -31,10 +31,10 @@ STEPPE_DEVICE Part sums_of_row(const Run& run, int row, int lane, int lanes) {
     }
   };
   if (run.is_aligned && run.row % kWide == 0)
-    for_each_loaded<kAtOnce>(
+    for_each_loaded<kVectors>(
         lane, lanes, run.row / kWide, [&](int i) { return load<kWide>(g + i * kWide); }, add);
   else
-    for_each_loaded<kAtOnce>(
+    for_each_loaded<kNumbers>(
         lane, lanes, run.row, [&](int i) { return load<1>(g + i); }, add);
   return mine;
 }

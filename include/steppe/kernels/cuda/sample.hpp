@@ -34,7 +34,7 @@ class Sample {
 
   template <class Block>
   STEPPE_DEVICE void operator()(const Block& block, Shared& shared) const {
-    for (int64_t layer = block.index(); layer < work_.layers; layer += block.count()) {
+    for (int layer = block.index(); layer < work_.layers; layer += block.count()) {
       const Entry& entry = work_.entries[layer];
       if (entry.sample == 0) continue;
       Part mine;

@@ -34,8 +34,8 @@ class Sweep {
 
   template <class Block>
   STEPPE_DEVICE void operator()(const Block& block, Shared& shared) const {
-    for (int64_t chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
-      const int64_t layer = work_.entry_of_chunk[chunk];
+    for (int chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
+      const int layer = work_.entry_of_chunk[chunk];
       const Entry& entry = work_.entries[layer];
       if (!takes_part(entry)) continue;
       Part mine;
@@ -64,33 +64,33 @@ class Sweep {
   }
 
   template <class Block, class Run>
-  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run& run, int64_t layer, int64_t chunk,
+  STEPPE_DEVICE void add(const Block& block, Shared& shared, const Run& run, int layer, int64_t chunk,
                          Part& mine) const {
     const Entry& entry = run.entry;
     if (is(Stage::Filtered)) {
       const State& state = work_.states[layer];
-      if (!state.listed || !state.filters || run.is_scaled()) return add_direction<kThreads>(block, run, state, mine);
+      if (!state.listed || !state.filters || run.is_scaled) return add_direction<kThreads>(block, run, state, mine);
       const List<kThreads, typename Run::Stored> list(work_, entry, chunk, block.thread());
       return add_listed(block, run, state, work_.windows[layer], list, mine);
     }
-    if (is(Stage::First) && run.is_filtered() && entry.sample > 0) {
+    if (is(Stage::First) && run.is_filtered && entry.sample > 0) {
       const List<kThreads, typename Run::Stored> list(work_, entry, chunk, block.thread());
       return add_and_list(block, run, work_.windows[layer], list, mine);
     }
     if (is(Stage::First)) {
-      const bool scaled_only = run.is_scaled() && !run.is_centralized() && !run.is_filtered();
-      if (run.is_cut() || !(run.is_centralized() || scaled_only)) return add_sums<kThreads>(block, run, mine);
-      if (run.is_centralized()) find_row_means<kThreads>(block, shared, run, mine);
+      const bool scaled_only = run.is_scaled && !run.is_centralized && !run.is_filtered;
+      if (run.is_cut || !(run.is_centralized || scaled_only)) return add_sums<kThreads>(block, run, mine);
+      if (run.is_centralized) find_row_means<kThreads>(block, shared, run, mine);
     }
     // What was just read is still in the cache.
-    if (run.is_filtered()) return add_centralized<kThreads>(block, run, mine);
+    if (run.is_filtered) return add_centralized<kThreads>(block, run, mine);
     State unfiltered{};
     add_direction<kThreads>(block, run, unfiltered, mine);
   }
 
   /// Called when every chunk of the layer has its part.
   template <class Block>
-  STEPPE_DEVICE void settle(const Block& block, Shared& shared, int64_t layer) const {
+  STEPPE_DEVICE void settle(const Block& block, Shared& shared, int layer) const {
     const Entry& entry = work_.entries[layer];
     const Part* const parts = work_.parts + entry.first_chunk;
     const Part total = sum_over_chunks(block, shared, parts, entry.chunks);

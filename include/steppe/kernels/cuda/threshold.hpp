@@ -39,8 +39,8 @@ class Threshold {
 
   template <class Block>
   STEPPE_DEVICE void operator()(const Block& block, Shared& shared) const {
-    for (int64_t chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
-      const int64_t layer = work_.entry_of_chunk[chunk];
+    for (int chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
+      const int layer = work_.entry_of_chunk[chunk];
       const Entry& entry = work_.entries[layer];
       if (entry.filtered == 0) continue;
       STEPPE_KEEP_ROLLED
@@ -63,7 +63,7 @@ class Threshold {
 
  private:
   template <class Block, class Run>
-  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run& run, int64_t layer, int64_t chunk) const {
+  STEPPE_DEVICE void count(const Block& block, Shared& shared, const Run& run, int layer, int64_t chunk) const {
     using T = typename Run::Stored;
     const Level level = level_at(level_);
     const State& state = work_.states[layer];

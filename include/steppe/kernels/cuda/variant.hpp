@@ -26,7 +26,7 @@ struct Variant {
   /// them.
   static constexpr int kBatch = kThings == 0 ? 4 : kThings == 1 ? 2 : 1;
   /// Blocks of 256 threads that a multiprocessor's registers are to hold.
-  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : 4;
+  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : kThings > 1 ? 3 : 4;
 };
 
 /// Calls body with a value of the format's type.

@@ -1,0 +1,32 @@
+# Every kernel stays within the registers that its number of blocks per multiprocessor leaves, without local memory.
+cmake_minimum_required(VERSION 3.21)
+execute_process(COMMAND "${NVCC}" -std=c++17 -I "${INCLUDE}" -gencode arch=compute_80,code=sm_80
+    -gencode arch=compute_90,code=sm_90 -Xptxas -v -c "${INCLUDE}/steppe/kernels/cuda/cuda.cu" -o "${OUT}"
+  RESULT_VARIABLE failed ERROR_VARIABLE report)
+if(failed)
+  message(FATAL_ERROR "${report}")
+endif()
+
+set(line "[^\n]*\n")
+string(REGEX MATCHALL "Compiling entry function${line}${line}${line}[^\n]*Used [0-9]+ registers" kernels "${report}")
+list(LENGTH kernels count)
+# 16 variants of Move and of Sweep, 7 of Threshold, and Sample, for two architectures.
+if(NOT count EQUAL 80)
+  message(FATAL_ERROR "${count} kernels instead of 80 in the report of ptxas:\n${report}")
+endif()
+set(wrong "")
+foreach(kernel IN LISTS kernels)
+  set(most 64)
+  if(kernel MATCHES "AnyFormat")
+    set(most 128)
+  elseif(kernel MATCHES "Lb1ELb1ELb1E")
+    set(most 80)
+  endif()
+  string(REGEX MATCH "Used ([0-9]+) registers" unused "${kernel}")
+  if(CMAKE_MATCH_1 GREATER most OR NOT kernel MATCHES " 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads")
+    string(APPEND wrong "at most ${most} registers and no local memory are allowed:\n${kernel}\n")
+  endif()
+endforeach()
+if(wrong)
+  message(FATAL_ERROR "${wrong}")
+endif()
