@@ -51,8 +51,8 @@ class DeviceMemory {
 
 /// A layer's memory and its image on the device.
 struct DeviceLayer {
-  DeviceLayer(const Numbers& numbers, Destination where, int64_t offset)
-      : host(numbers, where, offset), g(host.g.size()), w(host.w.size()), buffer(host.buffer.size()) {}
+  DeviceLayer(const Numbers& numbers, Destination where, int64_t offset, int64_t of_buffer)
+      : host(numbers, where, offset, of_buffer), g(host.g.size()), w(host.w.size()), buffer(host.buffer.size()) {}
 
   DeviceMemory& out() {
     return host.destination == Destination::Buffer ? buffer : host.destination == Destination::Direction ? g : w;
@@ -77,7 +77,7 @@ class DeviceModel {
     std::vector<Layer> layers;
     for (size_t i = 0; i < model.size(); ++i) {
       const auto where = static_cast<Destination>(i % static_cast<size_t>(Destination::kCount));
-      memory_.push_back(std::make_unique<DeviceLayer>(model[i], where, offset));
+      memory_.push_back(std::make_unique<DeviceLayer>(model[i], where, offset, buffer_offset(offset, i)));
       DeviceLayer& memory = *memory_.back();
       Layer layer = model[i].layer;
       layer.direction = memory.g.data() + memory.host.g.begin();

@@ -31,7 +31,7 @@ class HostModel {
     std::vector<Layer> layers;
     for (size_t i = 0; i < model.size(); ++i) {
       const auto where = static_cast<Destination>((i + seed) % static_cast<size_t>(Destination::kCount));
-      memory_.push_back(std::make_unique<LayerMemory>(model[i], where, cut.offset));
+      memory_.push_back(std::make_unique<LayerMemory>(model[i], where, cut.offset, buffer_offset(cut.offset, i)));
       LayerMemory& memory = *memory_.back();
       Layer layer = model[i].layer;
       layer.direction = memory.g.bytes() + memory.g.begin();

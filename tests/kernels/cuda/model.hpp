@@ -190,12 +190,15 @@ class Memory {
   std::vector<Word> words_;
 };
 
+/// Every other layer's buffer is one component further from a vector's boundary than its gradient.
+inline int64_t buffer_offset(int64_t offset, size_t layer) { return offset + static_cast<int64_t>(layer % 2); }
+
 /// The memory of one layer.
 struct LayerMemory {
-  LayerMemory(const Numbers& numbers, Destination where, int64_t offset)
+  LayerMemory(const Numbers& numbers, Destination where, int64_t offset, int64_t of_buffer)
       : g(numbers.g, numbers.layer.format, offset),
         w(numbers.w, numbers.layer.format, offset),
-        buffer(std::vector<float>(numbers.w.size(), -7.0f), numbers.layer.format, offset),
+        buffer(std::vector<float>(numbers.w.size(), -7.0f), numbers.layer.format, of_buffer),
         destination(where) {}
 
   Memory& out() { return destination == Destination::Buffer ? buffer : destination == Destination::Direction ? g : w; }
