@@ -363,7 +363,7 @@ TEST(Extrapolated, SettingsOfGroupsAreAskedOrRefused) {
   sam.descent(1).rho_max(0.3);
   sam.options(0).p(3);
   sam.options(1).p(3);
-  EXPECT_NE(message_of([&] { valley.step(sam); }).find("for p = 2 alone; got p = 3"), std::string::npos);
+  EXPECT_NE(message_of([&] { valley.step(sam); }).find("for p = 2 only; got p = 3"), std::string::npos);
   for (const size_t k : {size_t{0}, size_t{1}}) sam.options(k).p(2);
   EXPECT_NE(message_of([&] {
               sam.step([&] {

@@ -738,7 +738,7 @@ const processes::Case kLeaves("leaves", [](const World& world) {
     // It continues, which the others do not.
     const std::string error = message_of([&] { exchange->begin(); });
     EXPECT_TRUE(contains(error,
-                         "steppe: process 1 has left a step (the batch is empty) and could go on only if the "
+                         "steppe: process 1 has left a step (the batch is empty) and could continue only if the "
                          "others had left it, too, which they did not"))
         << error;
     EXPECT_EQ(message_of([&] { exchange->finish(params); }).substr(0, 80), error.substr(0, 80));

@@ -460,7 +460,7 @@ TEST(AveragedWeights, AWeightOfAnotherShapeIsNamed) {
     auto swapped = average.swap();
     model.mean.fill_(1.0);
     model.w.set_data(torch::zeros({3}, torch::kDouble));
-    expect_words(message_of([&] { swapped.restore(); }), "could not be put back");
+    expect_words(message_of([&] { swapped.restore(); }), "could not be restored");
     EXPECT_EQ(first(model.mean), 8.0);
   }
   EXPECT_FALSE(average.is_swapped());
