@@ -168,7 +168,7 @@ class Workspace::Kernels {
 
   static double radius_of(const AscentTask& task, double norm) {
     const Recipe::Radius& radius = task.recipe.radius;
-    if (radius.rule == RadiusRule::Unified) return task.rho * (radius.share + (1.0 - radius.share) * norm);
+    if (radius.rule == RadiusRule::Unified) return task.rho * (radius.share + exact::product(1.0 - radius.share, norm));
     if (radius.rule == RadiusRule::Inverse)
       return task.rho * (std::min)(radius.sigma / (norm + radius.delta) / task.rho, 1.0);
     return task.rho;
@@ -193,7 +193,7 @@ class Workspace::Kernels {
       const cpu::Statistics& seen = ascent_.statistics(i);
       gradient[i] = std::sqrt(seen.gradient_squares);
       perturbation[i] = exact::is_zero(factors_[i]) ? 0.0 : std::sqrt(seen.length) * std::abs(factors_[i]);
-      squares += perturbation[i] * perturbation[i];
+      squares += exact::product(perturbation[i], perturbation[i]);
       const int64_t kept_here = emptied_[i] ? 0 : seen.kept;
       share[i] = layers_[i].filtered ? static_cast<double>(kept_here) / static_cast<double>(layers_[i].size) : 1.0;
       if (!layers_[i].filtered) continue;

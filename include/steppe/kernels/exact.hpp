@@ -50,24 +50,33 @@ STEPPE_HOST_DEVICE inline float difference(float a, float b) {
 #endif
 }
 
+/// a b on the host: what is added to it cannot become part of the same operation.
+template <class N>
+N product_on_host(N a, N b) {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+  N result = a * b;
+  __asm__("" : "+x"(result));
+  return result;
+#elif defined(__GNUC__) && defined(__aarch64__)
+  N result = a * b;
+  __asm__("" : "+w"(result));
+  return result;
+#else
+  const volatile N result = a * b;
+  return result;
+#endif
+}
+
 STEPPE_HOST_DEVICE inline float product(float a, float b) {
 #if defined(__CUDA_ARCH__)
   float result;
   asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
-#elif defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-  float result = a * b;
-  __asm__("" : "+x"(result));
-  return result;
-#elif defined(__GNUC__) && defined(__aarch64__)
-  float result = a * b;
-  __asm__("" : "+w"(result));
-  return result;
 #else
-  const volatile float result = a * b;
-  return result;
+  return product_on_host(a, b);
 #endif
 }
+inline double product(double a, double b) { return product_on_host(a, b); }
 
 STEPPE_HOST_DEVICE inline float magnitude(float a) { return float_of(bits_of(a) & 0x7fffffffu); }
 

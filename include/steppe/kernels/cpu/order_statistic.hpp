@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -41,8 +42,8 @@ N number_at(Ordinal<N> ordinal) {
 /// the descending order of all numbers that they were drawn from.
 template <class N>
 void bracket_of(N* some, int64_t n, double share, N& low, N& high) {
-  const double at = share * static_cast<double>(n);
-  const double margin = 2.5 * std::sqrt(static_cast<double>(n) * share * (1.0 - share)) + 1.0;
+  const double at = exact::product(share, static_cast<double>(n));
+  const double margin = exact::product(2.5, std::sqrt(at * (1.0 - share))) + 1.0;
   const auto top = std::max<int64_t>(static_cast<int64_t>(at - margin), 0);
   const auto bottom = std::min<int64_t>(static_cast<int64_t>(at + margin), n - 1);
   std::nth_element(some, some + top, some + n, std::greater<N>());

@@ -59,7 +59,8 @@ class Sample {
     window_.centre = centre;
     int64_t none = 0;
     passes_.distances_between(values_, count_, centre, N{-1}, std::numeric_limits<N>::infinity(), keys_, none);
-    const double expected = static_cast<double>(rank) / static_cast<double>(population_) * static_cast<double>(count_);
+    const double share = static_cast<double>(rank) / static_cast<double>(population_);
+    const double expected = exact::product(share, static_cast<double>(count_));
     bound(count_, expected, sigmas);
     find_plateau(expected, sigmas);
     around_zero();
@@ -86,7 +87,8 @@ class Sample {
 
   void bound(int64_t n, double expected, double sigmas) {
     const double share = std::clamp(expected / static_cast<double>(count_), 1.0 / static_cast<double>(count_), 1.0);
-    const double margin = sigmas * std::sqrt(static_cast<double>(count_) * share * (1.0 - share)) + 2.0;
+    const double deviation = std::sqrt(static_cast<double>(count_) * share * (1.0 - share));
+    const double margin = exact::product(sigmas, deviation) + 2.0;
     const double top = expected - margin, bottom = expected + margin;
     std::copy(keys_, keys_ + n, scratch_);
     window_.low = N{-1};

@@ -60,7 +60,7 @@ struct AdamUpdate {
         rate(all<T>(static_cast<Number<T>>(rule.lr / rule.c1))),
         scale(all<T>(static_cast<Number<T>>(1.0 / std::sqrt(rule.c2)))),
         eps(all<T>(static_cast<Number<T>>(rule.eps))),
-        shrink(all<T>(static_cast<Number<T>>(1.0 - rule.lr * rule.weight_decay))),
+        shrink(all<T>(static_cast<Number<T>>(1.0 - exact::product(rule.lr, rule.weight_decay)))),
         decoupled(rule.kind == UpdateRule::Kind::AdamW),
         amsgrad(rule.amsgrad) {}
 
@@ -84,7 +84,7 @@ template <class T>
 struct AdagradUpdate {
   explicit AdagradUpdate(const UpdateRule& rule)
       : decayed(rule),
-        lr(all<T>(static_cast<Number<T>>(rule.lr / (1.0 + (rule.step - 1.0) * rule.lr_decay)))),
+        lr(all<T>(static_cast<Number<T>>(rule.lr / (1.0 + exact::product(rule.step - 1.0, rule.lr_decay))))),
         eps(all<T>(static_cast<Number<T>>(rule.eps))) {}
 
   STEPPE_ALWAYS_INLINE Pack<T> operator()(Pack<T> w, Pack<T> g, Pack<T>* kept) const {

@@ -14,6 +14,7 @@
 #include <steppe/kernels/cpu/memory.hpp>
 #include <steppe/kernels/cpu/order_statistic.hpp>
 #include <steppe/kernels/cpu/passes.hpp>
+#include <steppe/kernels/exact.hpp>
 #include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
 
@@ -75,9 +76,10 @@ class WindowLists {
     found = select(rank, mean, scratch);
     // The window is around another centre than the mean: its edges are valid only up to that shift.
     const double shift = std::fabs(static_cast<double>(mean) - static_cast<double>(window_.centre));
-    const double low =
-        window_.low < N{0} ? -1.0 : (static_cast<double>(window_.low) + shift) * (1.0 + kRelative) + kAbsolute;
-    const double high = (static_cast<double>(window_.high) - shift) * (1.0 - kRelative) - kAbsolute;
+    const double low = window_.low < N{0}
+                           ? -1.0
+                           : exact::product(static_cast<double>(window_.low) + shift, 1.0 + kRelative) + kAbsolute;
+    const double high = exact::product(static_cast<double>(window_.high) - shift, 1.0 - kRelative) - kAbsolute;
     return static_cast<double>(found) > low && static_cast<double>(found) < high;
   }
 
@@ -91,7 +93,7 @@ class WindowLists {
     if (seen_.plateau == 0 || !(distance_of(window_.plateau, mean) > threshold)) return squares;
     kept += seen_.plateau;
     const auto plateau = static_cast<double>(window_.plateau);
-    return squares + static_cast<double>(seen_.plateau) * plateau * plateau;
+    return squares + exact::product(static_cast<double>(seen_.plateau) * plateau, plateau);
   }
 
   int64_t bytes() const { return inside_.bytes() + static_cast<int64_t>(parts_.capacity() * sizeof(Part)); }

@@ -14,6 +14,17 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
+// Where a compiler may fuse products and sums: a vector register's bytes, and its constraint.
+#if defined(__GNUC__) || defined(__clang__)
+#if defined(__aarch64__)
+#define STEPPE_REGISTER_BYTES 16
+#define STEPPE_REGISTER "w"
+#elif defined(__x86_64__) && defined(__FMA__)
+#define STEPPE_REGISTER_BYTES 32
+#define STEPPE_REGISTER "x"
+#endif
+#endif
+
 constexpr int kPacks = 4;  ///< packs that are compressed together: their masks have 64 bits
 
 }  // namespace kernels::cpu
@@ -239,11 +250,27 @@ class LaneSums {
   void add(const Values<double>& x) {
     for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i];
   }
-  void add_squares(const Values<double>& x) {
-    for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * x.v[i];
-  }
+  void add_squares(const Values<double>& x) { add_products(x, x); }
+  /// Rounded separately, as in times(); only products of float64 are not exact.
   void add_products(const Values<double>& x, const Values<double>& y) {
+#ifdef STEPPE_REGISTER
+    using Register __attribute__((vector_size(STEPPE_REGISTER_BYTES))) = double;
+    const auto load = [](const double* from) {
+      Register some;
+      std::memcpy(&some, from, sizeof(some));
+      return some;
+    };
+    for (int i = 0; i < kLanes; i += static_cast<int>(sizeof(Register) / sizeof(double))) {
+      Register product = load(x.v + i) * load(y.v + i);
+      __asm__("" : "+" STEPPE_REGISTER(product));
+      product += load(v_ + i);
+      std::memcpy(v_ + i, &product, sizeof(product));
+    }
+#elif defined(__x86_64__)
     for (int i = 0; i < kLanes; ++i) v_[i] += x.v[i] * y.v[i];
+#else
+    add(times(x, y));
+#endif
   }
   /// Always added in the same order.
   double total() const { return in_order(v_); }
