@@ -2,13 +2,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#include <emmintrin.h>
-
 #include <cstdint>
 
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/version.hpp>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <emmintrin.h>
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::sse2 {
