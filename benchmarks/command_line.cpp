@@ -17,7 +17,7 @@ void add_options(CLI::App& app, Settings& settings) {
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
   app.add_option("--rounds", settings.rounds, "Rounds (default: 21)")->type_name("N")->check(CLI::Range(1, 100000));
-  app.footer("The environment variable STEPPE_CPU chooses the instruction set: avx512, avx2, sse2 or portable.");
+  app.footer("The environment variable STEPPE_CPU chooses the instruction set: avx512, avx2, sse2, neon or portable.");
 }
 
 bool prepare(const Settings& settings) {

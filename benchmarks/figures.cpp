@@ -18,6 +18,7 @@ double target_of_zsharp() {
       return 1.25;
     case InstructionSet::Sse2:
       return 1.5;
+    case InstructionSet::Neon:
     case InstructionSet::Portable:
       break;
   }

@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
   } catch (const std::invalid_argument& error) {
     std::printf("%s\n", error.what());
     const char* wanted = std::getenv("STEPPE_CPU");
-    for (const char* known : {"avx512", "avx2", "sse2", "portable"})
+    for (const char* known : {"avx512", "avx2", "sse2", "neon", "portable"})
       if (std::strcmp(wanted, known) == 0) return kSkipped;
     return 1;
   }

@@ -17,6 +17,7 @@
 #include <steppe/kernels/cpu/passes.hpp>
 #include <steppe/kernels/cpu/simd/avx2.hpp>
 #include <steppe/kernels/cpu/simd/avx512.hpp>
+#include <steppe/kernels/cpu/simd/neon.hpp>
 #include <steppe/kernels/cpu/simd/portable.hpp>
 #include <steppe/kernels/cpu/simd/sse2.hpp>
 #include <steppe/kernels/cpu/simd/target.hpp>
@@ -44,13 +45,19 @@ STEPPE_TARGET_BEGIN(STEPPE_AVX512)
 STEPPE_TARGET_END
 #endif
 
+#if defined(__AARCH64EL__) && defined(__ARM_NEON)
+#define STEPPE_INSTRUCTION_SET neon
+#include <steppe/kernels/cpu/passes.inl>
+#undef STEPPE_INSTRUCTION_SET
+#endif
+
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-enum class InstructionSet : int { Portable, Sse2, Avx2, Avx512 };
+enum class InstructionSet : int { Portable, Sse2, Avx2, Avx512, Neon };
 
 inline const char* name_of(InstructionSet set) {
-  static constexpr const char* names[] = {"portable", "sse2", "avx2", "avx512"};
+  static constexpr const char* names[] = {"portable", "sse2", "avx2", "avx512", "neon"};
   return names[static_cast<int>(set)];
 }
 
@@ -77,6 +84,9 @@ inline std::vector<InstructionSet> available_instruction_sets() {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     found.push_back(InstructionSet::Avx512);
+#endif
+#if defined(__AARCH64EL__) && defined(__ARM_NEON)
+  found.push_back(InstructionSet::Neon);
 #endif
   return found;
 }
@@ -122,7 +132,7 @@ const Passes<T>& best_of_avx512() {
 }
 #endif
 
-/// The passes for a storage format. double is computed in plain C++ everywhere, 16-bit formats below AVX2.
+/// The passes for a storage format. double is computed in plain C++ everywhere, 16-bit formats on x86 below AVX2.
 template <class T>
 const Passes<T>& passes() {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -136,9 +146,13 @@ const Passes<T>& passes() {
       case InstructionSet::Avx512:
         return best_of_avx512<T>();
       case InstructionSet::Portable:
+      case InstructionSet::Neon:
         break;
     }
   }
+#elif defined(__AARCH64EL__) && defined(__ARM_NEON)
+  if constexpr (sizeof(T) <= sizeof(float))
+    if (instruction_set() == InstructionSet::Neon) return neon::passes<T>();
 #endif
   return portable::passes<T>();
 }

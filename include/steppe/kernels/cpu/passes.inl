@@ -14,7 +14,7 @@ inline Pack<T> load_some(const T* from, int64_t left) {
 inline Mask valid_lanes(int64_t left) { return first_lanes(left >= kLanes ? kLanes : static_cast<int>(left)); }
 
 template <class T>
-inline void add_squares(const T* g, int64_t n, Sums<T>& sums) {
+STEPPE_ALWAYS_INLINE void add_squares(const T* g, int64_t n, Sums<T>& sums) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) sums.add_squares(widened(g + i));
   if (i < n) sums.add_squares(widened(load(g + i, static_cast<int>(n - i))));

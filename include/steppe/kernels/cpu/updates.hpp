@@ -33,6 +33,12 @@ STEPPE_TARGET_BEGIN(STEPPE_AVX512)
 STEPPE_TARGET_END
 #endif
 
+#if defined(__AARCH64EL__) && defined(__ARM_NEON)
+#define STEPPE_INSTRUCTION_SET neon
+#include <steppe/kernels/cpu/updates.inl>
+#undef STEPPE_INSTRUCTION_SET
+#endif
+
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
@@ -45,7 +51,7 @@ struct Updated {
   int64_t size = 0;
 };
 
-/// In plain C++ below AVX2. Finite results have the same bits for every instruction set.
+/// On x86 in plain C++ below AVX2. Finite results have the same bits for every instruction set.
 template <class T>
 void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -54,6 +60,8 @@ void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n)
   if constexpr (sizeof(T) < sizeof(float))
     if (set == InstructionSet::Avx512) return avx512::update(rule, w, g, kept, n);
   if (set == InstructionSet::Avx512 || set == InstructionSet::Avx2) return avx2::update(rule, w, g, kept, n);
+#elif defined(__AARCH64EL__) && defined(__ARM_NEON)
+  if (instruction_set() == InstructionSet::Neon) return neon::update(rule, w, g, kept, n);
 #endif
   portable::update(rule, w, g, kept, n);
 }
