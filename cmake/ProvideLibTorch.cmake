@@ -32,7 +32,7 @@ function(steppe_libtorch_platform out_name out_platforms)
   set(${out_name} ${name} PARENT_SCOPE)
 endfunction()
 
-# Defines the imported target `torch`.
+# Defines the imported target `torch`, and the variables by which programs link what find_package(Torch) has found.
 function(steppe_provide_libtorch)
   steppe_libtorch_platform(platform tags)
   # Without the CUDA libraries (1.5 GB and a dozen more wheels): two small ones are enough for libtorch_cpu.
@@ -64,4 +64,9 @@ function(steppe_provide_libtorch)
     target_link_libraries(torch INTERFACE -Wl,--no-as-needed "${torch_cpu}" "${c10}" -Wl,--as-needed)
     target_link_options(torch INTERFACE "LINKER:-rpath,${lib}:${cuda_lib}" "LINKER:-rpath-link,${lib}:${cuda_lib}")
   endif()
+  set(Torch_FOUND TRUE PARENT_SCOPE)
+  set(TORCH_FOUND TRUE PARENT_SCOPE)
+  set(TORCH_LIBRARIES torch PARENT_SCOPE)
+  set(TORCH_INCLUDE_DIRS "${home}/torch/include" "${home}/torch/include/torch/csrc/api/include" PARENT_SCOPE)
+  set(TORCH_INSTALL_PREFIX "${home}/torch" PARENT_SCOPE)
 endfunction()

@@ -80,7 +80,7 @@ inline Refusal unknown_root(const std::string& name) {
   return {
       "backward() began at " + name +
           ", which is not a recorded operator: a torch::autograd::Function, a TorchScript graph that LibTorch has "
-          "compiled, or a forward pass on another thread",
+          "compiled, or a forward pass on another thread or before the optimizer was made",
       "torch::jit::setGraphExecutorOptimize(false) runs a TorchScript graph one operator at a time; replay(true) on "
       "the thread that trains moves the recording there"};
 }
