@@ -49,9 +49,10 @@ measure() {
 # row NAME BASE FILE FLAGS...
 declare -A base_of
 row() {
-  local name=$1 base=$2 file=$3 seconds kilobytes
+  local name=$1 base=$2 file=$3 best seconds kilobytes
   shift 3
-  read -r seconds kilobytes < <(measure "$file" "$@")
+  best=$(measure "$file" "$@")
+  read -r seconds kilobytes <<< "$best"
   [ -n "${base_of[$base]:-}" ] || base_of[$base]="$seconds $kilobytes"
   read -r base_seconds base_kilobytes <<< "${base_of[$base]}"
   awk -v n="$name" -v s="$seconds" -v k="$kilobytes" -v bs="$base_seconds" -v bk="$base_kilobytes" \
