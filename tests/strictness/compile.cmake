@@ -5,9 +5,12 @@ if(ID STREQUAL "GNU")
   list(APPEND flags -Wuseless-cast)
 endif()
 set(system "")
-list(REMOVE_ITEM LIBTORCH /usr/include)  # of a system's package: named again, it hides the C library's headers
 foreach(folder IN LISTS LIBTORCH)
-  list(APPEND system -isystem "${folder}")
+  get_filename_component(folder "${folder}" REALPATH)
+  # A system's package: named again, this folder hides the C library's headers.
+  if(NOT folder STREQUAL "/usr/include")
+    list(APPEND system -isystem "${folder}")
+  endif()
 endforeach()
 execute_process(COMMAND "${CXX}" -std=c++${STANDARD} -fsyntax-only ${flags} -I "${INCLUDE}" ${system}
     "${CMAKE_CURRENT_LIST_DIR}/everything.cpp"
