@@ -29,7 +29,8 @@ fs::path bundled_data(const std::string& example) {
   std::error_code unknown;
   // Linux's name of the running program; other systems need the source tree.
   const fs::path program = fs::read_symlink("/proc/self/exe", unknown);
-  const fs::path installed = program.parent_path() / STEPPE_EXAMPLES_INSTALLED / example / "data";
+  const fs::path installed =
+      program.empty() ? program : program.parent_path() / STEPPE_EXAMPLES_INSTALLED / example / "data";
   const fs::path in_source = fs::path(STEPPE_EXAMPLES_SOURCE) / example / "data";
   for (const fs::path& folder : {installed, in_source})
     if (fs::is_directory(folder, unknown)) return folder;
