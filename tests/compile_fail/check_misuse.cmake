@@ -1,22 +1,34 @@
-# Compiles SOURCE with MISUSE and searches the compiler's errors for the expected words.
+# Compiles COMPILED, which includes each of SOURCES or is it, with MISUSE, and searches the compiler's errors for the words
+# that each source expects.
 cmake_minimum_required(VERSION 3.21)
-file(STRINGS "${SOURCE}" expectation REGEX "^// expect: " LIMIT_COUNT 1)
-string(REPLACE "// expect: " "" expectation "${expectation}")
-if(NOT expectation)
-  message(FATAL_ERROR "${SOURCE} has no line '// expect: text'")
-endif()
 
-# Flags that are the misuse.
-file(STRINGS "${SOURCE}" flags REGEX "^// flags: " LIMIT_COUNT 1)
-string(REPLACE "// flags: " "" flags "${flags}")
-separate_arguments(flags)
+set(flags "")
+set(expected "")
+foreach(source IN LISTS SOURCES)
+  file(STRINGS "${source}" expectation REGEX "^// expect: " LIMIT_COUNT 1)
+  string(REPLACE "// expect: " "" expectation "${expectation}")
+  if(NOT expectation OR expectation IN_LIST expected)
+    message(FATAL_ERROR "${source} has no line '// expect: text' of its own")
+  endif()
+  list(APPEND expected "${expectation}")
+  file(STRINGS "${source}" own_flags REGEX "^// flags: " LIMIT_COUNT 1)
+  string(REPLACE "// flags: " "" own_flags "${own_flags}")
+  separate_arguments(own_flags)
+  list(APPEND flags ${own_flags})
+endforeach()
 
 list(TRANSFORM INCLUDES PREPEND -I OUTPUT_VARIABLE include_flags)
-execute_process(COMMAND "${CXX}" -std=c++${STANDARD} -fsyntax-only -DMISUSE ${flags} ${include_flags} "${SOURCE}"
+execute_process(COMMAND "${CXX}" -std=c++${STANDARD} -fsyntax-only -DMISUSE ${flags} ${include_flags} "${COMPILED}"
   RESULT_VARIABLE failed ERROR_VARIABLE errors)
 if(NOT failed)
-  message(FATAL_ERROR "${SOURCE} compiles with MISUSE, and must not")
+  message(FATAL_ERROR "${COMPILED} compiles with MISUSE, and must not")
 endif()
-if(NOT errors MATCHES "error: [^\n]*${expectation}")
-  message(FATAL_ERROR "No error matches '${expectation}':\n${errors}")
+set(failures "")
+foreach(source expectation IN ZIP_LISTS SOURCES expected)
+  if(NOT errors MATCHES "error: [^\n]*${expectation}")
+    string(APPEND failures "\n${source}: no error matches '${expectation}'")
+  endif()
+endforeach()
+if(failures)
+  message(FATAL_ERROR "${failures}\n${errors}")
 endif()

@@ -2,20 +2,7 @@
 # OBJECTS: a file with the object file of each header, a line each; empty where they are not to be measured.
 cmake_minimum_required(VERSION 3.21)
 
-# Adds to `out` the files of steppe that a file includes, itself first, each once. `compiled`: as with steppe::compiled.
-function(closure_of file compiled out)
-  set(files "${${out}}")
-  if(file IN_LIST files OR file MATCHES "/dispatch_cuda|/cuda/" OR (compiled AND file MATCHES "\\.ipp$"))
-    return()
-  endif()
-  list(APPEND files "${file}")
-  file(STRINGS "${INCLUDE_DIR}/${file}" includes REGEX "^ *#include <steppe/")
-  list(TRANSFORM includes REPLACE "^ *#include <(.*)>.*" "\\1")
-  foreach(included IN LISTS includes)
-    closure_of("${included}" ${compiled} files)
-  endforeach()
-  set(${out} "${files}" PARENT_SCOPE)
-endfunction()
+include("${CMAKE_CURRENT_LIST_DIR}/closure.cmake")
 
 # Lines that are neither empty nor a comment.
 function(lines_of_code files out)
@@ -30,6 +17,7 @@ function(lines_of_code files out)
   set(${out} ${sum} PARENT_SCOPE)
 endfunction()
 
+set(include_dir "${INCLUDE_DIR}")
 set(objects "")
 if(OBJECTS)
   file(STRINGS "${OBJECTS}" objects)
