@@ -91,13 +91,13 @@ at::Tensor values_of(Values kind, at::IntArrayRef shape) {
 }
 
 /// One parameter with its gradient, in a layout of its own.
-struct Tensors {
+struct WeightAndGradient {
   at::Tensor w, g;
 };
 
 enum class Layout { Contiguous, ChannelsLast, Transposed, Sliced, Misaligned, GradientElsewise, kCount };
 
-Tensors laid_out(Layout layout, const at::Tensor& w, const at::Tensor& g) {
+WeightAndGradient laid_out(Layout layout, const at::Tensor& w, const at::Tensor& g) {
   const auto misaligned = [](const at::Tensor& x) {
     at::Tensor memory = torch::empty({x.numel() + 3}, x.options()).slice(0, 3);
     return memory.view(x.sizes()).copy_(x);
@@ -125,11 +125,11 @@ Tensors laid_out(Layout layout, const at::Tensor& w, const at::Tensor& g) {
 }
 
 /// A random model: shapes, layouts and values follow from the seed.
-std::vector<Tensors> random_model(uint64_t seed, at::ScalarType dtype, bool large) {
+std::vector<WeightAndGradient> random_model(uint64_t seed, at::ScalarType dtype, bool large) {
   std::mt19937_64 random(seed);
   const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
   torch::manual_seed(seed);
-  std::vector<Tensors> model;
+  std::vector<WeightAndGradient> model;
   const int64_t count = 1 + below(5);
   for (int64_t i = 0; i < count; ++i) {
     std::vector<int64_t> shape;
@@ -191,7 +191,7 @@ class Machine {
 };
 
 /// Destinations in turn: a buffer, the direction's memory, the parameter's.
-Outcome ascend(const std::vector<Tensors>& model, const Recipe& recipe, double rho, const Setting& setting) {
+Outcome ascend(const std::vector<WeightAndGradient>& model, const Recipe& recipe, double rho, const Setting& setting) {
   const Machine machine(setting);
   std::vector<AscentTask> tasks;
   for (size_t i = 0; i < model.size(); ++i) {
@@ -251,7 +251,7 @@ void expect_same_numbers(const at::Tensor& a, const at::Tensor& b) {
   EXPECT_TRUE(at::allclose(a, b, 1e-6, 1e-300, /*equal_nan=*/true)) << a << "\n" << b;
 }
 
-void expect_agreement(const Outcome& ours, const Outcome& definition, const std::vector<Tensors>& model,
+void expect_agreement(const Outcome& ours, const Outcome& definition, const std::vector<WeightAndGradient>& model,
                       const Recipe& recipe) {
   ASSERT_EQ(ours.result.finite.item<bool>(), definition.result.finite.item<bool>());
   EXPECT_TRUE(ours.result.layer_kept_share.equal(definition.result.layer_kept_share) ||
@@ -313,8 +313,8 @@ TEST_P(FusedAscent, NonFiniteGradientsMoveNothing) {
   for (const double poison : {inf, -inf, std::nan("")})
     for (const int64_t size : {3, 40, 70000})
       for (const cpu::InstructionSet set : cpu::available_instruction_sets()) {
-        std::vector<Tensors> model = {{torch::randn({2, size}), torch::randn({2, size})},
-                                      {torch::ones({3}), torch::ones({3})}};
+        std::vector<WeightAndGradient> model = {{torch::randn({2, size}), torch::randn({2, size})},
+                                                {torch::ones({3}), torch::ones({3})}};
         model[0].g.view(-1)[size / 3] = poison;
         const Outcome outcome = ascend(model, GetParam().recipe, 0.5, {true, set});
         EXPECT_FALSE(outcome.result.finite.item<bool>());
@@ -328,14 +328,14 @@ TEST_P(FusedAscent, NothingButWhatIsNotFiniteMovesNothing) {
   for (const cpu::InstructionSet set : cpu::available_instruction_sets()) {
     for (const double poison : {inf, std::nan("")})
       for (const int64_t size : {8, 70000}) {
-        const std::vector<Tensors> model = {{torch::randn({2, size}), torch::full({2, size}, poison)}};
+        const std::vector<WeightAndGradient> model = {{torch::randn({2, size}), torch::full({2, size}, poison)}};
         const Outcome outcome = ascend(model, GetParam().recipe, 0.5, {true, set});
         EXPECT_FALSE(outcome.result.finite.item<bool>());
         EXPECT_TRUE(same_bits(outcome.moved[0], model[0].w));
       }
     // Finite, but the differences from the rows' means are not.
     const at::Tensor g = torch::tensor({huge, huge, huge, -huge, -huge, -huge, -huge, huge}, at::kFloat).view({2, 4});
-    const std::vector<Tensors> model = {{torch::randn({2, 4}), g}};
+    const std::vector<WeightAndGradient> model = {{torch::randn({2, 4}), g}};
     const Outcome outcome = ascend(model, GetParam().recipe, 0.5, {true, set});
     for (size_t i = 0; i < model.size(); ++i) EXPECT_TRUE(outcome.moved[i].isfinite().all().item<bool>());
   }
@@ -346,8 +346,8 @@ TEST_P(FusedAscent, EverySizeUpToAFewPacks) {
     for (int64_t size = 0; size <= 70; ++size) {
       SCOPED_TRACE(std::string(cpu::name_of(set)) + ", size " + std::to_string(size));
       torch::manual_seed(static_cast<uint64_t>(size));
-      const std::vector<Tensors> model = {{torch::randn({1, size}), torch::randn({1, size})},
-                                          {torch::randn({size, 3}), torch::randn({size, 3})}};
+      const std::vector<WeightAndGradient> model = {{torch::randn({1, size}), torch::randn({1, size})},
+                                                    {torch::randn({size, 3}), torch::randn({size, 3})}};
       expect_agreement(ascend(model, GetParam().recipe, 0.5, {true, set}),
                        ascend(model, GetParam().recipe, 0.5, {false}), model, GetParam().recipe);
     }
@@ -378,7 +378,7 @@ TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
        {normal, mostly_zero, half_zero, clustered, huge, far, two_values, sorted, heavy, constant, one_off})
     for (const double level : {0.0, 0.05, 0.5, 0.9, 0.95, 0.9999})
       for (const int threads : {1, 3}) {
-        const std::vector<Tensors> model = {{torch::randn({8, n / 8}), g.view({8, n / 8})}};
+        const std::vector<WeightAndGradient> model = {{torch::randn({8, n / 8}), g.view({8, n / 8})}};
         for (const Recipe& recipe : {filtered(Recipe(), level), filtered(centralized(Recipe()), level)}) {
           SCOPED_TRACE("level " + std::to_string(level) + ", mean " + std::to_string(g.mean().item<double>()) +
                        (recipe.centralize.on ? ", centralized" : ""));
@@ -390,8 +390,9 @@ TEST(FilterThreshold, IsExactWhereSamplingIsHard) {
 
 TEST(FilterThreshold, IsExactWithRowsLongerThanAPiece) {
   torch::manual_seed(2);
-  const std::vector<Tensors> model = {{torch::randn({4, 150001}), torch::randn({4, 150001}) + torch::randn({4, 1})},
-                                      {torch::randn({2, 65537}), torch::full({2, 65537}, 0.1)}};
+  const std::vector<WeightAndGradient> model = {
+      {torch::randn({4, 150001}), torch::randn({4, 150001}) + torch::randn({4, 1})},
+      {torch::randn({2, 65537}), torch::full({2, 65537}, 0.1)}};
   for (const NamedRecipe& named : fused_recipes())
     for (const int threads : {1, 2}) {
       SCOPED_TRACE(named.name);
@@ -410,14 +411,14 @@ TEST(FusedAscent, WeightsThatDoNotMoveKeepTheirBits) {
 }
 
 TEST(Workspace, ItsBuffersStayOnceItKnowsTheTensors) {
-  const std::vector<Tensors> model = {{torch::randn({300, 400}), torch::randn({300, 400})},
-                                      {torch::randn({9}), torch::randn({9})}};
+  const std::vector<WeightAndGradient> model = {{torch::randn({300, 400}), torch::randn({300, 400})},
+                                                {torch::randn({9}), torch::randn({9})}};
   for (const NamedRecipe& named : fused_recipes()) {
     Workspace workspace;
     int64_t bytes = 0;
     for (int round = 0; round < 4; ++round) {
       std::vector<AscentTask> tasks;
-      for (const Tensors& each : model) {
+      for (const WeightAndGradient& each : model) {
         AscentTask task;
         task.param = each.w;
         task.direction = each.g;
@@ -438,7 +439,7 @@ TEST(Workspace, ItsBuffersStayOnceItKnowsTheTensors) {
 }
 
 TEST(Workspace, GivesOutResultsThatLaterAscentsLeaveAlone) {
-  const std::vector<Tensors> model = {{torch::zeros({2, 3}), torch::ones({2, 3})}};
+  const std::vector<WeightAndGradient> model = {{torch::zeros({2, 3}), torch::ones({2, 3})}};
   AscentTask task;
   task.param = model[0].w;
   task.direction = model[0].g;
