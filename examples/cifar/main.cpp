@@ -12,8 +12,8 @@
 #include "dataset.hpp"
 #include "models.hpp"
 #include "optimizer_name.hpp"
-#include "presentation/command_line.hpp"
 #include "presentation/interrupt.hpp"
+#include "presentation/program.hpp"
 #include "report.hpp"
 
 namespace {

@@ -16,6 +16,7 @@
 #include "presentation/clock.hpp"
 #include "presentation/command_line.hpp"
 #include "presentation/interrupt.hpp"
+#include "presentation/program.hpp"
 #include "presentation/progress.hpp"
 #include "presentation/table.hpp"
 #include "trainer.hpp"

@@ -5,6 +5,7 @@
 
 #include "cifar/models.hpp"
 #include "cifar/optimizer_name.hpp"
+#include "presentation/command_line.hpp"
 
 namespace shifting {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "cifar/arguments.hpp"
 #include "optimum_shift/trial.hpp"
-#include "presentation/command_line.hpp"
+#include "presentation/program.hpp"
 
 namespace shifting {
 

@@ -7,8 +7,8 @@
 #include "optimum_shift/arguments.hpp"
 #include "optimum_shift/report.hpp"
 #include "optimum_shift/study.hpp"
-#include "presentation/command_line.hpp"
 #include "presentation/interrupt.hpp"
+#include "presentation/program.hpp"
 
 namespace {
 

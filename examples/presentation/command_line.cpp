@@ -2,9 +2,7 @@
 #include "presentation/command_line.hpp"
 
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
-#include <exception>
 #include <memory>
 
 namespace presentation {
@@ -65,17 +63,6 @@ void add_study_options(CommandLine& app, StudyOptions& options, const std::strin
       ->check(number(1, 1024, "from 1 to 1024"));
   app.add("--out", options.out, "Folder of the page, the pictures and the CSV files", "DIR", group)
       ->capture_default_str();
-}
-
-int carried_out(const char* program, const std::function<int()>& run) {
-  try {
-    return run();
-  } catch (const std::exception& error) {
-    // LibTorch's errors continue with a stack trace.
-    const std::string what = error.what();
-    std::fprintf(stderr, "%s: %s\n", program, what.substr(0, what.find('\n')).c_str());
-    return 1;
-  }
 }
 
 }  // namespace presentation

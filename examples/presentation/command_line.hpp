@@ -4,12 +4,12 @@
 
 #include <CLI/CLI.hpp>
 
-#include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "presentation/program.hpp"
 
 namespace presentation {
 
@@ -37,19 +37,7 @@ CLI::Validator not_negative();  ///< 0 or more
 CLI::Validator share();         ///< [0, 1)
 CLI::Validator one_of(const std::vector<std::string>& names);
 
-/// What every study takes: --quick, --seed, --threads, --out.
-struct StudyOptions {
-  bool quick = false;
-  uint64_t seed = 0;
-  int threads = 0;  ///< LibTorch's own choice if 0
-  std::filesystem::path out;
-};
+/// --quick, --seed, --threads, --out.
 void add_study_options(CommandLine& app, StudyOptions& options, const std::string& quick_means);
-
-/// Runs a program, and turns what it throws into one line on stderr and exit code 1.
-int carried_out(const char* program, const std::function<int()>& run);
-
-/// The exit code of a program that was interrupted.
-constexpr int kInterrupted = 130;
 
 }  // namespace presentation

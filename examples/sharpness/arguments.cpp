@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "presentation/command_line.hpp"
+
 namespace flatness {
 namespace {
 

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <stdexcept>
 
-#include "presentation/command_line.hpp"
 #include "presentation/interrupt.hpp"
+#include "presentation/program.hpp"
 #include "sharpness/arguments.hpp"
 #include "sharpness/report.hpp"
 #include "sharpness/study.hpp"

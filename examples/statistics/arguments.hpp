@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "presentation/command_line.hpp"
+#include "presentation/program.hpp"
 
 namespace statistics {
 

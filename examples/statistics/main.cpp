@@ -10,9 +10,9 @@
 #include "cifar/dataset.hpp"
 #include "kernel_report.hpp"
 #include "network_report.hpp"
-#include "presentation/command_line.hpp"
 #include "presentation/files.hpp"
 #include "presentation/interrupt.hpp"
+#include "presentation/program.hpp"
 #include "presentation/table.hpp"
 
 namespace {

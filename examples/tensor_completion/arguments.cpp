@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "presentation/command_line.hpp"
+
 namespace completion {
 namespace {
 

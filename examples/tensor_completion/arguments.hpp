@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "presentation/command_line.hpp"
+#include "presentation/program.hpp"
 #include "training.hpp"
 
 namespace completion {

@@ -1,2 +1,0 @@
-// A target needs a source for its precompiled header.
-// SPDX-License-Identifier: MIT
