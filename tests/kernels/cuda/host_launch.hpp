@@ -12,6 +12,7 @@
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 namespace steppe::kernels::cuda {
@@ -159,6 +160,9 @@ class HostBlock {
 /// Blocks in an order that is drawn anew for each launch.
 class HostLaunch {
  public:
+  /// That kernels are compiled for.
+  using ThreadCounts = std::integer_sequence<int, 4, 8, 16, 32, 256>;
+
   HostLaunch(int threads, int64_t blocks, uint64_t seed) : fibers_(threads, seed), blocks_(blocks), random_(seed) {}
 
   template <class Kernel>

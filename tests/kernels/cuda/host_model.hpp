@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "host_launch.hpp"
@@ -24,6 +25,7 @@ struct Cut {
 };
 
 /// The memory of a model, which may take several ascents.
+template <class Launch = HostLaunch>
 class HostModel {
  public:
   HostModel(const std::vector<Numbers>& model, const Cut& cut, uint64_t seed = 1)
@@ -58,23 +60,7 @@ class HostModel {
                           outcome.layer_perturbation_norm.data(),
                           outcome.layer_kept_share.data()};
     const Work work = work_of(plan_, plan_.table().data(), scratch_.data(), results);
-    switch (cut_.threads) {
-      case 4:
-        launch<4>(work);
-        break;
-      case 8:
-        launch<8>(work);
-        break;
-      case 16:
-        launch<16>(work);
-        break;
-      case 32:
-        launch<32>(work);
-        break;
-      default:
-        launch<256>(work);
-        break;
-    }
+    EXPECT_TRUE(launch(work, typename Launch::ThreadCounts())) << "not compiled for " << cut_.threads << " threads";
     for (size_t i = 0; i < n; ++i) {
       outcome.moved.push_back(model_[i].layer.rho > 0.0 ? memory_[i]->out().numbers() : memory_[i]->w.numbers());
       EXPECT_TRUE(memory_[i]->out().guards_are_whole()) << "layer " << i;
@@ -105,11 +91,16 @@ class HostModel {
     }
   }
 
+  template <int... kThreads>
+  bool launch(const Work& work, std::integer_sequence<int, kThreads...>) {
+    return ((kThreads == cut_.threads && launch<kThreads>(work)) || ...);
+  }
   template <int kThreads>
-  void launch(const Work& work) {
-    HostLaunch launcher(kThreads, cut_.blocks, seed_);
+  bool launch(const Work& work) {
+    Launch launcher(kThreads, cut_.blocks, seed_);
     launch_ascent<kThreads>(plan_, work, launcher);
     launches_ = launcher.launches();
+    return true;
   }
 
   std::vector<Numbers> model_;
