@@ -1,3 +1,4 @@
+// Judges every access of a launch by what its threads know of one another.
 // SPDX-License-Identifier: MIT
 #include "detector.hpp"
 

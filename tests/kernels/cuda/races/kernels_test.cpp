@@ -36,6 +36,7 @@ class CudaKernelsHaveNoRaces : public testing::Test {
     const races::Totals after = races::totals();
     EXPECT_GT(after.accesses, before_.accesses);
     EXPECT_EQ(after.races, before_.races) << races::report();
+    races::forget_races();
   }
 
  private:
