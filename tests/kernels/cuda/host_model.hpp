@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -43,6 +44,10 @@ class HostModel {
     }
     plan_.describe(layers);
     scratch_.resize(static_cast<size_t>(scratch_bytes(plan_)) / sizeof(Scratch) + 1);
+    // Only the tickets and histograms, which come first, have to be zero.
+    auto* const unset =
+        reinterpret_cast<std::byte*>(work_of(plan_, plan_.table().data(), scratch_.data(), Results()).states);
+    std::memset(unset, 0xff, static_cast<size_t>(scratch_.back().bytes + sizeof(Scratch) - unset));
   }
 
   Outcome ascend() {
