@@ -128,14 +128,22 @@ void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<
 
 template <class T>
 void window(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& bounds, Seen<Number<T>>& seen) {
-  if (rule.centralized) {
-    return bounds.has_plateau     ? window_run<Centralized<BesidePlateau>>(g, n, rule, bounds, seen)
-           : exact::is_zero(bounds.centre) ? window_run<Centralized<AroundZero>>(g, n, rule, bounds, seen)
-                                  : window_run<Centralized<AroundCentre>>(g, n, rule, bounds, seen);
+  if constexpr (kRarelyUsed<T>) {
+    // The kind that does everything, with what changes nothing in the place of what is absent.
+    Rule<T> every = rule;
+    if (!rule.centralized) every.row_mean = 0;
+    Window<Number<T>> all_bounds = bounds;
+    if (!bounds.has_plateau) all_bounds.plateau = std::numeric_limits<Number<T>>::quiet_NaN();
+    window_run<Centralized<BesidePlateau>>(g, n, every, all_bounds, seen);
+  } else if (rule.centralized) {
+    bounds.has_plateau              ? window_run<Centralized<BesidePlateau>>(g, n, rule, bounds, seen)
+    : exact::is_zero(bounds.centre) ? window_run<Centralized<AroundZero>>(g, n, rule, bounds, seen)
+                                    : window_run<Centralized<AroundCentre>>(g, n, rule, bounds, seen);
+  } else {
+    bounds.has_plateau              ? window_run<BesidePlateau>(g, n, rule, bounds, seen)
+    : exact::is_zero(bounds.centre) ? window_run<AroundZero>(g, n, rule, bounds, seen)
+                                    : window_run<AroundCentre>(g, n, rule, bounds, seen);
   }
-  return bounds.has_plateau     ? window_run<BesidePlateau>(g, n, rule, bounds, seen)
-         : exact::is_zero(bounds.centre) ? window_run<AroundZero>(g, n, rule, bounds, seen)
-                                : window_run<AroundCentre>(g, n, rule, bounds, seen);
 }
 
 template <class T>
@@ -229,7 +237,7 @@ void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measure
 
 template <class T>
 void measure(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measured& measured) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (sizeof(T) == sizeof(float) && !kRarelyUsed<T>) {
     switch (case_of(rule)) {
       case Case::Plain:
         return measure_run<T, Case::Plain>(g, w, n, rule, measured);
@@ -279,7 +287,7 @@ void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_i
 
 template <class T>
 void ascend(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule, Number<T> factor, bool past_cache) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (sizeof(T) == sizeof(float) && !kRarelyUsed<T>) {
     switch (case_of(rule)) {
       case Case::Plain:
         return ascend_run<T, Case::Plain>(g, w, out, n, rule, factor, past_cache);

@@ -38,6 +38,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::avx2 {
 
 constexpr int kLanes = 16;
+template <class T>
+constexpr bool kRarelyUsed = false;
 constexpr bool kStreamsWithSums = true;
 
 struct Floats {

@@ -17,6 +17,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::avx512 {
 
 constexpr int kLanes = 16;
+template <class T>
+constexpr bool kRarelyUsed = false;
 constexpr bool kStreamsWithSums = true;
 
 struct Floats {

@@ -17,6 +17,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::neon {
 
 constexpr int kLanes = 16;
+template <class T>
+constexpr bool kRarelyUsed = false;
 /// Stores are plain: STNP is only a hint, and was not measured.
 constexpr bool kStreamsWithSums = false;
 

@@ -34,6 +34,13 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::portable {
 
 constexpr int kLanes = 16;
+/// Of such formats only the general loops are compiled: another set has them on every processor but very old ones.
+template <class T>
+#if defined(__x86_64__) || (defined(__AARCH64EL__) && defined(__ARM_NEON))
+constexpr bool kRarelyUsed = sizeof(T) <= sizeof(float);
+#else
+constexpr bool kRarelyUsed = false;
+#endif
 /// A pass that sums what it writes may stream it.
 constexpr bool kStreamsWithSums = true;
 
