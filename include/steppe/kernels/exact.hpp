@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -77,6 +78,19 @@ STEPPE_HOST_DEVICE inline float product(float a, float b) {
 #endif
 }
 inline double product(double a, double b) { return product_on_host(a, b); }
+
+/// a b - c, rounded once.
+STEPPE_HOST_DEVICE inline float product_less(float a, float b, float c) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("{\n\t.reg .f32 minus;\n\tneg.f32 minus, %3;\n\tfma.rn.f32 %0, %1, %2, minus;\n\t}"
+      : "=f"(result)
+      : "f"(a), "f"(b), "f"(c));
+  return result;
+#else
+  return std::fma(a, b, -c);
+#endif
+}
 
 STEPPE_HOST_DEVICE inline float magnitude(float a) { return float_of(bits_of(a) & 0x7fffffffu); }
 

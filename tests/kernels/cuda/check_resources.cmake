@@ -5,7 +5,7 @@ if(NOT version MATCHES "release 13\\.")
   message("Skipped: the bounds are those of CUDA 13")
   return()
 endif()
-execute_process(COMMAND "${NVCC}" -std=c++17 -I "${INCLUDE}" -gencode arch=compute_80,code=sm_80
+execute_process(COMMAND "${NVCC}" -std=c++17 -I "${INCLUDE}" -gencode arch=compute_89,code=sm_89
     -gencode arch=compute_90,code=sm_90 -Xptxas -v -c "${INCLUDE}/steppe/kernels/cuda/cuda.cu" -o "${OUT}"
   RESULT_VARIABLE failed ERROR_VARIABLE report)
 if(failed)
@@ -15,7 +15,8 @@ endif()
 set(line "[^\n]*\n")
 string(REGEX MATCHALL "Compiling entry function${line}${line}${line}[^\n]*Used [0-9]+ registers" kernels "${report}")
 list(LENGTH kernels count)
-# 16 variants of Move and of Sweep, 7 of Threshold, and Sample, for two architectures.
+# 16 variants of Move and of Sweep, 7 of Threshold, and Sample, for an architecture whose sums are pairs of floats and one
+# whose sums are doubles.
 if(NOT count EQUAL 80)
   message(FATAL_ERROR "${count} kernels instead of 80 in the report of ptxas:\n${report}")
 endif()

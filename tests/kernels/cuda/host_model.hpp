@@ -4,11 +4,13 @@
 
 #include <gtest/gtest.h>
 #include <steppe/kernels/cuda/ascent.hpp>
+#include <steppe/kernels/cuda/thread_sum.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -103,7 +105,9 @@ class HostModel {
   template <int kThreads>
   bool launch(const Work& work) {
     Launch launcher(kThreads, cut_.blocks, seed_);
-    launch_ascent<kThreads>(plan_, work, launcher);
+    // In pairs of floats with some of the numbers of threads, in double with others.
+    using Sum = std::conditional_t<kThreads == 8 || kThreads == 32, FloatPairSum, DoubleSum>;
+    launch_ascent<kThreads, Sum>(plan_, work, launcher);
     launches_ = launcher.launches();
     return true;
   }

@@ -6,6 +6,7 @@
 #include <steppe/kernels/cuda/plan.hpp>
 #include <steppe/kernels/cuda/sample.hpp>
 #include <steppe/kernels/cuda/sweep.hpp>
+#include <steppe/kernels/cuda/thread_sum.hpp>
 #include <steppe/kernels/cuda/threshold.hpp>
 #include <steppe/kernels/cuda/variant.hpp>
 #include <steppe/kernels/cuda/work.hpp>
@@ -22,11 +23,11 @@ namespace kernels::cuda {
 /// all (22 where directions are scaled too); where it is not, every level and the norm read g, 32.
 ///
 /// `launch` runs a kernel with kThreads threads in each block, in at most as many blocks as there are chunks; a launch
-/// begins when the previous one has ended.
-template <int kThreads, class Launch>
+/// begins when the previous one has ended. `Sum`: how a thread adds.
+template <int kThreads, class Sum = DeviceSum, class Launch>
 void launch_ascent(const Plan& plan, const Work& work, Launch&& launch) {
   if (plan.lists() > 0) launch(Sample<kThreads>(work));
-  with_variant(plan.needs(), [&](auto variant) {
+  with_variant<Sum>(plan.needs(), [&](auto variant) {
     using Variant = decltype(variant);
     launch(Sweep<kThreads, Variant>(work, Stage::First));
     if constexpr (Variant::kCentralizes)

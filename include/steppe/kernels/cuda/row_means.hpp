@@ -6,6 +6,7 @@
 
 #include <steppe/kernels/cuda/components.hpp>
 #include <steppe/kernels/cuda/reduction.hpp>
+#include <steppe/kernels/cuda/thread_sum.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -22,20 +23,22 @@ STEPPE_DEVICE Part sums_of_row(const Run& run, int row, int lane, int lanes) {
   constexpr int kWide = kVector<typename Run::Stored>, kVectors = Run::Variant::kBatch, kNumbers = 4;
   const auto* const g = run.g + row * run.row;
   Part mine;
-  const auto add = [&](const auto& pack, int) {
-    STEPPE_UNROLL
-    for (int j = 0; j < pack.kSize; ++j) {
-      const double x = exact::as_double(widen(pack.x[j]));
-      mine.sum += x;
-      mine.raw += x * x;
-    }
-  };
-  if (run.is_aligned && run.row % kWide == 0)
-    for_each_loaded<kVectors>(
-        lane, lanes, run.row / kWide, [&](int i) { return load<kWide>(g + i * kWide); }, add);
-  else
-    for_each_loaded<kNumbers>(
-        lane, lanes, run.row, [&](int i) { return load<1>(g + i); }, add);
+  add_up<typename Run::Variant::Sum>(mine, [&](auto& sums) {
+    const auto add = [&](const auto& pack, int) {
+      STEPPE_UNROLL
+      for (int j = 0; j < pack.kSize; ++j) {
+        const float x = widen(pack.x[j]);
+        sums.sum.add(x);
+        sums.raw.add_square(x);
+      }
+    };
+    if (run.is_aligned && run.row % kWide == 0)
+      for_each_loaded<kVectors>(
+          lane, lanes, run.row / kWide, [&](int i) { return load<kWide>(g + i * kWide); }, add);
+    else
+      for_each_loaded<kNumbers>(
+          lane, lanes, run.row, [&](int i) { return load<1>(g + i); }, add);
+  });
   return mine;
 }
 

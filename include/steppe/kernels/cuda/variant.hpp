@@ -16,10 +16,11 @@ namespace kernels::cuda {
 /// The format of layers that do not share one.
 struct AnyFormat {};
 
-/// What some layer of a launch may need, known to the compiler: the rest compiles away.
-template <class OneFormat, bool kMayCentralize, bool kMayFilter, bool kMayScale>
+/// What some layer of a launch may need, known to the compiler: the rest compiles away. `OneSum`: see thread_sum.hpp.
+template <class OneFormat, bool kMayCentralize, bool kMayFilter, bool kMayScale, class OneSum>
 struct Variant {
   using Format = OneFormat;
+  using Sum = OneSum;
   static constexpr bool kCentralizes = kMayCentralize, kFilters = kMayFilter, kScales = kMayScale;
   static constexpr int kThings = int{kMayCentralize} + int{kMayFilter} + int{kMayScale};
   /// Vectors that a thread loads before it uses the first. The more a layer needs, the fewer registers are left for
@@ -50,28 +51,28 @@ STEPPE_DEVICE void with_format_of(Format format, Body&& body) {
     body(typename Variant::Format());
 }
 
-template <class Stored, class Body>
+template <class Stored, class Sum, class Body>
 void with_variant_of(const Needs& needs, Body&& body) {
   const int count = int{needs.centralization} + int{needs.filter} + int{needs.scale};
-  if (count > 1) return body(Variant<Stored, true, true, true>());
-  if (needs.centralization) return body(Variant<Stored, true, false, false>());
-  if (needs.filter) return body(Variant<Stored, false, true, false>());
-  if (needs.scale) return body(Variant<Stored, false, false, true>());
-  body(Variant<Stored, false, false, false>());
+  if (count > 1) return body(Variant<Stored, true, true, true, Sum>());
+  if (needs.centralization) return body(Variant<Stored, true, false, false, Sum>());
+  if (needs.filter) return body(Variant<Stored, false, true, false, Sum>());
+  if (needs.scale) return body(Variant<Stored, false, false, true, Sum>());
+  body(Variant<Stored, false, false, false, Sum>());
 }
 
 /// Calls body with the variant for the layers of a launch. They are few, so that the binary stays small: layers that
 /// need more than one thing, or have several formats, share one.
-template <class Body>
+template <class Sum, class Body>
 void with_variant(const Needs& needs, Body&& body) {
-  if (needs.several_formats) return body(Variant<AnyFormat, true, true, true>());
+  if (needs.several_formats) return body(Variant<AnyFormat, true, true, true, Sum>());
   switch (needs.format) {
     case Format::Float32:
-      return with_variant_of<float>(needs, body);
+      return with_variant_of<float, Sum>(needs, body);
     case Format::BFloat16:
-      return with_variant_of<BFloat16>(needs, body);
+      return with_variant_of<BFloat16, Sum>(needs, body);
     case Format::Half:
-      return with_variant_of<Half>(needs, body);
+      return with_variant_of<Half, Sum>(needs, body);
   }
 }
 
