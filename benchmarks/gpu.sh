@@ -83,8 +83,9 @@ section "compute-sanitizer"
 sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer || true)
 if [ -n "$sanitizer" ]; then
   some='*ManyChunks_CUDA/*'
-  step "memcheck" 120 "$sanitizer" --tool memcheck --error-exitcode 1 "$device_tests" --gtest_brief=1 "--gtest_filter=$some"
-  step "racecheck" 120 "$sanitizer" --tool racecheck --error-exitcode 1 "$device_tests" --gtest_brief=1 "--gtest_filter=$some"
+  for tool in memcheck racecheck synccheck initcheck; do
+    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 1 "$device_tests" --gtest_brief=1 "--gtest_filter=$some"
+  done
 else
   say "not run: there is no compute-sanitizer"
 fi

@@ -6,20 +6,25 @@
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "command_line.hpp"
+#include "device_clock.hpp"
 #include "engine.hpp"
 #include "interval.hpp"
 #include "parameter_list.hpp"
 #include "peers.hpp"
 #include "problem.hpp"
 #include "rounds.hpp"
+#include "seconds.hpp"
 
 namespace {
 
@@ -87,36 +92,47 @@ void check(std::vector<Entry>& entries, Problem& problem) {
   }
 }
 
-std::vector<Timed> timed(const std::vector<Entry>& entries, Problem& problem) {
-  std::vector<Timed> all;
-  for (const Entry& entry : entries) {
-    Timed one;
-    one.reset = [&problem, &entry] {
-      problem.reset_gradients(entry.method == Method::ZSharpTies);
+/// Seconds: [contestant][round].
+struct Times {
+  Samples device, host;  ///< until the device is done; until the calls return
+};
+
+/// In each round one sample of each contestant, the best of several ascents.
+Times time_ascents(const std::vector<Entry>& entries, Problem& problem, const RoundLimits& limits) {
+  DeviceClock clock;
+  Times times{Samples(entries.size()), Samples(entries.size())};
+  for_rounds(entries.size(), limits, [&](size_t i) {
+    Contestant& contestant = *entries[i].contestant;
+    double device = std::numeric_limits<double>::infinity(), host = device;
+    for (int k = 0; k < limits.inner; ++k) {
+      problem.reset_gradients(entries[i].method == Method::ZSharpTies);
       torch::cuda::synchronize();
-    };
-    one.run = [&entry] {
-      entry.contestant->ascend();
-      entry.contestant->restore();
-      torch::cuda::synchronize();
-    };
-    one.tidy = [&entry] { entry.contestant->tidy(); };
-    all.push_back(std::move(one));
-  }
-  return all;
+      clock.start();
+      const double before = seconds_now();
+      contestant.ascend();
+      contestant.restore();
+      host = std::min(host, seconds_now() - before);
+      clock.stop();
+      device = std::min(device, clock.seconds());
+      contestant.tidy();
+    }
+    times.device[i].push_back(device);
+    times.host[i].push_back(host);
+  });
+  return times;
 }
 
-void print(const std::vector<Entry>& entries, const Samples& samples, const Problem& problem) {
+void print(const std::vector<Entry>& entries, const Times& times, const Problem& problem) {
   std::printf("\n%s, %.2f million parameters, %zu rounds\n", problem.name().c_str(),
-              static_cast<double>(problem.components()) * 1e-6, samples.front().size());
-  std::printf("%-18s %10s %10s %12s %12s   time over sam's\n", "contestant", "us", "GB/s", "of the copy", "");
-  const double copy = entries[0].bytes / median_of(samples[0]);
+              static_cast<double>(problem.components()) * 1e-6, times.device.front().size());
+  std::printf("%-18s %10s %10s %10s %12s   time over sam's\n", "contestant", "us", "host us", "GB/s", "of the copy");
+  const double copy = entries[0].bytes / median_of(times.device[0]);
   for (size_t i = 0; i < entries.size(); ++i) {
-    const double time = median_of(samples[i]), speed = entries[i].bytes / time;
-    const Interval ratio = ratio_of(samples[i], samples[1]);
-    std::printf("%-18s %10.1f %10.0f %11.0f%% %12s   %.2f (%.2f to %.2f)\n", entries[i].name.c_str(), time * 1e6,
-                speed * static_cast<double>(problem.components()) * 1e-9, 100.0 * speed / copy, "", ratio.median,
-                ratio.low, ratio.high);
+    const double time = median_of(times.device[i]), speed = entries[i].bytes / time;
+    const Interval ratio = ratio_of(times.device[i], times.device[1]);
+    std::printf("%-18s %10.1f %10.1f %10.0f %11.0f%%   %.2f (%.2f to %.2f)\n", entries[i].name.c_str(), time * 1e6,
+                median_of(times.host[i]) * 1e6, speed * static_cast<double>(problem.components()) * 1e-9,
+                100.0 * speed / copy, ratio.median, ratio.low, ratio.high);
   }
 }
 
@@ -124,7 +140,7 @@ void run(const ParameterList& list, const RoundLimits& limits) {
   Problem problem(list, 1, at::kCUDA);
   std::vector<Entry> entries = contestants_over(problem);
   check(entries, problem);
-  print(entries, time_rounds(timed(entries, problem), limits), problem);
+  print(entries, time_ascents(entries, problem, limits), problem);
 }
 
 }  // namespace
