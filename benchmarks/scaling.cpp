@@ -22,6 +22,7 @@
 namespace {
 
 using namespace benchmarks;
+using steppe::kernels::Layer;
 namespace cpu = steppe::kernels::cpu;
 
 /// Runs tasks in sequence, each on the virtual thread that is free first, and adds up when the last of them is done.
@@ -52,11 +53,11 @@ class VirtualThreads {
   double start_, seconds_ = 0.0;
 };
 
-std::vector<cpu::Layer> layers_of(const Problem& problem, const std::string& method) {
-  std::vector<cpu::Layer> layers;
+std::vector<Layer> layers_of(const Problem& problem, const std::string& method) {
+  std::vector<Layer> layers;
   for (size_t i = 0; i < problem.weights().size(); ++i) {
     const at::Tensor &weight = problem.weights()[i], &gradient = problem.gradients()[i];
-    cpu::Layer layer;
+    Layer layer;
     layer.direction = layer.out = gradient.data_ptr();
     layer.weights = weight.data_ptr();
     layer.size = weight.numel();
@@ -69,8 +70,7 @@ std::vector<cpu::Layer> layers_of(const Problem& problem, const std::string& met
 }
 
 /// Seconds of one ascent.
-double seconds_of(Problem& problem, const std::vector<cpu::Layer>& layers, cpu::Ascent& ascent, int threads,
-                  double start) {
+double seconds_of(Problem& problem, const std::vector<Layer>& layers, cpu::Ascent& ascent, int threads, double start) {
   problem.reset_gradients(false);
   VirtualThreads virtual_threads(threads, start);
   ascent.measure(layers, virtual_threads);
@@ -87,7 +87,7 @@ void run(const ParameterList& list, double start, int rounds) {
               list.name.c_str());
   for (const int count : counts) std::printf("%16d", count);
   for (const std::string method : {"sam", "gcsam", "zsharp"}) {
-    const std::vector<cpu::Layer> layers = layers_of(problem, method);
+    const std::vector<Layer> layers = layers_of(problem, method);
     std::vector<double> best(counts.size(), std::numeric_limits<double>::infinity());
     cpu::Ascent ascent;
     seconds_of(problem, layers, ascent, counts.back(), start);  // memory is allocated

@@ -36,7 +36,7 @@ namespace detail {
 
 /// Whether the CPU kernels support the task.
 inline bool is_fused(const AscentTask& task) {
-  cpu::Format format;
+  Format format;
   return has_fused_recipe(task) && task.param.device().is_cpu() && task.direction.device().is_cpu() &&
          format_of(task.param.scalar_type(), format);
 }
@@ -71,7 +71,7 @@ class Workspace::Kernels {
     if (overlap(tasks)) return reference::ascend(tasks);
     describe(tasks);
     int64_t components = 0;
-    for (const cpu::Layer& layer : layers_) components += layer.size;
+    for (const Layer& layer : layers_) components += layer.size;
     const detail::AtenThreads threads(components);
     ascent_.measure(layers_, threads);
     find_emptied(tasks);
@@ -138,8 +138,7 @@ class Workspace::Kernels {
     detours_.clear();
     for (size_t i = 0; i < tasks.size(); ++i) {
       const AscentTask& task = tasks[i];
-      cpu::Layer& layer = layers_[i] = cpu::Layer();
-      detail::format_of(task.param.scalar_type(), layer.format);
+      Layer& layer = layers_[i] = Layer();
       detail::describe(task, layer);
       detail::locate(task, i, layer, detours_);
     }
@@ -210,7 +209,7 @@ class Workspace::Kernels {
   CudaWorkspace cuda_;
 #endif
   cpu::Ascent ascent_;
-  std::vector<cpu::Layer> layers_;
+  std::vector<Layer> layers_;
   std::vector<double> factors_;
   std::vector<bool> emptied_;
   std::vector<detail::Detour> detours_;

@@ -113,7 +113,7 @@ class FusedPairs {
   }
 
  private:
-  static bool has_format(const at::Tensor& x, cpu::Format& format) {
+  static bool has_format(const at::Tensor& x, Format& format) {
     return x.device().is_cpu() && x.layout() == at::kStrided && format_of(at::toRealValueType(x.scalar_type()), format);
   }
 

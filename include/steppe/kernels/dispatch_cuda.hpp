@@ -40,31 +40,15 @@ inline cuda::Stream current_stream(at::Device device) {
 #endif
 }
 
-inline bool format_of(at::ScalarType dtype, cuda::Format& format) {
-  switch (dtype) {
-    case at::kFloat:
-      format = cuda::Format::Float32;
-      return true;
-    case at::kBFloat16:
-      format = cuda::Format::BFloat16;
-      return true;
-    case at::kHalf:
-      format = cuda::Format::Half;
-      return true;
-    default:
-      return false;
-  }
-}
-
 /// Whether the CUDA kernels support the task, together with others on that device.
 inline bool is_fused_on(at::Device device, const AscentTask& task) {
-  cuda::Format format;
+  Format format;
   const Recipe& recipe = task.recipe;
   const bool by_definition = recipe.against || recipe.radius.rule != RadiusRule::Constant ||
                              (recipe.filter.on && recipe.filter.empty_tail == EmptyTail::Whole);
   return device.is_cuda() && has_fused_recipe(task) && !by_definition && task.param.device() == device &&
          task.direction.device() == device && (exact::is_zero(task.rho) || task.destination.device() == device) &&
-         format_of(task.param.scalar_type(), format);
+         format_of(task.param.scalar_type(), format) && format != Format::Float64;
 }
 
 }  // namespace detail
@@ -117,7 +101,6 @@ class CudaWorkspace {
     for (size_t i = 0; i < tasks.size(); ++i) {
       const AscentTask& task = tasks[i];
       cuda::Layer& layer = layers_[i] = cuda::Layer();
-      detail::format_of(task.param.scalar_type(), layer.format);
       detail::describe(task, layer);
       layer.rho = task.rho;
       layer.counted = task.in_norm;

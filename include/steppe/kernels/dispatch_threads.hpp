@@ -1,15 +1,13 @@
-// What all CPU kernels need of LibTorch: its threads and its names of the formats.
+// LibTorch's threads for the CPU kernels.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <ATen/Parallel.h>
-#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 
-#include <steppe/kernels/cpu/layer.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -42,25 +40,6 @@ class AtenThreads {
  private:
   int count_;
 };
-
-inline bool format_of(at::ScalarType dtype, cpu::Format& format) {
-  switch (dtype) {
-    case at::kFloat:
-      format = cpu::Format::Float32;
-      return true;
-    case at::kDouble:
-      format = cpu::Format::Float64;
-      return true;
-    case at::kBFloat16:
-      format = cpu::Format::BFloat16;
-      return true;
-    case at::kHalf:
-      format = cpu::Format::Half;
-      return true;
-    default:
-      return false;
-  }
-}
 
 }  // namespace kernels::detail
 STEPPE_NAMESPACE_END

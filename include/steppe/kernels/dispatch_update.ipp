@@ -113,7 +113,7 @@ inline void rmsprop_by_lists(const UpdateRule& rule, const UpdateList& list) {
 }  // namespace detail
 
 STEPPE_INLINE bool has_update(UpdateRule::Kind kind, at::Device device, at::ScalarType dtype) {
-  cpu::Format format;
+  Format format;
   if (!detail::format_of(dtype, format)) return false;
   if (device.is_cpu()) return detail::has_kernel_of_ours(kind, dtype) || detail::has_operator(kind, device);
   return device.is_cuda() && (kind == UpdateRule::Kind::RMSprop || detail::has_operator(kind, device));

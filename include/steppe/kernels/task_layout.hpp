@@ -5,6 +5,7 @@
 #include <ATen/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -13,11 +14,31 @@
 #include <vector>
 
 #include <steppe/kernels/exact.hpp>
+#include <steppe/kernels/layer.hpp>
 #include <steppe/kernels/reference.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::detail {
+
+inline bool format_of(at::ScalarType dtype, Format& format) {
+  switch (dtype) {
+    case at::kFloat:
+      format = Format::Float32;
+      return true;
+    case at::kDouble:
+      format = Format::Float64;
+      return true;
+    case at::kBFloat16:
+      format = Format::BFloat16;
+      return true;
+    case at::kHalf:
+      format = Format::Half;
+      return true;
+    default:
+      return false;
+  }
+}
 
 /// What the fused kernels cover, whatever the device; all else is computed by the definition.
 inline bool has_fused_recipe(const AscentTask& task) {
@@ -48,9 +69,9 @@ struct Detour {
   at::Tensor weights, direction, out;
 };
 
-/// Sets the fields that the layers of every device have, except the pointers.
-template <class Layer>
-void describe(const AscentTask& task, Layer& layer) {
+/// Sets the fields of a layer except the pointers. The task's dtype must have a format.
+inline void describe(const AscentTask& task, Layer& layer) {
+  format_of(task.param.scalar_type(), layer.format);
   layer.size = task.param.numel();
   const auto& centralize = task.recipe.centralize;
   if (centralize.on && task.direction.dim() >= std::max<int64_t>(centralize.min_dim, 2) && layer.size > 0)
@@ -62,8 +83,7 @@ void describe(const AscentTask& task, Layer& layer) {
 }
 
 /// Sets the pointers: to the task's own memory, or to copies where that has no common order.
-template <class Layer>
-void locate(const AscentTask& task, size_t index, Layer& layer, std::vector<Detour>& detours) {
+inline void locate(const AscentTask& task, size_t index, Layer& layer, std::vector<Detour>& detours) {
   const bool writes = task.rho > 0.0;
   const bool direct = same_memory_order(task.param, task.direction) && (layer.row == 0 || has_whole_rows(task.param)) &&
                       (!writes || same_memory_order(task.param, task.destination));

@@ -485,7 +485,7 @@ TEST(CudaPlan, ChunksCoverLayersOfMoreThanFourGigabytesOnce) {
     ASSERT_EQ(entry.chunks, plan.chunks());
     int64_t end = 0;
     for (int64_t chunk = 0; chunk < entry.chunks; ++chunk) {
-      const Span span = span_of(entry, chunk);
+      const Span span = entry.cut.span(chunk);
       ASSERT_EQ(span.begin, end);
       ASSERT_GT(span.end, span.begin);
       ASSERT_LE(span.end - span.begin, kChunk);

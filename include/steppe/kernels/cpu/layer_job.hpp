@@ -54,7 +54,7 @@ class LayerJobOf final : public LayerJob {
     passes_ = &passes<T>();
     lists_ = &passes<N>();
     layer_ = layer;
-    pieces_ = Pieces(layer).count();
+    pieces_ = pieces_of(layer).count();
     statistics_ = Statistics();
     rule_ = Rule<T>();
     rule_.scaled = layer.scaled;
@@ -74,7 +74,7 @@ class LayerJobOf final : public LayerJob {
 
   void sweep(int64_t piece, Worker& worker) override {
     Part& part = parts_[static_cast<size_t>(piece)];
-    const Span span = Pieces(layer_).span(piece);
+    const Span span = pieces_of(layer_).span(piece);
     switch (sweep_) {
       case Sweep::Rows:
         return sweep_rows(span, part);
@@ -105,7 +105,7 @@ class LayerJobOf final : public LayerJob {
   }
 
   void ascend(int64_t piece, double factor, bool past_cache) const override {
-    const Span span = Pieces(layer_).span(piece);
+    const Span span = pieces_of(layer_).span(piece);
     for (Runs run(*this, span); run.left(); run.next())
       passes_->ascend(gradient() + run.begin, weights() + run.begin, static_cast<T*>(layer_.out) + run.begin,
                       run.size(), run.rule, static_cast<N>(factor), past_cache);
@@ -173,7 +173,7 @@ class LayerJobOf final : public LayerJob {
 
   void sweep_rows(Span span, Part& part) {
     part = Part();
-    const bool cut = Pieces(layer_).cut_rows();
+    const bool cut = pieces_of(layer_).cut_rows();
     for (Runs run(*this, span); run.left(); run.next()) {
       double sum = 0.0, squares = 0.0;
       passes_->sums(gradient() + run.begin, run.size(), sum, squares);
@@ -202,13 +202,12 @@ class LayerJobOf final : public LayerJob {
       statistics_.measure += part.measured.measure;
     }
     rule_.centralized = true;
-    const Pieces pieces(layer_);
+    const Pieces pieces = pieces_of(layer_);
     if (pieces.cut_rows()) {
-      const int64_t per_row = pieces_ / (layer_.size / layer_.row);
       for (size_t r = 0; r < row_means_.size(); ++r) {
         double sum = 0.0;
-        for (int64_t i = 0; i < per_row; ++i)
-          sum += parts_[r * static_cast<size_t>(per_row) + static_cast<size_t>(i)].sum;
+        for (int64_t i = 0; i < pieces.per_row; ++i)
+          sum += parts_[r * static_cast<size_t>(pieces.per_row) + static_cast<size_t>(i)].sum;
         row_means_[r] = mean_of(sum, layer_.row);
       }
     }
@@ -352,7 +351,7 @@ class LayerJobOf final : public LayerJob {
   N select_exactly(Worker& worker) const {
     const auto for_each_part = [this](N* block, auto&& visit) {
       for (int64_t piece = 0; piece < pieces_; ++piece)
-        for (Runs run(*this, Pieces(layer_).span(piece)); run.left(); run.next()) {
+        for (Runs run(*this, pieces_of(layer_).span(piece)); run.left(); run.next()) {
           passes_->distances(gradient() + run.begin, run.size(), run.rule, block);
           visit(run.size());
         }

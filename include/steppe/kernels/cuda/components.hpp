@@ -48,12 +48,12 @@ struct Run {
 
   STEPPE_DEVICE Run(const Work& work, const Entry& of_entry, int64_t chunk)
       : entry(of_entry),
-        is_centralized(V::kCentralizes && entry.row > 0),
-        is_cut(V::kCentralizes && entry.chunks_per_row > 0),
+        is_centralized(V::kCentralizes && entry.cut.row > 0),
+        is_cut(V::kCentralizes && entry.cut.cut_rows()),
         is_filtered(V::kFilters && entry.filtered != 0),
         is_scaled(V::kScales && entry.scaled != 0),
         eta(entry.eta) {
-    const Span span = span_of(entry, chunk);
+    const Span span = entry.cut.span(chunk);
     size = static_cast<int>(span.end - span.begin);
     g = global(static_cast<const T*>(entry.direction)) + span.begin;
     w = global(static_cast<const T*>(entry.weights)) + span.begin;
@@ -62,9 +62,9 @@ struct Run {
     is_aligned = (offset(g) | offset(w) | offset(out)) == 0;
     if constexpr (V::kCentralizes) {
       if (!is_centralized) return;
-      row_means = work.row_means + entry.first_row + span.begin / entry.row;
+      row_means = work.row_means + entry.first_row + span.begin / entry.cut.row;
       if (is_cut) return;  // all in one row
-      row = static_cast<int>(entry.row);
+      row = static_cast<int>(entry.cut.row);
       inverse_row = (1u << 31) / static_cast<uint32_t>(row) + 1;
     }
   }

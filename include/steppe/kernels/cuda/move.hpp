@@ -21,7 +21,8 @@ class Move {
 
   template <class Block>
   STEPPE_DEVICE void operator()(const Block& block, Shared&) const {
-    for (int chunk = block.index(); chunk < work_.chunks; chunk += block.count()) {
+    // From the end: what the sweep has read last is still in the cache.
+    for (int chunk = static_cast<int>(work_.chunks) - 1 - block.index(); chunk >= 0; chunk -= block.count()) {
       const int layer = work_.entry_of_chunk[chunk];
       const Entry& entry = work_.entries[layer];
       if (entry.out == nullptr) continue;

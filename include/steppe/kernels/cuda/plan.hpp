@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <steppe/kernels/cuda/layer.hpp>
-#include <steppe/kernels/formats.hpp>
+#include <steppe/kernels/layer.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
@@ -33,15 +33,35 @@ constexpr int kMostThreads = 256;
 /// Bins of one level of a threshold's histograms.
 constexpr int kBins = 2048;
 
+/// Reads of all layers, one after the other.
+enum class Stage : int32_t {
+  First,     ///< every layer
+  CutRows,   ///< layers whose rows are longer than a chunk, now that their means are known
+  Filtered,  ///< layers whose threshold is known
+};
+constexpr int kStages = 3;
+
+/// What a stage reads of a layer, and what is then known of it.
+enum class Phase : int32_t {
+  Idle,
+  Squares,              ///< squares of g: the norms
+  SumsOfCutRows,        ///< sums of parts of rows: the means of the rows
+  SumsToFilter,         ///< sums of g: its mean, about which it is filtered
+  SumsAndList,          ///< the same, and lists what is inside the window
+  RowsToFilter,         ///< the means of the rows and the sums of what is centralized: its mean
+  CentralizedToFilter,  ///< those sums where the means are known: its mean
+  RowsAndDirection,     ///< the means of the rows and the squares of the direction: the norms
+  Direction,            ///< the squares of the direction: the norms
+  Kept,                 ///< the squares of what the filter keeps: the norms
+};
+
 /// A layer as the device sees it. It has no padding, so that tables can be compared as bytes.
 struct Entry {
   const void* direction;
   const void* weights;
   void* out;
-  int64_t size, row;
-  int64_t rank;            ///< of the threshold among the distances, ascending
-  int64_t chunk;           ///< components of a chunk
-  int64_t chunks_per_row;  ///< if rows are longer than a chunk; otherwise 0, and chunks are whole rows
+  Pieces cut;    ///< the chunks
+  int64_t rank;  ///< of the threshold among the distances, ascending
   int64_t first_chunk, chunks;
   int64_t first_row;  ///< of the row means
   int64_t histogram;
@@ -51,30 +71,17 @@ struct Entry {
   Norm norm;
   float eta;
   Format format;
-  int32_t filtered, scaled, counted, reserved;
+  int32_t filtered, scaled, counted;
+  Phase phases[kStages];
+  int32_t reserved[1];
 };
-static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 6 * 4);
+static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 10 * 4);
 
 /// What the layers of a launch need together.
 struct Needs {
   Format format = Format::Float32;  ///< if they share one
   bool several_formats = false, centralization = false, filter = false, scale = false;
 };
-
-/// Components [begin, end) of a layer.
-struct Span {
-  int64_t begin, end;
-};
-
-STEPPE_HOST_DEVICE inline Span span_of(const Entry& entry, int64_t chunk) {
-  int64_t begin = chunk * entry.chunk, end = entry.size;
-  if (entry.chunks_per_row > 0) {
-    const int64_t row = chunk / entry.chunks_per_row * entry.row;
-    begin = row + chunk % entry.chunks_per_row * entry.chunk;
-    end = row + entry.row;
-  }
-  return {begin, begin + entry.chunk < end ? begin + entry.chunk : end};
-}
 
 /// Where the parts of one piece of memory begin, in bytes.
 class Carving {
@@ -137,8 +144,10 @@ class Plan {
     entry.direction = layer.direction;
     entry.weights = layer.weights;
     entry.out = layer.rho > 0.0 ? layer.out : nullptr;
-    entry.size = layer.size;
-    entry.row = layer.size > 0 ? layer.row : 0;
+    entry.cut = Pieces::of(layer.size, layer.size > 0 ? layer.row : 0, chunk_);
+    // A layer without components has a chunk too: every layer is finished by its last one.
+    entry.chunks = std::max<int64_t>(entry.cut.count(), 1);
+    cuts_rows_ |= entry.cut.cut_rows();
     entry.rho = layer.rho;
     entry.norm = layer.norm;
     entry.eta = static_cast<float>(layer.eta);
@@ -148,41 +157,40 @@ class Plan {
     entry.counted = layer.counted;
     const auto rank = static_cast<int64_t>(std::floor(layer.quantile * static_cast<double>(layer.size - 1)));
     entry.rank = std::clamp<int64_t>(rank, 0, std::max<int64_t>(layer.size - 1, 0));
-    cut(entry);
     entry.first_chunk = chunks_;
     entry.first_row = rows_;
     entry.histogram = histograms_;
     entry.first_list = lists_;
     // Centralized components are not known before the row means are.
-    if (layer.filtered && entry.row == 0 && entry.size >= 4 * sample_) {
+    if (layer.filtered && entry.cut.row == 0 && entry.cut.size >= 4 * sample_) {
       entry.sample = sample_;
       lists_ += entry.chunks;
     }
+    set_phases(entry);
     chunks_ += entry.chunks;
-    rows_ += entry.row > 0 ? entry.size / entry.row : 0;
+    rows_ += entry.cut.row > 0 ? entry.cut.size / entry.cut.row : 0;
     histograms_ += entry.filtered;
     needs_.several_formats |= entry.format != needs_.format;
-    needs_.centralization |= entry.row > 0;
+    needs_.centralization |= entry.cut.row > 0;
     needs_.filter |= layer.filtered;
     needs_.scale |= layer.scaled;
     return entry;
   }
 
-  void cut(Entry& entry) {
-    entry.chunk = chunk_;
-    if (entry.row > chunk_) {
-      cuts_rows_ = true;
-      entry.chunks_per_row = (entry.row + chunk_ - 1) / chunk_;
-      entry.chunks = entry.size / entry.row * entry.chunks_per_row;
-      return;
+  static void set_phases(Entry& entry) {
+    Phase &first = entry.phases[0], &cut_rows = entry.phases[1], &filtered = entry.phases[2];
+    const bool filters = entry.filtered != 0;
+    if (entry.cut.cut_rows()) {
+      first = Phase::SumsOfCutRows;
+      cut_rows = filters ? Phase::CentralizedToFilter : Phase::Direction;
+    } else if (entry.cut.row > 0) {
+      first = filters ? Phase::RowsToFilter : Phase::RowsAndDirection;
+    } else if (filters) {
+      first = entry.sample > 0 ? Phase::SumsAndList : Phase::SumsToFilter;
+    } else {
+      first = entry.scaled != 0 ? Phase::Direction : Phase::Squares;
     }
-    if (entry.row > 0) {
-      // A multiple of eight, so that every chunk begins at a vector's boundary.
-      const int64_t rows = chunk_ / entry.row;
-      entry.chunk = (rows > 8 ? rows / 8 * 8 : rows) * entry.row;
-    }
-    // A layer without components has a chunk too: every layer is finished by its last one.
-    entry.chunks = std::max<int64_t>((entry.size + entry.chunk - 1) / entry.chunk, 1);
+    if (filters) filtered = Phase::Kept;
   }
 
   int64_t chunk_, sample_;

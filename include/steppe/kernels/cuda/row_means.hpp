@@ -77,11 +77,12 @@ STEPPE_DEVICE void find_row_means(const Block& block, Sums<kThreads>& shared, co
 template <int kThreads, class Variant, class Block>
 STEPPE_DEVICE void find_cut_row_means(const Block& block, const Entry& entry, const Part* parts, float* means) {
   STEPPE_KEEP_ROLLED
-  for (int64_t r = block.thread(); r < entry.size / entry.row; r += kThreads) {
+  for (int64_t r = block.thread(); r < entry.cut.size / entry.cut.row; r += kThreads) {
     double sum = 0.0;
     STEPPE_KEEP_ROLLED
-    for (int64_t i = 0; i < entry.chunks_per_row; ++i) sum += parts[r * entry.chunks_per_row + i].sum;
-    with_format_of<Variant>(entry.format, [&](auto format) { means[r] = mean_of<decltype(format)>(sum, entry.row); });
+    for (int64_t i = 0; i < entry.cut.per_row; ++i) sum += parts[r * entry.cut.per_row + i].sum;
+    with_format_of<Variant>(entry.format,
+                            [&](auto format) { means[r] = mean_of<decltype(format)>(sum, entry.cut.row); });
   }
 }
 

@@ -42,7 +42,6 @@ class Sample {
       const Part sums = sum_over_threads(block, shared.parts, mine);
       const Window window = window_of(block, shared, entry, sums);
       if (block.thread() == 0) work_.windows[layer] = window;
-      block.sync();  // before the memory is used again
     }
   }
 
@@ -50,7 +49,7 @@ class Sample {
   template <class T, class Block>
   STEPPE_DEVICE void draw(const Block& block, Shared& shared, const Entry& entry, Part& mine) const {
     const T* const g = global(static_cast<const T*>(entry.direction));
-    const int64_t apart = entry.size / (entry.sample / kSampledLine);
+    const int64_t apart = entry.cut.size / (entry.sample / kSampledLine);
     for (int64_t i = block.thread(); i < entry.sample; i += kThreads) {
       const float x = widen(g[i / kSampledLine * apart + i % kSampledLine]);
       shared.x[i] = x;
@@ -63,7 +62,7 @@ class Sample {
   STEPPE_DEVICE Window window_of(const Block& block, Shared& shared, const Entry& entry, const Part& sums) const {
     const auto m = static_cast<double>(entry.sample);
     const double mean = sums.sum / m, deviation = sqrt(fmax(sums.raw / m - mean * mean, 0.0));
-    const double share = static_cast<double>(entry.size - entry.rank) / static_cast<double>(entry.size);
+    const double share = static_cast<double>(entry.cut.size - entry.rank) / static_cast<double>(entry.cut.size);
     const double wanted = share * m + 4.5 * sqrt(share * (1.0 - share) * m) + 2.0;
     Window window{exact::as_float(mean), INFINITY, 0.0f, 0.0f};
     if (!(wanted < 0.25 * m)) return window;  // a list of most components saves nothing

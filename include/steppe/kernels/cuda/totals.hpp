@@ -27,7 +27,7 @@ STEPPE_DEVICE inline double factor_of(const Entry& entry, const State& state, do
 
 /// The number of components that a filter kept; all without one.
 STEPPE_DEVICE inline int64_t kept_of(const Entry& entry, const State& state) {
-  return state.filters ? state.above : entry.size;
+  return state.filters ? state.above : entry.cut.size;
 }
 
 /// Run by one block, when every layer is measured.
@@ -49,7 +49,7 @@ STEPPE_DEVICE void find_totals(const Block& block, Sums<kThreads>& shared, const
     const State& state = work.states[i];
     const double factor = factor_of(entry, state, direction, raw);
     const double length = factor == 0.0 ? 0.0 : sqrt(state.length) * factor;
-    const auto kept = static_cast<double>(kept_of(entry, state)), size = static_cast<double>(entry.size);
+    const auto kept = static_cast<double>(kept_of(entry, state)), size = static_cast<double>(entry.cut.size);
     work.factors[i] = exact::as_float(factor);
     work.results.layer_gradient_norm[i] = sqrt(state.raw);
     work.results.layer_perturbation_norm[i] = length;

@@ -7,6 +7,7 @@
 #include <steppe/kernels/cuda/block.hpp>
 #include <steppe/kernels/cuda/layer.hpp>
 #include <steppe/kernels/cuda/plan.hpp>
+#include <steppe/kernels/cuda/thread_sum.hpp>
 #include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
 
@@ -27,7 +28,7 @@ struct Variant {
   /// them.
   static constexpr int kBatch = kThings == 0 ? 4 : kThings == 1 ? 2 : 1;
   /// Blocks of 256 threads that a multiprocessor's registers are to hold.
-  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : kThings > 1 ? 3 : 4;
+  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : kThings > (Sum::kInPairs ? 0 : 1) ? 3 : 4;
 };
 
 /// Calls body with a value of the format's type.
@@ -40,6 +41,8 @@ STEPPE_DEVICE void with_format(Format format, Body&& body) {
       return body(BFloat16());
     case Format::Half:
       return body(Half());
+    case Format::Float64:
+      return;
   }
 }
 /// The same for a layer of a variant.
@@ -65,7 +68,8 @@ void with_variant_of(const Needs& needs, Body&& body) {
 /// need more than one thing, or have several formats, share one.
 template <class Sum, class Body>
 void with_variant(const Needs& needs, Body&& body) {
-  if (needs.several_formats) return body(Variant<AnyFormat, true, true, true, Sum>());
+  // Pairs would not fit into its registers.
+  if (needs.several_formats) return body(Variant<AnyFormat, true, true, true, DoubleSum>());
   switch (needs.format) {
     case Format::Float32:
       return with_variant_of<float, Sum>(needs, body);
@@ -73,6 +77,8 @@ void with_variant(const Needs& needs, Body&& body) {
       return with_variant_of<BFloat16, Sum>(needs, body);
     case Format::Half:
       return with_variant_of<Half, Sum>(needs, body);
+    case Format::Float64:
+      return;
   }
 }
 
