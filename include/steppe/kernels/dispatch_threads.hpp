@@ -19,7 +19,8 @@ class AtenThreads {
   /// Less work than this takes about as long as starting other threads, and less where they have to wait for a core.
   static constexpr int64_t kSerial = int64_t{1} << 19;
 
-  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : (std::max)(at::get_num_threads(), 1)) {}
+  explicit AtenThreads(int64_t components, int64_t serial = kSerial)
+      : count_(components < serial ? 1 : (std::max)(at::get_num_threads(), 1)) {}
 
   int count() const { return count_; }
 

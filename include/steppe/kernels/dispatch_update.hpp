@@ -39,10 +39,10 @@ bool lies_like(const at::Tensor& param, const at::Tensor& tensor);
 
 /// Applies UpdateRule.
 ///
-/// On the CPU: LibTorch's fused operators (at::_fused_sgd_ and the like) in float32 and float64; kernels of steppe for
-/// RMSprop in float32, for 16-bit formats on AVX2 and AVX-512, where they are faster by a half, and in both for
-/// LibTorch before 2.4. Elsewhere LibTorch's operators, for RMSprop its at::_foreach_ ones. All are computed in float
-/// (in double for float64), and in 16 bits rounded once more when a number is stored.
+/// On the CPU: kernels of steppe on AVX2 and AVX-512, for RMSprop, and for LibTorch before 2.4, but not in float64;
+/// otherwise LibTorch's fused operators (at::_fused_sgd_ and the like). These share the work of one tensor between the
+/// threads, the kernels that of the list. On other devices LibTorch's operators, for RMSprop its at::_foreach_ ones.
+/// All are computed in float (in double for float64), and in 16 bits rounded once more when a number is stored.
 class Updater {
  public:
   Updater();

@@ -81,10 +81,11 @@ inline bool has_operator(UpdateRule::Kind kind, at::Device device) {
 inline bool has_kernel_of_ours(UpdateRule::Kind kind, at::ScalarType dtype) {
   if (dtype == at::kDouble) return false;
   if (!STEPPE_HAS_FUSED_OPERATORS || kind == UpdateRule::Kind::RMSprop) return true;
-  const bool is_wide =
-      cpu::instruction_set() == cpu::InstructionSet::Avx2 || cpu::instruction_set() == cpu::InstructionSet::Avx512;
-  return is_wide && (dtype == at::kBFloat16 || dtype == at::kHalf);
+  return cpu::instruction_set() == cpu::InstructionSet::Avx2 || cpu::instruction_set() == cpu::InstructionSet::Avx512;
 }
+
+/// Components of which an update takes long enough to start other threads: 20 to 40 us.
+constexpr int64_t kSerialUpdate = int64_t{1} << 16;
 
 /// RMSprop in a dozen operators over the list.
 inline void rmsprop_by_lists(const UpdateRule& rule, const UpdateList& list) {
@@ -141,7 +142,7 @@ struct Updater::Memory {
       one.size = list.params[i].numel();
       pass.add(one);
     }
-    pass.run(rule, detail::AtenThreads(pass.components()));
+    pass.run(rule, detail::AtenThreads(pass.components(), detail::kSerialUpdate));
   }
 
 #if STEPPE_HAS_FUSED_OPERATORS
