@@ -71,21 +71,18 @@ class Sweep {
       case Phase::RowsToFilter:
       case Phase::CentralizedToFilter:
         if constexpr (kCentralizes && kFilters) {
-          assume(run.is_centralized && run.is_filtered);
           if (phase == Phase::RowsToFilter) find_row_means<kThreads>(block, shared, run, mine);
           add_centralized<kThreads>(block, run, mine);
         }
         return;
       case Phase::RowsAndDirection:
       case Phase::Direction:
-        assume(!run.is_filtered && (run.is_centralized || run.is_scaled));
         if constexpr (kCentralizes)
           if (phase == Phase::RowsAndDirection) find_row_means<kThreads>(block, shared, run, mine);
         if constexpr (kCentralizes || kScales) add_direction<kThreads>(block, run, State{}, mine);
         return;
       case Phase::Kept:
         if constexpr (kFilters) {
-          assume(run.is_filtered);
           const State& state = work_.states[layer];
           if (!state.listed || !state.filters || run.is_scaled) return add_direction<kThreads>(block, run, state, mine);
           add_listed(block, run, state, work_.windows[layer], list(), mine);
