@@ -73,7 +73,7 @@ struct Entry {
   Format format;
   int32_t filtered, scaled, counted;
   Phase phases[kStages];
-  int32_t reserved[1];
+  int32_t reserved;
 };
 static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 10 * 4);
 
