@@ -73,9 +73,8 @@ struct Entry {
   Format format;
   int32_t filtered, scaled, counted;
   Phase phases[kStages];
-  int32_t reserved;
 };
-static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 10 * 4);
+static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 8 * 4);
 
 /// What the layers of a launch need together.
 struct Needs {
