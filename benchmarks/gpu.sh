@@ -84,7 +84,7 @@ sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compu
 if [ -n "$sanitizer" ]; then
   some='*ManyChunks_CUDA/*'
   for tool in memcheck racecheck synccheck initcheck; do
-    step "$tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 1 "$device_tests" --gtest_brief=1 "--gtest_filter=$some"
+    step "$tool" 120 "$sanitizer" --tool "$tool" --error-exitcode 1 "$device_tests" --gtest_brief=1 "--gtest_filter=$some"
   done
 else
   say "not run: there is no compute-sanitizer"

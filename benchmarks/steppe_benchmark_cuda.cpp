@@ -94,13 +94,14 @@ void check(std::vector<Entry>& entries, Problem& problem) {
 
 /// Seconds: [contestant][round].
 struct Times {
-  Samples device, host;  ///< until the device is done; until the calls return
+  Samples device, host;         ///< until the device is done; until the calls return
+  double hidden_seconds = 0.0;  ///< of the host's
 };
 
 /// In each round one sample of each contestant, the best of several ascents.
 Times time_ascents(const std::vector<Entry>& entries, Problem& problem, const RoundLimits& limits) {
   DeviceClock clock;
-  Times times{Samples(entries.size()), Samples(entries.size())};
+  Times times{Samples(entries.size()), Samples(entries.size()), clock.hidden_seconds()};
   for_rounds(entries.size(), limits, [&](size_t i) {
     Contestant& contestant = *entries[i].contestant;
     double device = std::numeric_limits<double>::infinity(), host = device;
@@ -127,13 +128,19 @@ void print(const std::vector<Entry>& entries, const Times& times, const Problem&
               static_cast<double>(problem.components()) * 1e-6, times.device.front().size());
   std::printf("%-18s %10s %10s %10s %12s   time over sam's\n", "contestant", "us", "host us", "GB/s", "of the copy");
   const double copy = entries[0].bytes / median_of(times.device[0]);
+  bool any_waited = false;
   for (size_t i = 0; i < entries.size(); ++i) {
     const double time = median_of(times.device[i]), speed = entries[i].bytes / time;
     const Interval ratio = ratio_of(times.device[i], times.device[1]);
-    std::printf("%-18s %10.1f %10.1f %10.0f %11.0f%%   %.2f (%.2f to %.2f)\n", entries[i].name.c_str(), time * 1e6,
-                median_of(times.host[i]) * 1e6, speed * static_cast<double>(problem.components()) * 1e-9,
-                100.0 * speed / copy, ratio.median, ratio.low, ratio.high);
+    const bool waited = median_of(times.host[i]) > times.hidden_seconds;
+    any_waited = any_waited || waited;
+    std::printf("%-18s %10.1f %9.1f%c %10.0f %11.0f%%   %.2f (%.2f to %.2f)\n", entries[i].name.c_str(), time * 1e6,
+                median_of(times.host[i]) * 1e6, waited ? '*' : ' ',
+                speed * static_cast<double>(problem.components()) * 1e-9, 100.0 * speed / copy, ratio.median, ratio.low,
+                ratio.high);
   }
+  if (any_waited)
+    std::printf("* more than %.0f us: the device may have waited for the host\n", times.hidden_seconds * 1e6);
 }
 
 void run(const ParameterList& list, const RoundLimits& limits) {

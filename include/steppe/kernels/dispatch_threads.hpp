@@ -19,8 +19,10 @@ class AtenThreads {
   /// Less work than this takes about as long as starting other threads, and less where they have to wait for a core.
   static constexpr int64_t kSerial = int64_t{1} << 19;
 
-  explicit AtenThreads(int64_t components, int64_t serial = kSerial)
-      : count_(components < serial ? 1 : (std::max)(at::get_num_threads(), 1)) {}
+  explicit AtenThreads(int64_t components) : count_(components < kSerial ? 1 : most()) {}
+  /// At most one for every `each` components.
+  AtenThreads(int64_t components, int64_t each)
+      : count_(static_cast<int>(std::clamp<int64_t>(components / each, 1, most()))) {}
 
   int count() const { return count_; }
 
@@ -39,6 +41,8 @@ class AtenThreads {
   }
 
  private:
+  static int most() { return (std::max)(at::get_num_threads(), 1); }
+
   int count_;
 };
 

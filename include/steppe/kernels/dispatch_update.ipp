@@ -84,8 +84,8 @@ inline bool has_kernel_of_ours(UpdateRule::Kind kind, at::ScalarType dtype) {
   return cpu::instruction_set() == cpu::InstructionSet::Avx2 || cpu::instruction_set() == cpu::InstructionSet::Avx512;
 }
 
-/// Components of which an update takes long enough to start other threads: 20 to 40 us.
-constexpr int64_t kSerialUpdate = int64_t{1} << 16;
+/// Components of which an update takes long enough to start a thread: 10 to 20 us.
+constexpr int64_t kUpdatedByThread = int64_t{1} << 15;
 
 /// RMSprop in a dozen operators over the list.
 inline void rmsprop_by_lists(const UpdateRule& rule, const UpdateList& list) {
@@ -142,7 +142,7 @@ struct Updater::Memory {
       one.size = list.params[i].numel();
       pass.add(one);
     }
-    pass.run(rule, detail::AtenThreads(pass.components(), detail::kSerialUpdate));
+    pass.run(rule, detail::AtenThreads(pass.components(), detail::kUpdatedByThread));
   }
 
 #if STEPPE_HAS_FUSED_OPERATORS

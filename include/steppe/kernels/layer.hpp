@@ -44,7 +44,7 @@ struct Pieces {
   static Pieces of(int64_t size, int64_t row, int64_t most) {
     if (row == 0) return {size, row, most, 0};
     if (row > most) return {size, row, most, (row + most - 1) / most};
-    // A multiple of eight rows, so that every piece begins at a vector's boundary.
+    // In multiples of eight rows where more fit, so that these pieces begin at a vector's boundary.
     const int64_t rows = most / row;
     return {size, row, (rows > 8 ? rows / 8 * 8 : rows) * row, 0};
   }

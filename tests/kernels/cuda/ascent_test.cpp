@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -22,7 +23,7 @@
 namespace steppe::kernels::cuda {
 namespace {
 
-TEST(CudaThreadSums, PairsOfFloatsAreAsGoodAsDoubles) {
+TEST(CudaThreadSums, PairsOfFloatsHaveFortyBits) {
   Random random(23);
   for (const Values kind : {Values::Normal, Values::Shifted, Values::Grid, Values::OneHuge, Values::MostlyZero})
     for (const int64_t n : {1, 7, 64, 128}) {  // a thread reads 64 components of a chunk
@@ -37,7 +38,7 @@ TEST(CudaThreadSums, PairsOfFloatsAreAsGoodAsDoubles) {
       }
       SCOPED_TRACE(std::to_string(static_cast<int>(kind)) + ", " + std::to_string(n));
       ASSERT_TRUE(squares.is_in_range());
-      // The low part has up to n 2^-24 of the sum, and is rounded n times.
+      // The low part has up to n 2^-24 of the sum, and is rounded n times: 2^-38 at most for 64, 2^-40 as a rule.
       const long double bound = 0x1p-46L + static_cast<long double>(n * n) * 0x1p-50L;
       EXPECT_LE(std::fabs(static_cast<long double>(sum.value()) - exact_sum), bound * magnitudes);
       EXPECT_LE(std::fabs(static_cast<long double>(squares.value()) - exact_squares), bound * exact_squares);
@@ -75,6 +76,11 @@ TEST(CudaThreadSums, AreMadeInDoubleWhereSquaresLeaveTheRangeOfFloat) {
     EXPECT_NEAR(squares, expected(numbers), 1e-13 * expected(numbers)) << expected(numbers);
     EXPECT_EQ(rounds, again ? 2 : 1) << expected(numbers);
   }
+  Part plain;
+  add_up<FloatPairSum>(plain, [](auto& sums) {
+    for (const float x : {3e38f, 3e38f, -1e38f}) sums.sum.add(x);
+  });
+  EXPECT_NEAR(plain.sum, 5e38, 1e31);
   EXPECT_EQ(squares_of({1.0f, inf}), static_cast<double>(inf));
   EXPECT_TRUE(std::isnan(squares_of({1.0f, std::numeric_limits<float>::quiet_NaN()})));
 }
@@ -88,7 +94,7 @@ class CudaKernels : public testing::TestWithParam<std::tuple<Asked, Format>> {
 TEST_P(CudaKernels, AgreeWithTheDefinition) {
   const std::vector<Cut> cuts = every_cut();
   for (uint64_t seed = 1; seed <= 8; ++seed) {
-    const Cut& cut = cuts[seed % (cuts.size() - 1)];  // without the last one: its fibers are many
+    const Cut& cut = cuts[seed % (cuts.size() - 2)];  // without the last two: their fibers are many
     SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(cut.threads) + " threads, chunks of " +
                  std::to_string(cut.chunk));
     const auto model = random_model(asked(), format(), seed);
@@ -442,7 +448,8 @@ TEST(CudaRowMeans, AgreeForRowsOfEveryLength) {
   const Asked centralized{"centralized", true}, all{"all", true, true, true};
   for (const int64_t row : {1, 2, 3, 4, 8, 31, 32, 33, 64, 129, 136, 1000, 1001, 2048, 2056, 5001, 16384, 16385, 33000})
     for (const Format format : {Format::Float32, Format::BFloat16, Format::Half})
-      for (const Cut& cut : {Cut{256, kChunk, 2, 0}, Cut{256, kChunk, 2, 1}, Cut{32, 1024, 3, 0}, Cut{8, 240, 2, 0}}) {
+      for (const Cut& cut :
+           {Cut{256, kChunk, 2, 0}, Cut{256, kChunk, 2, 1, 64, true}, Cut{32, 1024, 3, 0}, Cut{8, 240, 2, 0}}) {
         SCOPED_TRACE("rows of " + std::to_string(row) + ", " + name_of(format) + ", " + std::to_string(cut.threads) +
                      " threads, offset " + std::to_string(cut.offset));
         Random random(static_cast<uint64_t>(row));
@@ -498,6 +505,12 @@ TEST(CudaPlan, ChunksCoverLayersOfMoreThanFourGigabytesOnce) {
     }
     EXPECT_EQ(end, layer.size);
   }
+}
+
+TEST(CudaPlan, RefusesFloat64) {
+  Layer layer;
+  layer.format = Format::Float64;
+  EXPECT_THROW(Plan().describe({Layer(), layer}), std::invalid_argument);
 }
 
 TEST(CudaPlan, EqualLayersHaveEqualTables) {

@@ -27,8 +27,8 @@ inline void expect_near(double ours, double expected, const char* what) {
   }
 }
 
-/// The same weights to the bit. The kernels add squares in another order, in double, which does not reach a factor that
-/// is rounded to float.
+/// The same weights to the bit. The kernels add squares in another order, in double or in pairs of floats, which does
+/// not reach a factor that is rounded to float.
 inline void expect_agreement(const Outcome& ours, const Outcome& definition) {
   ASSERT_EQ(ours.finite, definition.finite);
   for (size_t k = 0; k < definition.moved.size(); ++k) {

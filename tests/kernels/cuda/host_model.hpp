@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -25,6 +24,7 @@ struct Cut {
   int64_t chunk = 24, blocks = 3;
   int64_t offset = 0;   ///< of every layer's memory, in components
   int64_t sample = 64;  ///< that a filter's window is drawn from
+  bool pairs = false;   ///< sums in pairs of floats, with 256 threads; with fewer the number of threads decides
 };
 
 /// The memory of a model, which may take several ascents.
@@ -105,9 +105,12 @@ class HostModel {
   template <int kThreads>
   bool launch(const Work& work) {
     Launch launcher(kThreads, cut_.blocks, seed_);
-    // In pairs of floats with some of the numbers of threads, in double with others.
-    using Sum = std::conditional_t<kThreads == 8 || kThreads == 32, FloatPairSum, DoubleSum>;
-    launch_ascent<kThreads, Sum>(plan_, work, launcher);
+    constexpr bool kEither = kThreads == 256, kPairs = kThreads == 8 || kThreads == 32;
+    const bool pairs = kEither ? cut_.pairs : kPairs;
+    if constexpr (kEither || kPairs)
+      if (pairs) launch_ascent<kThreads, FloatPairSum>(plan_, work, launcher);
+    if constexpr (kEither || !kPairs)
+      if (!pairs) launch_ascent<kThreads, DoubleSum>(plan_, work, launcher);
     launches_ = launcher.launches();
     return true;
   }
@@ -122,8 +125,9 @@ class HostModel {
 };
 
 inline std::vector<Cut> every_cut() {
-  return {{8, 24, 3, 0},   {4, 16, 1, 0},  {4, 7, 5, 1},   {32, 40, 2, 3},
-          {16, 160, 2, 0}, {4, 136, 2, 0}, {8, 240, 2, 0}, {256, kChunk, 2, 0}};
+  return {{8, 24, 3, 0},      {4, 16, 1, 0},  {4, 7, 5, 1},   {32, 40, 2, 3},
+          {16, 160, 2, 0},    {4, 136, 2, 0}, {8, 240, 2, 0}, {256, kChunk, 2, 0, 64, true},
+          {256, kChunk, 2, 0}};
 }
 
 }  // namespace steppe::kernels::cuda

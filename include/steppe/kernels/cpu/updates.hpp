@@ -42,6 +42,9 @@ STEPPE_TARGET_END
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
+/// Components of one piece of work: few enough that the threads share one large tensor evenly.
+constexpr int64_t kUpdatePiece = int64_t{1} << 14;
+
 /// A weight, its gradient and its state: in one format (not float64) and the same order of memory.
 struct Updated {
   Format format = Format::Float32;
@@ -71,8 +74,8 @@ void update(const UpdateRule& rule, T* w, const T* g, T* const* kept, int64_t n)
 class UpdatePass {
  public:
   void add(const Updated& tensor) {
-    for (int64_t begin = 0; begin < tensor.size; begin += kPiece)
-      pieces_.push_back({tensors_.size(), {begin, (std::min)(tensor.size, begin + kPiece)}});
+    for (int64_t begin = 0; begin < tensor.size; begin += kUpdatePiece)
+      pieces_.push_back({tensors_.size(), {begin, (std::min)(tensor.size, begin + kUpdatePiece)}});
     tensors_.push_back(tensor);
     components_ += tensor.size;
   }

@@ -121,6 +121,17 @@ STEPPE_DEVICE void for_each_pack(const Block& block, const Run& run, Load&& load
       vectors * kWide + block.thread(), kThreads, run.size, [&](int at) { return load(Width<1>(), at); }, use);
 }
 
+/// Calls use(x) for every component of the gradient, as it is stored.
+template <int kThreads, class Block, class Run, class Use>
+STEPPE_DEVICE void for_each_stored(const Block& block, const Run& run, Use&& use) {
+  for_each_pack<kThreads>(
+      block, run, [&](auto width, int at) { return load<decltype(width)::kValue>(run.g + at); },
+      [&](const auto& g, int) {
+        STEPPE_UNROLL
+        for (int j = 0; j < g.kSize; ++j) use(g.x[j]);
+      });
+}
+
 /// The row means of neighbours in sequence; zero where nothing is centralized.
 template <class Run>
 class RowMeans {

@@ -11,7 +11,7 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cuda {
 
-/// What the device needs to know of a layer besides, to find its factor there. Not of Format::Float64.
+/// What the device needs to know of a layer besides, to find its factor there.
 struct Layer : kernels::Layer {
   double rho = 0.0;
   bool counted = true;  ///< in the global norms

@@ -41,15 +41,10 @@ class List {
       for (int i = 0; i < size; ++i) body(widen(items_[i * kThreads]));
       return;
     }
-    for_each_pack<kThreads>(
-        block, run, [&](auto width, int at) { return load<decltype(width)::kValue>(run.g + at); },
-        [&](const auto& g, int) {
-          STEPPE_UNROLL
-          for (int j = 0; j < g.kSize; ++j) {
-            const float x = widen(g.x[j]);
-            if (exact::is_greater(exact::magnitude(exact::difference(x, window.centre)), window.low)) body(x);
-          }
-        });
+    for_each_stored<kThreads>(block, run, [&](auto stored) {
+      const float x = widen(stored);
+      if (exact::is_greater(exact::magnitude(exact::difference(x, window.centre)), window.low)) body(x);
+    });
   }
 
  private:

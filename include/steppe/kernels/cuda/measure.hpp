@@ -16,16 +16,11 @@ namespace kernels::cuda {
 template <int kThreads, class Block, class Run>
 STEPPE_DEVICE void add_sums(const Block& block, const Run& run, Part& mine) {
   add_up<typename Run::Variant::Sum>(mine, [&](auto& sums) {
-    for_each_pack<kThreads>(
-        block, run, [&](auto width, int at) { return load<decltype(width)::kValue>(run.g + at); },
-        [&](const auto& g, int) {
-          STEPPE_UNROLL
-          for (int j = 0; j < g.kSize; ++j) {
-            const float x = widen(g.x[j]);
-            if (Run::Variant::kCentralizes || Run::Variant::kFilters) sums.sum.add(x);
-            sums.raw.add_square(x);
-          }
-        });
+    for_each_stored<kThreads>(block, run, [&](auto stored) {
+      const float x = widen(stored);
+      if (Run::Variant::kCentralizes || Run::Variant::kFilters) sums.sum.add(x);
+      sums.raw.add_square(x);
+    });
   });
 }
 
@@ -37,20 +32,15 @@ STEPPE_DEVICE void add_and_list(const Block& block, const Run& run, const Window
   add_up<typename Run::Variant::Sum>(mine, [&](auto& sums) {
     List<kThreads, typename Run::Stored> list = empty;
     int listed = 0, beyond = 0;
-    for_each_pack<kThreads>(
-        block, run, [&](auto width, int at) { return load<decltype(width)::kValue>(run.g + at); },
-        [&](const auto& g, int) {
-          STEPPE_UNROLL
-          for (int j = 0; j < g.kSize; ++j) {
-            const float x = widen(g.x[j]), away = exact::magnitude(exact::difference(x, centre));
-            sums.sum.add(x);
-            sums.raw.add_square(x);
-            if (!exact::is_greater(away, low)) continue;
-            list.add(g.x[j]);
-            ++listed;
-            beyond += exact::is_greater(away, sure) ? 1 : 0;
-          }
-        });
+    for_each_stored<kThreads>(block, run, [&](auto stored) {
+      const float x = widen(stored), away = exact::magnitude(exact::difference(x, centre));
+      sums.sum.add(x);
+      sums.raw.add_square(x);
+      if (!exact::is_greater(away, low)) return;
+      list.add(stored);
+      ++listed;
+      beyond += exact::is_greater(away, sure) ? 1 : 0;
+    });
     list.close();
     mine.listed = listed;
     mine.sure = beyond;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include <steppe/kernels/cuda/layer.hpp>
@@ -74,6 +75,7 @@ struct Entry {
   int32_t filtered, scaled, counted;
   Phase phases[kStages];
 };
+static_assert(offsetof(Entry, phases) + sizeof(Entry::phases) == sizeof(Entry));
 static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 8 * 4);
 
 /// What the layers of a launch need together.
@@ -104,7 +106,7 @@ class Plan {
   /// `sample`: whole lines, kSample at most.
   explicit Plan(int64_t chunk = kChunk, int64_t sample = kSample) : chunk_(chunk), sample_(sample) {}
 
-  /// Plans the layers, at least one.
+  /// Plans the layers, at least one. Throws std::invalid_argument for Format::Float64, which the kernels do not know.
   void describe(const std::vector<Layer>& layers) {
     chunks_ = rows_ = histograms_ = lists_ = 0;
     cuts_rows_ = false;
@@ -139,6 +141,9 @@ class Plan {
 
  private:
   Entry entry_of(const Layer& layer) {
+    if (layer.format == Format::Float64)
+      throw std::invalid_argument(
+          "steppe: the CUDA kernels take float32, bfloat16 and float16, but a layer is float64");
     Entry entry{};
     entry.direction = layer.direction;
     entry.weights = layer.weights;
@@ -177,7 +182,8 @@ class Plan {
   }
 
   static void set_phases(Entry& entry) {
-    Phase &first = entry.phases[0], &cut_rows = entry.phases[1], &filtered = entry.phases[2];
+    const auto in = [&entry](Stage stage) -> Phase& { return entry.phases[static_cast<int>(stage)]; };
+    Phase &first = in(Stage::First), &cut_rows = in(Stage::CutRows), &filtered = in(Stage::Filtered);
     const bool filters = entry.filtered != 0;
     if (entry.cut.cut_rows()) {
       first = Phase::SumsOfCutRows;

@@ -21,7 +21,7 @@ namespace kernels::cuda {
 template <int kThreads, class Variant>
 class Sweep {
  public:
-  static constexpr int kResident = Variant::kResident;
+  static constexpr int kResident = Variant::kResidentOfSums;
   using Shared = Sums<kThreads>;
 
   Sweep(const Work& work, Stage stage) : work_(work), stage_(stage) {}
@@ -77,6 +77,7 @@ class Sweep {
         return;
       case Phase::RowsAndDirection:
       case Phase::Direction:
+        assume(run.is_centralized || run.is_scaled);
         if constexpr (kCentralizes)
           if (phase == Phase::RowsAndDirection) find_row_means<kThreads>(block, shared, run, mine);
         if constexpr (kCentralizes || kScales) add_direction<kThreads>(block, run, State{}, mine);

@@ -26,21 +26,22 @@ class DoubleSum {
 };
 
 /// High and low part: what rounding takes from the high one is added to the low one (Knuth's two-sum), and so is what a
-/// product loses (by a fused multiply-add). About 40 bits for the components that a thread reads of a chunk, in 12
+/// product loses (by a fused multiply-add). About 40 bits for the components that a thread reads of a chunk, in 11
 /// operations of float instead of two of double, of which many processors make 64 times fewer.
 class FloatPairSum {
  public:
   static constexpr bool kInPairs = true;
 
-  STEPPE_DEVICE void add(float x) { add(x, 0.0f); }
+  STEPPE_DEVICE void add(float x) { low_ = exact::sum(low_, add_high(x)); }
   STEPPE_DEVICE void add_square(float x) {
     const float square = exact::product(x, x);
     squared_ |= exact::bits_of(x);
-    add(square, exact::product_less(x, x, square));
+    const float lost = exact::product_less(x, x, square);
+    low_ = exact::sum(low_, exact::sum(add_high(square), lost));
   }
   STEPPE_DEVICE double value() const { return exact::as_double(high_) + exact::as_double(low_); }
 
-  /// Whether no square has underflowed or overflowed so that it would be seen in double.
+  /// Whether nothing has overflowed, and no square underflowed, so that it would be seen in double.
   STEPPE_DEVICE bool is_in_range() const {
     constexpr float kLeast = 8.3e-25f, kLargest = 1.3e36f;  // 2^-80, 2^120
     const bool is_large_enough = (squared_ << 1) == 0 || exact::is_greater(high_, kLeast);
@@ -48,12 +49,13 @@ class FloatPairSum {
   }
 
  private:
-  STEPPE_DEVICE void add(float x, float rest) {
+  /// Returns what rounding takes.
+  STEPPE_DEVICE float add_high(float x) {
     const float total = exact::sum(high_, x), added = exact::difference(total, high_);
     const float lost =
         exact::sum(exact::difference(high_, exact::difference(total, added)), exact::difference(x, added));
     high_ = total;
-    low_ = exact::sum(low_, exact::sum(lost, rest));
+    return lost;
   }
 
   float high_ = 0.0f, low_ = 0.0f;
@@ -66,8 +68,8 @@ struct ThreadSums {
   Sum sum, raw, measure, length;
 };
 
-/// That of the device for which a kernel is compiled. Those without pairs have half as many units for double as for
-/// float.
+/// That of the architecture for which a kernel is compiled (86 or 89, not 80, to have pairs on such a device). Those
+/// without pairs have half as many units for double as for float.
 struct DeviceSum {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 600 && __CUDA_ARCH__ != 700 && __CUDA_ARCH__ != 800 && \
     __CUDA_ARCH__ != 900 && __CUDA_ARCH__ != 1000

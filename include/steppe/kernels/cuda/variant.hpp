@@ -28,7 +28,9 @@ struct Variant {
   /// them.
   static constexpr int kBatch = kThings == 0 ? 4 : kThings == 1 ? 2 : 1;
   /// Blocks of 256 threads that a multiprocessor's registers are to hold.
-  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : kThings > (Sum::kInPairs ? 0 : 1) ? 3 : 4;
+  static constexpr int kResident = std::is_same_v<OneFormat, AnyFormat> ? 2 : kThings > 1 ? 3 : 4;
+  /// The same of kernels that add: a pair takes more registers.
+  static constexpr int kResidentOfSums = Sum::kInPairs && kThings == 1 ? 3 : kResident;
 };
 
 /// Calls body with a value of the format's type.
@@ -42,7 +44,7 @@ STEPPE_DEVICE void with_format(Format format, Body&& body) {
     case Format::Half:
       return body(Half());
     case Format::Float64:
-      return;
+      return;  // in no plan
   }
 }
 /// The same for a layer of a variant.
@@ -78,7 +80,7 @@ void with_variant(const Needs& needs, Body&& body) {
     case Format::Half:
       return with_variant_of<Half, Sum>(needs, body);
     case Format::Float64:
-      return;
+      return;  // in no plan
   }
 }
 
