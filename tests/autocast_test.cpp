@@ -66,9 +66,9 @@ struct Convolution {
   at::Tensor loss() { return layer->forward(input).to(at::kFloat).pow(2).mean(); }
 };
 
-using Step = std::function<void(Convolution&, SAM<torch::optim::SGD>&)>;
+using AutocastStep = std::function<void(Convolution&, SAM<torch::optim::SGD>&)>;
 
-std::vector<at::Tensor> trained(const Step& step) {
+std::vector<at::Tensor> trained(const AutocastStep& step) {
   Convolution net;
   SAM<torch::optim::SGD> sam(*net.layer, torch::optim::SGDOptions(0.1), Options().rho(0.5));
   for (int i = 0; i < 3; ++i) step(net, sam);

@@ -16,14 +16,13 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "parameter.hpp"
 
 namespace steppe {
 namespace {
 
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
-
-at::Tensor parameter(at::Tensor value) { return value.detach().requires_grad_(); }
 
 /// The closure of sum(w^3) that notes the addresses and values of pass 2.
 struct Passes {
@@ -133,7 +132,8 @@ struct Mixed {
 
 TEST(Placement, IsABufferWhereTheDescentNeedsTheFirstGradient) {
   Passes passes(parameter(torch::full({3}, 2.0)));
-  SharpnessAware<SGD, ascent::Gradient, Mixed> mixed(std::vector<at::Tensor>{passes.param}, SGDOptions(0.0), Options().rho(0.5));
+  SharpnessAware<SGD, ascent::Gradient, Mixed> mixed(std::vector<at::Tensor>{passes.param}, SGDOptions(0.0),
+                                                     Options().rho(0.5));
   at::Tensor final;
   mixed.before_descent([&](std::vector<at::Tensor>& gradients) { final = gradients[0].clone(); });
   mixed.step(passes.closure());
@@ -288,7 +288,8 @@ TEST(Placement, InPlaceAnotherThreadMayEvaluateTheModelAllAlong) {
 }
 
 TEST(Placement, TwoThreadsCannotPerturbTheSameWeightsAtOnce) {
-  const at::Tensor w = parameter(torch::ones({3})), alias = w.detach().requires_grad_(), other = parameter(torch::ones({3}));
+  const at::Tensor w = parameter(torch::ones({3})), alias = w.detach().requires_grad_(),
+                   other = parameter(torch::ones({3}));
   const auto pass = [](const at::Tensor& x) {
     const at::Tensor loss = x.pow(3).sum();
     loss.backward();

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "saved.hpp"
 
 namespace steppe {
 namespace {
@@ -611,19 +612,6 @@ TEST(SharpnessAware, ItMovesLikeAnyOptimizer) {
   EXPECT_THROW(first.step(), c10::Error);
 }
 
-template <class Optimizer>
-std::string saved(const Optimizer& optimizer) {
-  std::stringstream file;
-  torch::save(optimizer, file);
-  return file.str();
-}
-
-template <class Optimizer>
-void restore(Optimizer& optimizer, const std::string& bytes) {
-  std::stringstream file(bytes);
-  torch::load(optimizer, file);
-}
-
 TEST(Checkpoint, HoldsHyperParametersSchedulesAndCounters) {
   const at::Tensor w = torch::randn({4, 4}, at::kDouble).requires_grad_();
   using Chained = SharpnessAware<SGD, ascent::Chain<ascent::Centralize, ascent::ZScoreFilter, ascent::AdaptiveScale>,
@@ -636,7 +624,7 @@ TEST(Checkpoint, HoldsHyperParametersSchedulesAndCounters) {
   first.step(bowl({w}));
 
   Chained second(std::vector<at::Tensor>{w}, SGDOptions(0.5));
-  restore(second, saved(first));
+  load(second, saved(first));
   EXPECT_EQ(second.steps(), 1);
   EXPECT_EQ(second.options().rho(), 0.3);
   EXPECT_FALSE(second.options().in_norm());
@@ -660,7 +648,7 @@ TEST(Checkpoint, KnowsWhichParametersAreExcluded) {
   SAM<SGD> first(std::vector<at::Tensor>{a, b}, SGDOptions(0.0)),
       second(std::vector<at::Tensor>{a, b}, SGDOptions(0.0));
   first.exclude({b});
-  restore(second, saved(first));
+  load(second, saved(first));
   bool moved = true;
   int pass = 0;
   second.step([&] {
@@ -677,7 +665,7 @@ TEST(Checkpoint, OfAnotherMethodGivesTheBasesStateAndTheCounters) {
   sam.step(bowl({w}));
   ZSharp<SGD> zsharp(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9), {},
                      ascent::ZScoreFilter().percentile(0.5));
-  restore(zsharp, saved(sam));
+  load(zsharp, saved(sam));
   EXPECT_EQ(zsharp.steps(), 1);
   EXPECT_EQ(zsharp.ascent().percentile(), 0.5);
   EXPECT_EQ(zsharp.options().rho(), 0.05);
@@ -690,7 +678,7 @@ TEST(Checkpoint, OfAnotherMethodLeavesTheSettingsAsTheyAre) {
   looksam.clip_grad_norm(0.01).exclude({b}).every(3);
   looksam.step(bowl({a, b}));
   SAM<SGD> sam(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
-  restore(sam, saved(looksam));
+  load(sam, saved(looksam));
   EXPECT_EQ(sam.steps(), 1);
   int passes = 0;
   bool moved = false;
@@ -704,10 +692,10 @@ TEST(Checkpoint, OfAnotherMethodLeavesTheSettingsAsTheyAre) {
   Tail<SGD> tail(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
   tail.policy().total(10);
   sam.every(2);
-  restore(tail, saved(sam));
+  load(tail, saved(sam));
   EXPECT_EQ(tail.policy().first_step(), 7);
   SAM<SGD> same(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));
-  restore(same, saved(sam));
+  load(same, saved(sam));
   passes = 0;
   for (int i = 0; i < 2; ++i)
     same.step([&] {
@@ -717,7 +705,7 @@ TEST(Checkpoint, OfAnotherMethodLeavesTheSettingsAsTheyAre) {
   EXPECT_EQ(passes, 3);
   sam.options().rho(0.4);
   XSAM<SGD> xsam(std::vector<at::Tensor>{a, b}, SGDOptions(0.1).momentum(0.9));  // along the gradient as well
-  restore(xsam, saved(sam));
+  load(xsam, saved(sam));
   EXPECT_EQ(xsam.options().rho(), 0.15);
 }
 
@@ -728,13 +716,13 @@ TEST(Checkpoint, OfAnotherBaseOrShapeIsAnErrorThatChangesNothing) {
   SAM<SGD> sgd(std::vector<at::Tensor>{w}, SGDOptions(0.1).momentum(0.9));
   sgd.step(bowl({w}));
   const std::string before = saved(sgd);
-  EXPECT_NE(message_of([&] { restore(sgd, saved(adam)); }).find("written over the base optimizer"), std::string::npos);
+  EXPECT_NE(message_of([&] { load(sgd, saved(adam)); }).find("written over the base optimizer"), std::string::npos);
   SAM<SGD> two(std::vector<OptimizerParamGroup>{OptimizerParamGroup({w}), OptimizerParamGroup({v})}, SGDOptions(0.1));
-  EXPECT_NE(message_of([&] { restore(sgd, saved(two)); }).find("2 parameter groups, the optimizer has 1"),
+  EXPECT_NE(message_of([&] { load(sgd, saved(two)); }).find("2 parameter groups, the optimizer has 1"),
             std::string::npos);
   SAM<SGD> more(std::vector<at::Tensor>{w, v}, SGDOptions(0.7).momentum(0.9));
   more.step(bowl({w, v}));
-  EXPECT_ANY_THROW(restore(sgd, saved(more)));
+  EXPECT_ANY_THROW(load(sgd, saved(more)));
   EXPECT_EQ(sgd.param_groups()[0].options().get_lr(), 0.1);
   EXPECT_EQ(sgd.steps(), 1);
   EXPECT_EQ(sgd.state().size(), 1u);
@@ -748,7 +736,7 @@ TEST(Checkpoint, OfAPlainBaseThatFitsOnlyInPartChangesNothing) {
   bowl({a, b, c})();
   plain.step();
   SAM<SGD> sam(Groups{OptimizerParamGroup({a}), OptimizerParamGroup({b})}, SGDOptions(0.1).momentum(0.9));
-  EXPECT_ANY_THROW(restore(sam, saved(plain)));
+  EXPECT_ANY_THROW(load(sam, saved(plain)));
   EXPECT_EQ(sam.param_groups()[0].options().get_lr(), 0.1);
   EXPECT_TRUE(sam.state().empty());
 }
@@ -779,7 +767,7 @@ TEST(Checkpoint, CarriesTheStateOfAUsersOwnLink) {
   Averaged first(std::vector<at::Tensor>{w}, SGDOptions(0.1)), second(std::vector<at::Tensor>{w}, SGDOptions(0.1));
   first.step(bowl({w}));
   first.step(bowl({w}));
-  restore(second, saved(first));
+  load(second, saved(first));
   ASSERT_EQ(second.ascent().average().size(), 1u);
   EXPECT_TRUE(second.ascent().average()[0].equal(first.ascent().average()[0]));
 }

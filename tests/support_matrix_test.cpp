@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "parameter.hpp"
 
 namespace steppe {
 namespace {
@@ -63,8 +64,6 @@ void expect_moved_and_restored(const std::vector<at::Tensor>& params, const std:
   run(asam, "ASAM");
 }
 
-at::Tensor parameter(at::Tensor value) { return value.detach().requires_grad_(); }
-
 void expect_dtype_works(at::ScalarType dtype) {
   torch::manual_seed(1);
   const at::Tensor w = parameter(torch::randn({6, 5}).to(dtype)), b = parameter(torch::randn({4}).to(dtype));
@@ -80,9 +79,8 @@ TEST(SupportMatrix, MixedDtypesInOneOptimizer) {
   torch::manual_seed(2);
   const at::Tensor a = parameter(torch::randn({4, 4})), b = parameter(torch::randn({4, 4}).to(at::kBFloat16)),
                    c = parameter(torch::randn({4, 4}, at::kDouble));
-  expect_moved_and_restored({a, b, c}, [&] {
-    return a.to(at::kDouble).pow(3).sum() + b.to(at::kDouble).pow(3).sum() + c.pow(3).sum();
-  });
+  expect_moved_and_restored(
+      {a, b, c}, [&] { return a.to(at::kDouble).pow(3).sum() + b.to(at::kDouble).pow(3).sum() + c.pow(3).sum(); });
 }
 
 TEST(SupportMatrix, Complex) {

@@ -29,6 +29,7 @@
 
 #include "../allocated_bytes.hpp"
 #include "../errors.hpp"
+#include "../saved.hpp"
 
 namespace steppe {
 namespace {
@@ -97,18 +98,6 @@ double unit_roundoff(at::ScalarType dtype) {
     default:
       return 0x1p-11;
   }
-}
-
-template <class Optimizer>
-std::string saved(const Optimizer& optimizer) {
-  std::ostringstream stream;
-  torch::save(optimizer, stream);
-  return stream.str();
-}
-template <class Optimizer>
-void load(Optimizer& optimizer, const std::string& text) {
-  std::istringstream stream(text);
-  torch::load(optimizer, stream);
 }
 
 double largest_of(const at::Tensor& x) { return x.numel() == 0 ? 0.0 : x.abs().max().item<double>(); }

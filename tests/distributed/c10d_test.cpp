@@ -39,8 +39,6 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr int64_t kBucket = 5 << 20;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 at::Tensor param(at::IntArrayRef shape, at::ScalarType type = at::kFloat) {
   return torch::ones(shape, at::TensorOptions().dtype(type)).set_requires_grad(true);
 }

@@ -30,6 +30,8 @@
 #include <utility>
 #include <vector>
 
+#include "../contains.hpp"
+
 extern char** environ;
 
 namespace processes {

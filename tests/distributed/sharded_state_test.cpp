@@ -44,8 +44,6 @@ using torch::optim::RMSpropOptions;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 std::string bits(const at::Tensor& tensor) {
   const at::Tensor dense = tensor.detach().contiguous();
   return {static_cast<const char*>(dense.data_ptr()), static_cast<size_t>(dense.nbytes())};

@@ -233,7 +233,7 @@ TEST(AProcess, WithoutGradientsTakesPart) {
   for (const int r : {0, 1}) EXPECT_EQ(said(run, r), "");
 }
 
-const processes::Case kKilled("training, killed", [](const World& world) {
+const processes::Case kTrainingKilled("training, killed", [](const World& world) {
   train_with_a_fault(world, [&](Problem& problem, int step) {
     if (world.rank == world.size - 1 && step == 2) raise(SIGKILL);
     return problem.backward(world.rank, world.size);
@@ -260,7 +260,7 @@ TEST(AProcess, ThatIsKilledWithTheStoreEndsTheOthers) {
   EXPECT_NE(said(run, 1).find("steppe: process 1"), std::string::npos) << said(run, 1);
 }
 
-const processes::Case kSlow("training, slow", [] {
+const processes::Case kTrainingSlow("training, slow", [] {
   train_with_a_fault(steppe::distributed::world(std::chrono::seconds(4)), [&](Problem& problem, int step) {
     const int rank = std::atoi(std::getenv("RANK"));
     if (rank == 1 && step == 2) std::this_thread::sleep_for(std::chrono::seconds(9));

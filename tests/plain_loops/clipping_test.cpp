@@ -24,7 +24,6 @@ using torch::optim::OptimizerParamGroup;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-constexpr int kSteps = 5;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// How a step is made, and who clips.

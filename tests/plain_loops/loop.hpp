@@ -24,6 +24,8 @@ enum class Way {
   Plain,    ///< zero_grad(), the passes, step()
 };
 
+constexpr int kSteps = 5;
+
 /// One step. `pass` makes the forward and backward passes and returns the loss.
 template <class Optimizer, class Pass>
 at::Tensor step(Way way, Optimizer& optimizer, Pass&& pass) {

@@ -37,8 +37,6 @@ using torch::optim::OptimizerParamGroup;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-constexpr int kSteps = 5;
-
 // Images.
 
 class Classifier : public torch::nn::Module {

@@ -26,8 +26,6 @@ using torch::optim::AdamOptions;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-constexpr int kSteps = 5;
-
 template <class Optimizer, class = void>
 struct IsOurs : std::false_type {};
 template <class Optimizer>

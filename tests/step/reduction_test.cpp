@@ -32,8 +32,8 @@ using torch::optim::SGD;
 
 constexpr int64_t kSamples = 12;
 
-struct Problem {
-  explicit Problem(bool normalized = false) {
+struct ProblemInParts {
+  explicit ProblemInParts(bool normalized = false) {
     torch::manual_seed(3);
     model->push_back(torch::nn::Linear(5, 8));
     if (normalized) model->push_back(torch::nn::BatchNorm1d(8));
@@ -78,7 +78,7 @@ void expect_error_with(Function&& function, const Words&... words) {
 }
 
 template <class Optimizer>
-Optimizer made(const Problem& problem) {
+Optimizer made(const ProblemInParts& problem) {
   Optimizer optimizer(*problem.model, torch::optim::SGDOptions(0.1).momentum(0.9));
   optimizer.rho_schedule(schedule::constant(0.3));
   return optimizer;
@@ -89,11 +89,11 @@ template <class Optimizer>
 std::vector<std::vector<at::Tensor>> by_processes(int64_t processes, Perturb perturb, int steps,
                                                   const std::function<void(Optimizer&)>& settings = {}) {
   std::vector<std::vector<at::Tensor>> weights(static_cast<size_t>(processes));
-  std::vector<std::unique_ptr<Problem>> problems;  // one generator makes them
-  for (int64_t r = 0; r < processes; ++r) problems.push_back(std::make_unique<Problem>());
+  std::vector<std::unique_ptr<ProblemInParts>> problems;  // one generator makes them
+  for (int64_t r = 0; r < processes; ++r) problems.push_back(std::make_unique<ProblemInParts>());
   const std::vector<std::string> errors =
       run_processes(processes, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-        Problem& problem = *problems[static_cast<size_t>(r)];
+        ProblemInParts& problem = *problems[static_cast<size_t>(r)];
         auto optimizer = made<Optimizer>(problem);
         if (settings) settings(optimizer);
         optimizer.exchange(exchange, perturb);
@@ -107,7 +107,7 @@ std::vector<std::vector<at::Tensor>> by_processes(int64_t processes, Perturb per
 template <class Optimizer>
 std::vector<at::Tensor> by_parts(int64_t parts, Perturb perturb, int steps,
                                  const std::function<void(Optimizer&)>& settings = {}) {
-  Problem problem;
+  ProblemInParts problem;
   auto optimizer = made<Optimizer>(problem);
   if (settings) settings(optimizer);
   optimizer.perturb(perturb);
@@ -117,7 +117,7 @@ std::vector<at::Tensor> by_parts(int64_t parts, Perturb perturb, int steps,
 
 template <class Optimizer>
 std::vector<at::Tensor> of_whole_batch(int steps, const std::function<void(Optimizer&)>& settings = {}) {
-  Problem problem;
+  ProblemInParts problem;
   auto optimizer = made<Optimizer>(problem);
   if (settings) settings(optimizer);
   for (int k = 0; k < steps; ++k) optimizer.step([&] { return problem.backward(0, 1); });
@@ -156,7 +156,7 @@ TYPED_TEST(Steps, WithoutASecondPassAreThoseOfTheBase) {
 }
 
 TEST(StepOfParts, IsTheMeanOfTheSecondGradientsOfEach) {
-  Problem problem;
+  ProblemInParts problem;
   SAM<SGD> sam(*problem.model, torch::optim::SGDOptions(0.1), Options().rho(0.3));
   const auto params = problem.model->parameters();
   const auto before = problem.weights();
@@ -196,7 +196,7 @@ TEST(StepOfParts, OneIsAStepOfItsClosure) {
 
 TEST(StepOfParts, WhichClearTheGradientsAreThoseThatDoNot) {
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
-    Problem problem;
+    ProblemInParts problem;
     auto sam = made<SAM<SGD>>(problem);
     sam.perturb(perturb);
     for (int k = 0; k < 4; ++k)
@@ -209,7 +209,7 @@ TEST(StepOfParts, WhichClearTheGradientsAreThoseThatDoNot) {
 }
 
 TEST(StepOfParts, PerturbedByAnotherBatchSeeItsGradientWhole) {
-  Problem in_parts, whole;
+  ProblemInParts in_parts, whole;
   auto a = made<SAM<SGD>>(in_parts), b = made<SAM<SGD>>(whole);
   a.perturb(Perturb::Together).ascend_on([&] { return in_parts.backward(0, 2); });
   b.ascend_on([&] { return whole.backward(0, 2); });
@@ -222,7 +222,7 @@ TEST(StepOfParts, PerturbedByAnotherBatchSeeItsGradientWhole) {
 }
 
 TEST(StepOfParts, ThatAreNotFiniteCountOnce) {
-  Problem problem;
+  ProblemInParts problem;
   problem.x.fill_(std::numeric_limits<float>::quiet_NaN());
   auto sam = made<SAM<SGD>>(problem);
   sam.step(3, [&](int64_t i) { return problem.backward(i, 3); });
@@ -230,7 +230,7 @@ TEST(StepOfParts, ThatAreNotFiniteCountOnce) {
 }
 
 TEST(StepOfParts, LeavesTheBuffersOfPassOne) {
-  Problem stepped(true), plain(true);
+  ProblemInParts stepped(true), plain(true);
   SAM<SGD> sam(*stepped.model, torch::optim::SGDOptions(0.1));
   sam.step(3, [&](int64_t part) { return stepped.backward(part, 3); });
   for (int64_t part = 0; part < 3; ++part) plain.backward(part, 3);
@@ -238,7 +238,7 @@ TEST(StepOfParts, LeavesTheBuffersOfPassOne) {
 }
 
 TEST(StepOfParts, ThatThrowsLeavesEverythingAsItWas) {
-  Problem problem(true);
+  ProblemInParts problem(true);
   SAM<SGD> sam(*problem.model, torch::optim::SGDOptions(0.1).momentum(0.9));
   sam.step(3, [&](int64_t part) { return problem.backward(part, 3); });
   const auto before = problem.weights();
@@ -259,7 +259,7 @@ TEST(StepOfParts, ThatThrowsLeavesEverythingAsItWas) {
 }
 
 TEST(StepOfParts, GradientsOfTheProgramsOwnMemoryAreAddedUp) {
-  Problem own, plain;
+  ProblemInParts own, plain;
   const auto params = own.model->parameters();
   std::vector<at::Tensor> flat;
   for (const at::Tensor& param : params) {
@@ -276,7 +276,7 @@ TEST(StepOfParts, GradientsOfTheProgramsOwnMemoryAreAddedUp) {
 }
 
 TEST(StepOfParts, WhatCannotBeDoneByEachIsAnErrorThatNamesTogether) {
-  Problem problem;
+  ProblemInParts problem;
   const auto part = [&](int64_t i) { return problem.backward(i, 3); };
   FriendlySAM<SGD> friendly(*problem.model, torch::optim::SGDOptions(0.1));
   expect_error_with([&] { friendly.step(3, part); }, "earlier gradients", "Perturb::Together");
@@ -294,7 +294,7 @@ TEST(StepOfProcesses, AverageOnceForEachAndTwiceTogether) {
     run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
       static std::mutex making;
       std::unique_lock<std::mutex> lock(making);
-      Problem problem;
+      ProblemInParts problem;
       lock.unlock();
       auto sam = made<SAM<SGD>>(problem);
       sam.exchange(exchange, perturb).every(2);
@@ -309,10 +309,10 @@ TEST(StepOfProcesses, AverageOnceForEachAndTwiceTogether) {
 
 TEST(StepOfProcesses, TheLossIsTheMean) {
   std::vector<double> seen(2), own(2);
-  std::vector<std::unique_ptr<Problem>> problems;
-  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+  std::vector<std::unique_ptr<ProblemInParts>> problems;
+  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
   run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-    Problem& problem = *problems[static_cast<size_t>(r)];
+    ProblemInParts& problem = *problems[static_cast<size_t>(r)];
     auto sam = made<SAM<SGD>>(problem);
     sam.exchange(exchange);
     const at::Tensor loss = sam.step([&] {
@@ -332,11 +332,11 @@ TEST(StepOfProcesses, TheLossIsTheMean) {
 TEST(StepOfProcesses, AreMadeByAProcessWithoutGradientsToo) {
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
     std::vector<std::vector<at::Tensor>> weights(2);
-    std::vector<std::unique_ptr<Problem>> problems;
-    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+    std::vector<std::unique_ptr<ProblemInParts>> problems;
+    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
     std::vector<int64_t> finished(2);
     const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-      Problem& problem = *problems[static_cast<size_t>(r)];
+      ProblemInParts& problem = *problems[static_cast<size_t>(r)];
       auto sam = made<SAM<SGD>>(problem);
       sam.exchange(exchange, perturb);
       for (int k = 0; k < 4; ++k)
@@ -355,10 +355,10 @@ TEST(StepOfProcesses, AreTheSameInAllThreeWays) {
     const auto closures = by_processes<ASAM<SGD>>(2, perturb, 5, [](ASAM<SGD>& sam) { sam.every(2); });
     for (const bool two_phase : {false, true}) {
       std::vector<std::vector<at::Tensor>> weights(2);
-      std::vector<std::unique_ptr<Problem>> problems;
-      for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+      std::vector<std::unique_ptr<ProblemInParts>> problems;
+      for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
       const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-        Problem& problem = *problems[static_cast<size_t>(r)];
+        ProblemInParts& problem = *problems[static_cast<size_t>(r)];
         auto sam = made<ASAM<SGD>>(problem);
         sam.every(2).exchange(exchange, perturb);
         for (int k = 0; k < 5; ++k) {
@@ -383,10 +383,10 @@ TEST(StepOfProcesses, AreTheSameInAllThreeWays) {
 TEST(StepOfProcesses, APolicyDecidesByTheMeanGradient) {
   std::vector<std::string> decisions(2);
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
-    std::vector<std::unique_ptr<Problem>> problems;
-    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+    std::vector<std::unique_ptr<ProblemInParts>> problems;
+    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
     std::string of_whole;
-    Problem whole;
+    ProblemInParts whole;
     auto reference = made<AESAM<SGD>>(whole);
     reference.policy().total(12).c_last(1.0);
     for (int k = 0; k < 12; ++k) {
@@ -395,7 +395,7 @@ TEST(StepOfProcesses, APolicyDecidesByTheMeanGradient) {
     }
     decisions.assign(2, "");
     const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-      Problem& problem = *problems[static_cast<size_t>(r)];
+      ProblemInParts& problem = *problems[static_cast<size_t>(r)];
       auto sam = made<AESAM<SGD>>(problem);
       sam.policy().total(12).c_last(1.0);
       sam.exchange(exchange, perturb);
@@ -416,12 +416,12 @@ TEST(StepOfProcesses, APolicyDecidesByTheMeanGradient) {
 
 TEST(StepOfProcesses, OfWhichOneIsNotFiniteIsAnErrorOnAll) {
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
-    std::vector<std::unique_ptr<Problem>> problems;
-    for (int r = 0; r < 3; ++r) problems.push_back(std::make_unique<Problem>());
+    std::vector<std::unique_ptr<ProblemInParts>> problems;
+    for (int r = 0; r < 3; ++r) problems.push_back(std::make_unique<ProblemInParts>());
     const auto before = problems[0]->weights();
     problems[1]->x.fill_(std::numeric_limits<float>::quiet_NaN());
     const auto errors = run_processes(3, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-      Problem& problem = *problems[static_cast<size_t>(r)];
+      ProblemInParts& problem = *problems[static_cast<size_t>(r)];
       auto sam = made<SAM<SGD>>(problem);
       sam.exchange(exchange, perturb);
       sam.step([&] { return problem.backward(r, 3); });
@@ -437,11 +437,11 @@ TEST(StepOfProcesses, OfWhichOneIsNotFiniteIsAnErrorOnAll) {
 /// The loss is finite, and so are all losses of a plain step.
 TEST(StepOfProcesses, OfWhichOneGradientAloneIsNotFiniteIsAnErrorOnAll) {
   for (const bool plain : {false, true}) {
-    std::vector<std::unique_ptr<Problem>> problems;
-    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+    std::vector<std::unique_ptr<ProblemInParts>> problems;
+    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
     const auto before = problems[0]->weights();
     const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-      Problem& problem = *problems[static_cast<size_t>(r)];
+      ProblemInParts& problem = *problems[static_cast<size_t>(r)];
       auto sam = made<SAM<SGD>>(problem);
       sam.exchange(exchange);
       if (plain) sam.from_step(10);
@@ -459,10 +459,10 @@ TEST(StepOfProcesses, OfWhichOneGradientAloneIsNotFiniteIsAnErrorOnAll) {
 }
 
 TEST(StepOfProcesses, ThatAlwaysMakeASecondPassAverageAsOftenWithoutGradients) {
-  std::vector<std::unique_ptr<Problem>> problems;
-  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+  std::vector<std::unique_ptr<ProblemInParts>> problems;
+  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
   const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-    Problem& problem = *problems[static_cast<size_t>(r)];
+    ProblemInParts& problem = *problems[static_cast<size_t>(r)];
     auto sam = made<SAM<SGD>>(problem);
     sam.exchange(exchange).every(2);
     for (int k = 0; k < 4; ++k) {
@@ -479,10 +479,10 @@ TEST(StepOfProcesses, ThatAlwaysMakeASecondPassAverageAsOftenWithoutGradients) {
 
 TEST(StepOfProcesses, AnExchangeLeavesPerturbAsItIs) {
   const auto together = by_processes<SAM<SGD>>(2, Perturb::Together, 3);
-  std::vector<std::unique_ptr<Problem>> problems;
-  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+  std::vector<std::unique_ptr<ProblemInParts>> problems;
+  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
   run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-    Problem& problem = *problems[static_cast<size_t>(r)];
+    ProblemInParts& problem = *problems[static_cast<size_t>(r)];
     auto sam = made<SAM<SGD>>(problem);
     sam.perturb(Perturb::Together).exchange(exchange);
     for (int k = 0; k < 3; ++k) sam.step([&] { return problem.backward(r, 2); });
@@ -491,11 +491,11 @@ TEST(StepOfProcesses, AnExchangeLeavesPerturbAsItIs) {
 }
 
 TEST(StepOfProcesses, AnExceptionOfOneEndsTheStepsOfAll) {
-  std::vector<std::unique_ptr<Problem>> problems;
-  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+  std::vector<std::unique_ptr<ProblemInParts>> problems;
+  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
   const auto before = problems[0]->weights();
   const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-    Problem& problem = *problems[static_cast<size_t>(r)];
+    ProblemInParts& problem = *problems[static_cast<size_t>(r)];
     auto sam = made<SAM<SGD>>(problem);
     sam.exchange(exchange);
     sam.step([&] {
@@ -510,12 +510,12 @@ TEST(StepOfProcesses, AnExceptionOfOneEndsTheStepsOfAll) {
 
 TEST(StepOfProcesses, LBFGSGoesByTheMeanLoss) {
   using torch::optim::LBFGS;
-  std::vector<std::unique_ptr<Problem>> problems;
-  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
-  Problem whole;
+  std::vector<std::unique_ptr<ProblemInParts>> problems;
+  for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ProblemInParts>());
+  ProblemInParts whole;
   const auto options = torch::optim::LBFGSOptions(0.1).max_iter(3);
   const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-    Problem& problem = *problems[static_cast<size_t>(r)];
+    ProblemInParts& problem = *problems[static_cast<size_t>(r)];
     SAM<LBFGS> sam(*problem.model, options);
     sam.exchange(exchange, Perturb::Together);
     for (int k = 0; k < 3; ++k) sam.step([&] { return problem.backward(r, 2); });

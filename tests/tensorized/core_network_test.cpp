@@ -7,14 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "formats.hpp"
 #include "random_tensors.hpp"
 
 namespace steppe::tensorized {
 namespace {
 
 using Sizes = std::vector<int64_t>;
-
-const std::vector<Format> kFormats = {Format::CP, Format::Tucker, Format::TensorTrain, Format::TensorRing};
 
 CoreNetwork network(Format format, const CoreOptions& options, const Sizes& modes = {3, 4, 2, 5}) {
   return CoreNetwork(modes, {0, 0}, CoreOptions(options).format(format));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "against_full_layer.hpp"
+#include "formats.hpp"
 
 namespace steppe::tensorized {
 namespace {
@@ -19,10 +20,6 @@ namespace {
 using Sizes = std::vector<int64_t>;
 using torch::nn::Conv2dOptions;
 namespace functional = torch::nn::functional;
-
-const std::vector<Format> kFormats = {Format::CP, Format::Tucker, Format::TensorTrain, Format::TensorRing};
-
-CoreOptions of_rank(Format format, int64_t rank) { return CoreOptions().format(format).rank(rank); }
 
 /// The layer's output and derivatives on every way against functional::conv2d with its weight.
 void expect_full_layer(const Conv2dOptions& conv, const CoreOptions& options, const Sizes& sizes, at::ScalarType type) {

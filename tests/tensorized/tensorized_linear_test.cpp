@@ -13,15 +13,12 @@
 #include <vector>
 
 #include "against_full_layer.hpp"
+#include "formats.hpp"
 
 namespace steppe::tensorized {
 namespace {
 
 using Sizes = std::vector<int64_t>;
-
-const std::vector<Format> kFormats = {Format::CP, Format::Tucker, Format::TensorTrain, Format::TensorRing};
-
-CoreOptions of_rank(Format format, int64_t rank) { return CoreOptions().format(format).rank(rank); }
 
 TEST(TensorizedLinear, EqualsTheFullLayerBuiltFromItsCores) {
   struct Shape {

@@ -17,6 +17,7 @@
 #include <cmath>
 #include <vector>
 
+#include "formats.hpp"
 #include "random_tensors.hpp"
 
 namespace steppe::tensorized {
@@ -71,8 +72,6 @@ std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& of) {
   for (const at::Tensor& each : of) all.push_back(each.grad().clone());
   return all;
 }
-
-const std::vector<Format> kFormats = {Format::CP, Format::Tucker, Format::TensorTrain, Format::TensorRing};
 
 TEST(TensorizedNet, ItsWeightsStayWhereOneCoreGrowsAndAnotherShrinks) {
   for (const Format format : kFormats) {

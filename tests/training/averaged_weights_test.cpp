@@ -30,6 +30,7 @@
 #include <steppe/training/averaged_weights.hpp>
 
 #include "../errors.hpp"
+#include "../saved.hpp"
 
 namespace steppe::training {
 namespace {
@@ -73,19 +74,6 @@ std::vector<const void*> addresses(const torch::nn::Module& model) {
   for (const at::Tensor& tensor : model.parameters()) all.push_back(tensor.data_ptr());
   for (const at::Tensor& tensor : model.buffers()) all.push_back(tensor.data_ptr());
   return all;
-}
-
-template <class Value>
-std::string saved(const Value& value) {
-  std::ostringstream file;
-  torch::save(value, file);
-  return file.str();
-}
-
-template <class Value>
-void load(Value& value, const std::string& file) {
-  std::istringstream in(file);
-  torch::load(value, in);
 }
 
 void expect_words(const std::string& message, const std::string& words) {
@@ -517,26 +505,6 @@ TEST(AveragedWeights, ResumesBitForBit) {
         const auto a = of_whole.swap(), b = of_resumed.swap();
         EXPECT_EQ(bits(resumed), bits(whole));
       }
-}
-
-/// The fields of a checkpoint, one of them with another value, or without it.
-std::string with_other_field(const std::string& file, const std::string& name, const c10::IValue& other) {
-  torch::serialize::InputArchive in;
-  std::istringstream stream(file);
-  in.load_from(stream);
-  torch::serialize::OutputArchive out;
-  for (const std::string& key : in.keys()) {
-    c10::IValue value;
-    in.read(key, value);
-    if (key == name) value = other;
-    if (value.isTensor())
-      out.write(key, value.toTensor(), /*is_buffer=*/true);
-    else if (!value.isNone())
-      out.write(key, value);
-  }
-  std::ostringstream changed;
-  out.save_to(changed);
-  return changed.str();
 }
 
 /// The message; nothing must have changed.

@@ -35,8 +35,8 @@ namespace {
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-struct Problem {
-  explicit Problem(bool normalized = true) {
+struct ScaledProblem {
+  explicit ScaledProblem(bool normalized = true) {
     torch::manual_seed(5);
     model->push_back(torch::nn::Linear(6, 10));
     if (normalized) model->push_back(torch::nn::BatchNorm1d(10));
@@ -72,7 +72,7 @@ enum class Way { Closure, Plain, TwoPhase };
 
 /// Six steps; `scaler` may be null. Returns the losses of the steps.
 template <class Optimizer>
-std::vector<double> train(Problem& problem, Optimizer& optimizer, GradScaler* scaler, Way way) {
+std::vector<double> train(ScaledProblem& problem, Optimizer& optimizer, GradScaler* scaler, Way way) {
   std::vector<double> losses;
   if (scaler) optimizer.scaler(*scaler);
   const auto backward = [&] {
@@ -116,7 +116,7 @@ TYPED_TEST_SUITE(Scaled, Methods);
 
 TYPED_TEST(Scaled, StepsAreTheUnscaledOnesBitForBit) {
   for (const Way way : {Way::Closure, Way::Plain, Way::TwoPhase}) {
-    Problem plain, scaled;
+    ScaledProblem plain, scaled;
     const auto options = options_of<TypeParam>();
     TypeParam a(*plain.model, options), b(*scaled.model, options);
     a.clip_grad_norm(0.5);
@@ -139,7 +139,7 @@ TYPED_TEST(Scaled, StepsAreTheUnscaledOnesBitForBit) {
 
 TEST(ScaledSteps, HaveTheRadiusOfTheUnscaledOnes) {
   for (const bool inverse : {false, true}) {
-    Problem plain, scaled;
+    ScaledProblem plain, scaled;
     SAM<SGD> a(*plain.model, SGDOptions(0.1)), b(*scaled.model, SGDOptions(0.1));
     for (SAM<SGD>* sam : {&a, &b})
       sam->options().radius(inverse ? schedule::inverse_norm(schedule::constant(0.02)) : schedule::unified(0.3));
@@ -151,7 +151,7 @@ TEST(ScaledSteps, HaveTheRadiusOfTheUnscaledOnes) {
 }
 
 TEST(ScaledSteps, ThatAreCancelledLeaveTheGradientsOfPassOne) {
-  Problem problem;
+  ScaledProblem problem;
   SAM<SGD> sam(*problem.model, SGDOptions(0.1));
   GradScaler scaler;
   sam.scaler(scaler);
@@ -164,7 +164,7 @@ TEST(ScaledSteps, ThatAreCancelledLeaveTheGradientsOfPassOne) {
 }
 
 TEST(ScaledSteps, ShowHooksTrueGradients) {
-  Problem problem;
+  ScaledProblem problem;
   SAM<SGD> sam(*problem.model, SGDOptions(0.1));
   GradScaler scaler;
   sam.scaler(scaler);
@@ -185,7 +185,7 @@ TEST(ScaledSteps, ShowHooksTrueGradients) {
 
 /// In the given pass of the second step the loss is infinite.
 void overflow_in(int pass, Way way) {
-  Problem problem;
+  ScaledProblem problem;
   SAM<SGD> sam(*problem.model, SGDOptions(0.1).momentum(0.9));
   GradScaler scaler;
   sam.scaler(scaler);
@@ -237,7 +237,7 @@ TEST(AnOverflow, OfEitherPassSkipsTheStep) {
 }
 
 TEST(AnOverflow, InALoopWithoutAClosureSkipsTheStep) {
-  Problem problem;
+  ScaledProblem problem;
   SAM<SGD> sam(*problem.model, SGDOptions(0.1).momentum(0.9));
   GradScaler scaler(1e38);  // every gradient overflows at first
   for (int k = 0; k < 200 && sam.steps() < 3; ++k) {
@@ -253,12 +253,12 @@ TEST(AnOverflow, InALoopWithoutAClosureSkipsTheStep) {
 
 TEST(AnOverflow, OfOneProcessSkipsTheStepOfAll) {
   for (const Perturb perturb : {Perturb::Each, Perturb::Together}) {
-    std::vector<std::unique_ptr<Problem>> problems;
-    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<Problem>());
+    std::vector<std::unique_ptr<ScaledProblem>> problems;
+    for (int r = 0; r < 2; ++r) problems.push_back(std::make_unique<ScaledProblem>());
     const auto before = problems[0]->everything();
     std::vector<int64_t> skipped(2);
     const auto errors = run_processes(2, [&](const std::shared_ptr<ThreadExchange>& exchange, int64_t r) {
-      Problem& problem = *problems[static_cast<size_t>(r)];
+      ScaledProblem& problem = *problems[static_cast<size_t>(r)];
       SAM<SGD> sam(*problem.model, SGDOptions(0.1).momentum(0.9));
       GradScaler scaler;
       sam.scaler(scaler).exchange(exchange, perturb);
@@ -297,7 +297,7 @@ TEST(AGradScaler, GrowsAndBacksOffAsPythons) {
 }
 
 TEST(AGradScaler, ServesOptimizersOfLibTorch) {
-  Problem plain, scaled;
+  ScaledProblem plain, scaled;
   SGD a(plain.model->parameters(), SGDOptions(0.1).momentum(0.9)),
       b(scaled.model->parameters(), SGDOptions(0.1).momentum(0.9));
   GradScaler scaler;
@@ -315,7 +315,7 @@ TEST(AGradScaler, ServesOptimizersOfLibTorch) {
 }
 
 TEST(AGradScaler, ServesSeveralOptimizersEachOfWhichSkipsItsOwn) {
-  Problem a, b;
+  ScaledProblem a, b;
   SAM<SGD> first(*a.model, SGDOptions(0.1));
   SGD second(b.model->parameters(), SGDOptions(0.1));
   GradScaler scaler;
@@ -336,7 +336,7 @@ TEST(AGradScaler, ServesSeveralOptimizersEachOfWhichSkipsItsOwn) {
 }
 
 TEST(AGradScaler, ThatWasAskedToUnscaleCountsThoughNoStepFollows) {
-  Problem problem;
+  ScaledProblem problem;
   SGD sgd(problem.model->parameters(), SGDOptions(0.1));
   GradScaler scaler;
   for (int k = 0; k < 2; ++k) {
@@ -379,7 +379,7 @@ TEST(AGradScaler, GoesOnFromACheckpoint) {
 }
 
 TEST(AGradScaler, ThatIsOffChangesNothing) {
-  Problem plain, off;
+  ScaledProblem plain, off;
   SAM<SGD> a(*plain.model, SGDOptions(0.1)), b(*off.model, SGDOptions(0.1));
   GradScaler scaler;
   scaler.enabled(false);
@@ -390,7 +390,7 @@ TEST(AGradScaler, ThatIsOffChangesNothing) {
 }
 
 TEST(AGradScaler, CallsThatAreMissingAreErrorsBeforeAnythingHasChanged) {
-  Problem problem;
+  ScaledProblem problem;
   SAM<SGD> sam(*problem.model, SGDOptions(0.1));
   GradScaler scaler;
   sam.scaler(scaler);
@@ -434,7 +434,7 @@ TEST(AnAutocastRegion, TrainsNearFloat32) {
   types.push_back(at::kHalf);
 #endif
   for (const at::ScalarType type : types) {
-    Problem full, reduced;
+    ScaledProblem full, reduced;
     SAM<SGD> a(*full.model, SGDOptions(0.1).momentum(0.9)), b(*reduced.model, SGDOptions(0.1).momentum(0.9));
     GradScaler scaler;
     scaler.enabled(type == at::kHalf);

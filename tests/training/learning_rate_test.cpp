@@ -17,6 +17,7 @@
 #include <steppe/training/learning_rate.hpp>
 
 #include "../errors.hpp"
+#include "../saved.hpp"
 
 namespace steppe::training {
 namespace {
@@ -30,19 +31,6 @@ std::vector<double> rates_of(torch::optim::Optimizer& optimizer) {
   std::vector<double> rates;
   for (const auto& group : optimizer.param_groups()) rates.push_back(group.options().get_lr());
   return rates;
-}
-
-template <class Value>
-std::string saved(const Value& value) {
-  std::ostringstream file;
-  torch::save(value, file);
-  return file.str();
-}
-
-template <class Value>
-void load(Value& value, const std::string& file) {
-  std::istringstream in(file);
-  torch::load(value, in);
 }
 
 TEST(LearningRate, IsSetBeforeTheFirstStepAndAfterEachCall) {
@@ -276,23 +264,6 @@ struct Scheduled {
     for (int t = 0; t < 4; ++t) rate.step();
   }
 };
-
-/// The fields of a checkpoint, one of them with another value, or without it.
-std::string with_other_field(const std::string& file, const std::string& name, const c10::IValue& other) {
-  torch::serialize::InputArchive in;
-  std::istringstream stream(file);
-  in.load_from(stream);
-  torch::serialize::OutputArchive out;
-  for (const std::string& key : in.keys()) {
-    c10::IValue value;
-    in.read(key, value);
-    if (key == name) value = other;
-    if (!value.isNone()) out.write(key, value);
-  }
-  std::ostringstream changed;
-  out.save_to(changed);
-  return changed.str();
-}
 
 /// The message; nothing must have changed.
 std::string refusal_of(Scheduled& scheduled, const std::string& file) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "dataset.hpp"
+#include "../../contains.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -45,8 +46,6 @@ void write_cifar100(const fs::path& folder) {
 std::string error_of(const fs::path& folder) {
   return message_of([&] { load_dataset(folder); });
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST(CifarDataset, ReadsCifar10InTheOrderOfItsFiles) {
   const TemporaryFolder folder;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "report.hpp"
+#include "../../contains.hpp"
 
 #include <gtest/gtest.h>
 
@@ -48,8 +49,6 @@ std::vector<RunResult> three_seeds() {
           result("sgd", 1, 0.31), result("sam", 1, 0.365, 20.0), result("gcsam", 1, 0.30, 20.0),
           result("sgd", 2, 0.32), result("sam", 2, 0.37, 20.0),  result("gcsam", 2, 0.325, 20.0)};
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::vector<std::string> lines_of(const std::string& text) {
   std::istringstream in(text);

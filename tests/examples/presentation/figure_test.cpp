@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "presentation/figure.hpp"
+#include "../../contains.hpp"
 
 #include <gtest/gtest.h>
 
@@ -12,8 +13,6 @@
 
 namespace presentation {
 namespace {
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 size_t count_of(const std::string& text, const std::string& part) {
   size_t count = 0;
@@ -32,7 +31,7 @@ TEST(Figure, NamesItsAxesCurvesAndPanels) {
   EXPECT_EQ(flaw_of(svg), "");
   for (const char* words :
        {">Title<", "what &amp; how", ">First<", ">Second<", ">time (s)<", ">loss<", ">sgd<", ">sam<"})
-    EXPECT_TRUE(has(svg, words)) << words;
+    EXPECT_TRUE(contains(svg, words)) << words;
   EXPECT_EQ(count_of(svg, ">sam<"), 1U) << "one legend for all panels";
   EXPECT_EQ(count_of(svg, "<polygon"), 1U) << "the band";
 }
@@ -56,14 +55,14 @@ TEST(Figure, ACurveIsBrokenWhereAValueIsNotFinite) {
   figure.add(Panel{"", {"x"}, {}, {{"a", {0, 1, 2, 3, 4}, {1, 2, kNone, 2, 1}, {}, {}}}});
   const std::string svg = figure.svg();
   EXPECT_EQ(count_of(svg, "<polyline"), 2U);
-  EXPECT_FALSE(has(svg, "nan"));
+  EXPECT_FALSE(contains(svg, "nan"));
 }
 
 TEST(Figure, ALogarithmicAxisHasDecadesAndLeavesOutWhatIsNotOverZero) {
   Figure figure("", "");
   figure.add(Panel{"", {"x"}, {"y", true}, {{"a", {0, 1, 2, 3}, {1e-4, 0.0, 1.0, 1e4}, {}, {}}}});
   const std::string svg = figure.svg();
-  for (const char* words : {">1e-4<", ">1<", ">1e4<"}) EXPECT_TRUE(has(svg, words)) << words << svg;
+  for (const char* words : {">1e-4<", ">1<", ">1e4<"}) EXPECT_TRUE(contains(svg, words)) << words << svg;
   EXPECT_EQ(count_of(svg, "<polyline"), 2U);
 }
 
@@ -72,7 +71,7 @@ TEST(Figure, AWholeAxisHasNoFractions) {
   figure.add(Panel{"", {"epoch", false, {}, /*whole=*/true}, {}, {{"a", {1, 2, 3}, {7, 7, 7}, {}, {}}}});
   const std::string svg = figure.svg();
   for (const char* words : {">1<", ">2<", ">3<"}) EXPECT_EQ(count_of(svg, words), 1U) << words;
-  EXPECT_FALSE(has(svg, ">1.5<"));
+  EXPECT_FALSE(contains(svg, ">1.5<"));
 }
 
 TEST(Figure, EqualOrAbsentValuesStillHaveAnAxis) {
@@ -83,7 +82,7 @@ TEST(Figure, EqualOrAbsentValuesStillHaveAnAxis) {
     figure.add(Panel{"", {"x", true}, {"y", true}, {{"a", std::vector<double>(values.size(), 1.0), values, {}, {}}}});
     const std::string svg = figure.svg();
     EXPECT_EQ(flaw_of(svg), "");
-    EXPECT_FALSE(has(svg, "nan") || has(svg, "inf"));
+    EXPECT_FALSE(contains(svg, "nan") || contains(svg, "inf"));
   }
   EXPECT_EQ(flaw_of(Figure("", "").svg()), "");
 }
@@ -92,7 +91,7 @@ TEST(Figure, CategoriesNameThePlacesOfMarks) {
   Figure figure("", "");
   figure.add(Panel{"", {"", false, {"one", "two"}}, {}, {{"a", {0, 1, 1}, {1, 2, 3}, {}, {}, Series::Style::Marks}}});
   const std::string svg = figure.svg();
-  EXPECT_TRUE(has(svg, ">one<") && has(svg, ">two<"));
+  EXPECT_TRUE(contains(svg, ">one<") && contains(svg, ">two<"));
   EXPECT_EQ(count_of(svg, "fill=\"none\" stroke=\"#222222\"/>"), 3U);
 }
 
@@ -101,8 +100,8 @@ TEST(Figure, AMapHasARectanglePerValueAndRisesUpwardsAndToTheRight) {
   figure.add(Map{"Loss", {"first"}, {"second"}, "loss", false, {0, 1, 2}, {0, 1}, {{0, 1}, {2, 3}, {4, kNone}}});
   const std::string svg = figure.svg();
   EXPECT_EQ(flaw_of(svg), "");
-  EXPECT_TRUE(has(svg, "loss 0 to 4"));
-  EXPECT_TRUE(has(svg, "#ffffff\"/>\n<path")) << "what is not finite stays white";
+  EXPECT_TRUE(contains(svg, "loss 0 to 4"));
+  EXPECT_TRUE(contains(svg, "#ffffff\"/>\n<path")) << "what is not finite stays white";
   std::smatch lowest;  // the first value's place: left, at the bottom
   ASSERT_TRUE(std::regex_search(svg, lowest, std::regex("<rect x=\"74.0\" y=\"260.0\"[^>]*#fdf5d0")));
 }
@@ -113,7 +112,7 @@ TEST(Figure, LevelLinesRunWhereTheValueIs) {
   figure.add(map);
   const std::string svg = figure.svg();
   // The value is x: the level 0.5 is a vertical line in the middle of the tile of 320 pixels from 74 on.
-  EXPECT_TRUE(has(svg, "M234.0,335.0L234.0,185.0") || has(svg, "M234.0,185.0L234.0,335.0")) << svg;
+  EXPECT_TRUE(contains(svg, "M234.0,335.0L234.0,185.0") || contains(svg, "M234.0,185.0L234.0,335.0")) << svg;
 }
 
 }  // namespace

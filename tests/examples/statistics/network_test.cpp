@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "statistics/network.hpp"
+#include "../../contains.hpp"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -39,8 +40,6 @@ std::string refusal(const std::function<void()>& call) {
   return "none";
 }
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 TEST(Network, TakesTwoClassesAsNormalisedSmallImages) {
   const TwoClasses data = two_classes(greys(), 2, 1);
   EXPECT_EQ(data.train_images.sizes(), (std::vector<int64_t>{20, 768}));
@@ -52,10 +51,10 @@ TEST(Network, TakesTwoClassesAsNormalisedSmallImages) {
 }
 
 TEST(Network, RefusesClassesThatAreNotThere) {
-  EXPECT_TRUE(has(refusal([] { two_classes(greys(), 0, 4); }), "there is no class 4, greys has 0 to 3"));
-  EXPECT_TRUE(has(refusal([] { two_classes(greys(), -1, 2); }), "there is no class -1"));
-  EXPECT_TRUE(has(refusal([] { two_classes(greys(), 1, 1); }), "not 1 twice"));
-  EXPECT_TRUE(has(refusal([] { two_classes(greys(), 0, 3); }), "no images of one of the classes 0 and 3"));
+  EXPECT_TRUE(contains(refusal([] { two_classes(greys(), 0, 4); }), "there is no class 4, greys has 0 to 3"));
+  EXPECT_TRUE(contains(refusal([] { two_classes(greys(), -1, 2); }), "there is no class -1"));
+  EXPECT_TRUE(contains(refusal([] { two_classes(greys(), 1, 1); }), "not 1 twice"));
+  EXPECT_TRUE(contains(refusal([] { two_classes(greys(), 0, 3); }), "no images of one of the classes 0 and 3"));
 }
 
 TEST(Network, EveryMethodLearnsWhatIsEasy) {
@@ -93,10 +92,10 @@ TEST(Network, MethodsStartFromTheSameWeightsAndThenPart) {
 TEST(Network, SaysThatItDivergedAndWhatHelps) {
   const TwoClasses data = two_classes(greys(), 2, 1);
   const Method gd{"GD", Method::Kind::GradientDescent, 0.0};
-  EXPECT_TRUE(has(refusal([&] {
-                    trained(data, data.train_labels, gd, {8, 50.0, {0, 300}}, 3, kGoOn);
-                  }),
-                  "GD diverges with a learning rate of 50"));
+  EXPECT_TRUE(contains(refusal([&] {
+                         trained(data, data.train_labels, gd, {8, 50.0, {0, 300}}, 3, kGoOn);
+                       }),
+                       "GD diverges with a learning rate of 50"));
 }
 
 TEST(Network, EndsWhenItIsToldTo) {

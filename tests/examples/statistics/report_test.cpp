@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../../contains.hpp"
 #include "../presentation/flaw_of.hpp"
 #include "../temporary_folder.hpp"
 #include "statistics/kernel_report.hpp"
@@ -10,8 +11,6 @@
 
 namespace statistics {
 namespace {
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 KernelStudy small_study(double eta) {
   KernelSettings settings;
@@ -29,25 +28,25 @@ KernelStudy small_study(double eta) {
 
 TEST(KernelReport, StatesTheConditionAndWhetherItHolds) {
   const KernelStudy study = small_study(0.5);
-  EXPECT_TRUE(has(conditions(study), "<= 1 holds: it is 0.5. At every one of the 150 steps")) << conditions(study);
+  EXPECT_TRUE(contains(conditions(study), "<= 1 holds: it is 0.5. At every one of the 150 steps")) << conditions(study);
   const std::string broken = conditions(small_study(1.95));
-  EXPECT_TRUE(has(broken, "<= 1 is broken: it is 1.95. SAM's bias^2 is larger than GD's at")) << broken;
+  EXPECT_TRUE(contains(broken, "<= 1 is broken: it is 1.95. SAM's bias^2 is larger than GD's at")) << broken;
 }
 
 TEST(KernelReport, SaysOfEverySigmaWhoIsAheadAndWhere) {
   KernelStudy study = small_study(0.5);
   EXPECT_TRUE(study.finished);
-  EXPECT_TRUE(has(conclusions(study), "sigma 0: SAM's risk is lower at k = 1 to 150; GD's at none."));
+  EXPECT_TRUE(contains(conclusions(study), "sigma 0: SAM's risk is lower at k = 1 to 150; GD's at none."));
   study.levels[1].ahead = {{1, 7, Ahead::First}, {8, 150, Ahead::Second}};
   study.levels[1].gaps = {0.2, 0.3, 0.25};
-  EXPECT_TRUE(has(conclusions(study), "sigma 1: SAM's risk is lower at k = 1 to 7; GD's at 8 to 150."));
-  EXPECT_TRUE(
-      has(conclusions(study), "+0.250 % on average over 3 sets of points (95 % interval +0.126 to +0.374): GD ahead."))
+  EXPECT_TRUE(contains(conclusions(study), "sigma 1: SAM's risk is lower at k = 1 to 7; GD's at 8 to 150."));
+  EXPECT_TRUE(contains(conclusions(study),
+                       "+0.250 % on average over 3 sets of points (95 % interval +0.126 to +0.374): GD ahead."))
       << conclusions(study);
   study.levels[1].gaps = {-0.2, 0.3, 0.1};
-  EXPECT_TRUE(has(conclusions(study), "no difference shown"));
+  EXPECT_TRUE(contains(conclusions(study), "no difference shown"));
   EXPECT_EQ(table(study).rows.size(), 4U);
-  EXPECT_TRUE(has(table(study).rows[2][1], "150 (end)"));
+  EXPECT_TRUE(contains(table(study).rows[2][1], "150 (end)"));
 }
 
 TEST(KernelReport, WritesAPageWithItsPictures) {
@@ -57,9 +56,9 @@ TEST(KernelReport, WritesAPageWithItsPictures) {
   for (const char* name : {"kernel_curves", "kernel_differences"}) {
     const std::string svg = examples::read_file(folder / (std::string(name) + ".svg"));
     EXPECT_EQ(presentation::flaw_of(svg), "") << name;
-    EXPECT_FALSE(has(svg, "nan")) << name;
-    EXPECT_TRUE(has(svg, "step k"));
-    EXPECT_TRUE(has(examples::read_file(folder / "index.html"), std::string(name) + ".csv"));
+    EXPECT_FALSE(contains(svg, "nan")) << name;
+    EXPECT_TRUE(contains(svg, "step k"));
+    EXPECT_TRUE(contains(examples::read_file(folder / "index.html"), std::string(name) + ".csv"));
   }
 }
 
@@ -95,22 +94,24 @@ NetworkStudy network_study() {
 
 TEST(NetworkReport, PairsTheSeedsAndNamesTheInterval) {
   const std::string words = conclusions(network_study());
-  EXPECT_TRUE(has(words,
-                  "SAM, test error at the best stop (points): -10.00, lower on 3 of 3 seeds (95 % interval -12.48 to "
-                  "-7.52): lower here"))
+  EXPECT_TRUE(
+      contains(words,
+               "SAM, test error at the best stop (points): -10.00, lower on 3 of 3 seeds (95 % interval -12.48 to "
+               "-7.52): lower here"))
       << words;
-  EXPECT_TRUE(has(words, "SAM, test error at the best stop (points): +1.67, lower on 1 of 3 seeds")) << words;
-  EXPECT_TRUE(has(words, "no difference shown"));
-  EXPECT_TRUE(has(words, "SAM, mean over the seeds: bias² lower at steps 1 to 4; squared error lower at")) << words;
+  EXPECT_TRUE(contains(words, "SAM, test error at the best stop (points): +1.67, lower on 1 of 3 seeds")) << words;
+  EXPECT_TRUE(contains(words, "no difference shown"));
+  EXPECT_TRUE(contains(words, "SAM, mean over the seeds: bias² lower at steps 1 to 4; squared error lower at"))
+      << words;
 }
 
 TEST(NetworkReport, AMeanBelowZeroIsNotEnough) {
   NetworkStudy study = network_study();
   study.curves[0][0][1] = curves(0.24, 0.4, 0.2);
   const std::string words = conclusions(study), start = "SAM, test error at the best stop (points): -5.33";
-  ASSERT_TRUE(has(words, start)) << words;
+  ASSERT_TRUE(contains(words, start)) << words;
   const std::string line = words.substr(words.find(start), words.find('\n', words.find(start)) - words.find(start));
-  EXPECT_TRUE(has(line, "no difference shown")) << line;
+  EXPECT_TRUE(contains(line, "no difference shown")) << line;
 }
 
 TEST(NetworkReport, TablesHaveARowForEachLevelAndMethod) {
@@ -126,7 +127,7 @@ TEST(NetworkReport, TablesHaveARowForEachLevelAndMethod) {
 TEST(NetworkReport, OneSeedProvesNothing) {
   NetworkStudy study = network_study();
   for (auto& level : study.curves) level.resize(1);
-  EXPECT_TRUE(has(conclusions(study), "One seed: this cannot be distinguished from chance."));
+  EXPECT_TRUE(contains(conclusions(study), "One seed: this cannot be distinguished from chance."));
 }
 
 TEST(NetworkReport, WritesAPageWithItsPicture) {
@@ -135,7 +136,7 @@ TEST(NetworkReport, WritesAPageWithItsPicture) {
   add_to(page, network_study());
   EXPECT_EQ(presentation::flaw_of(examples::read_file(folder / "network_curves.svg")), "");
   const std::string html = examples::read_file(folder / "index.html");
-  EXPECT_TRUE(has(html, "as the theory does.")) << "the conditions are whole";
+  EXPECT_TRUE(contains(html, "as the theory does.")) << "the conditions are whole";
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../contains.hpp"
 #include "../../errors.hpp"
 #include "captured.hpp"
 
@@ -289,8 +290,6 @@ std::string refusal_of_sam(c10::cuda::CUDAStream stream, Change&& change) {
   SAM<SGD> sam(problem.weights, SGDOptions(0.1), Options().rho(0.2));
   return refusal_of(stream, sam, problem, change);
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST_F(CudaGraph, AFirstStepIsRefused_CUDA) {
   for (const bool fused : {true, false}) {
