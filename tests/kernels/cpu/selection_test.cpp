@@ -64,7 +64,7 @@ TEST(WindowLists, AreNotSureOfWhatRoundingMayMoveAcrossAnEdge) {
     if (is_near) continue;
     int64_t kept = -1;
     EXPECT_EQ(found, 1.0f);
-    EXPECT_EQ(lists.kept_squares(mean, found, kept), 0.0);
+    EXPECT_EQ(lists.kept_squares(filter_bounds<BFloat16>(mean, found), kept), 0.0);
     EXPECT_EQ(kept, 0);
   }
 }

@@ -133,11 +133,15 @@ const Passes<T>& best_of_avx512() {
 }
 #endif
 
-/// The passes for a storage format. double is computed in plain C++ everywhere, 16-bit formats on x86 below AVX2.
+/// The passes for a storage format. double has vector instructions with AVX2 alone (256 bits are enough for memory's
+/// speed), 16-bit formats on x86 from AVX2 on.
 template <class T>
 const Passes<T>& passes() {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  if constexpr (sizeof(T) <= sizeof(float)) {
+  if constexpr (sizeof(T) > sizeof(float)) {
+    const InstructionSet set = instruction_set();
+    if (set == InstructionSet::Avx2 || set == InstructionSet::Avx512) return avx2::passes<T>();
+  } else {
     switch (instruction_set()) {
       case InstructionSet::Sse2:
         if constexpr (sizeof(T) == sizeof(float)) return sse2::passes<T>();

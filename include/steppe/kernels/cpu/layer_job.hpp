@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <steppe/kernels/cpu/filter_bounds.hpp>
 #include <steppe/kernels/cpu/histogram_selection.hpp>
 #include <steppe/kernels/cpu/instruction_sets.hpp>
 #include <steppe/kernels/cpu/layer.hpp>
@@ -261,8 +262,7 @@ class LayerJobOf final : public LayerJob {
     rule_.mean = mean_of(sum, layer_.size);
     sweep_ = Sweep::Measure;
     if (!std::isfinite(statistics_.gradient_squares) || !std::isfinite(rule_.mean)) return;  // nothing will move
-    rule_.threshold = select_exactly(worker);
-    rule_.filtered = true;
+    filter_by(select_exactly(worker));
   }
 
   void sweep_measure(Span span, Part& part) {
@@ -298,6 +298,11 @@ class LayerJobOf final : public LayerJob {
 
   // ---- The threshold: an order statistic of |x - mean|
 
+  void filter_by(N threshold) {
+    rule_.bounds = filter_bounds<T>(rule_.mean, threshold);
+    rule_.filtered = true;
+  }
+
   /// The rank of the largest value that is not kept, in descending order.
   int64_t rank_from_top() const {
     const auto rank = static_cast<int64_t>(std::floor(layer_.quantile * static_cast<double>(layer_.size - 1)));
@@ -327,9 +332,10 @@ class LayerJobOf final : public LayerJob {
     sweep_ = Sweep::Nothing;
     if (!std::isfinite(statistics_.measure)) return;  // nothing will move
     rule_.mean = mean_of(window_lists_.sum(), layer_.size);
-    if (!window_lists_.find(rank_from_top(), rule_.mean, worker.keys, rule_.threshold)) return select_otherwise(worker);
-    rule_.filtered = true;
-    const double squares = window_lists_.kept_squares(rule_.mean, rule_.threshold, statistics_.kept);
+    N threshold = 0;
+    if (!window_lists_.find(rank_from_top(), rule_.mean, worker.keys, threshold)) return select_otherwise(worker);
+    filter_by(threshold);
+    const double squares = window_lists_.kept_squares(rule_.bounds, statistics_.kept);
     statistics_.tail_found = statistics_.kept > 0;
     if (statistics_.tail_found) {
       statistics_.measure = statistics_.length = squares;
@@ -343,8 +349,7 @@ class LayerJobOf final : public LayerJob {
   /// A wider window about the mean, which is now known; after that, an exact search without one.
   void select_otherwise(Worker& worker) {
     if (++attempt_ < kAttempts) return begin_window(&rule_.mean, worker);
-    rule_.threshold = select_exactly(worker);
-    rule_.filtered = true;
+    filter_by(select_exactly(worker));
     sweep_ = Sweep::Measure;
   }
 

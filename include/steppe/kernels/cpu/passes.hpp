@@ -10,13 +10,21 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
+/// A filter keeps the numbers below `low` and those above `high`.
+template <class N>
+struct FilterBounds {
+  N low = 0, high = 0;
+
+  bool keep(N x) const { return x < low || x > high; }
+};
+
 /// What is done to the components of one run of memory: centralize, filter, scale; each if it is on.
 template <class T>
 struct Rule {
   bool centralized = false, filtered = false, scaled = false;
   Number<T> row_mean = 0;  ///< subtracted from every component
-  Number<T> mean = 0;      ///< components further than the threshold from it are kept
-  Number<T> threshold = 0;
+  Number<T> mean = 0;      ///< of the components: the filter's distances are from it
+  FilterBounds<Number<T>> bounds;
   Number<T> eta = 0;  ///< scaled by |w| + eta
 };
 
@@ -80,8 +88,8 @@ struct Passes {
   int64_t (*distances_between)(const N* x, int64_t n, N mean, N low, N high, N* to, int64_t& above);
   /// The part of a list that is not above the window; `to` may be x. Sums the others.
   int64_t (*within)(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindow& above);
-  /// The sum of x^2 over |x - mean| > threshold, the distance rounded to the storage format; and their number.
-  double (*kept_squares)(const N* x, int64_t n, N mean, N threshold, int64_t& kept);
+  /// The sum of x^2 over what the bounds keep, and its number.
+  double (*kept_squares)(const N* x, int64_t n, const FilterBounds<N>& bounds, int64_t& kept);
   ProductSums (*products)(const T* x, const T* y, int64_t n);
   /// out = a x + b y, or a x where y is null; `out` may be x or y. With non-temporal stores if requested and possible.
   /// Returns the sum of squares of what was stored.

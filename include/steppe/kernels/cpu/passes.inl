@@ -11,7 +11,13 @@ inline Pack<T> load_some(const T* from, int64_t left) {
   return left >= kLanes ? load(from) : load(from, static_cast<int>(left));
 }
 
-inline Mask valid_lanes(int64_t left) { return first_lanes(left >= kLanes ? kLanes : static_cast<int>(left)); }
+template <class T>
+inline MaskOf<T> valid_lanes(int64_t left) {
+  return first_lanes<T>(left >= kLanes ? kLanes : static_cast<int>(left));
+}
+
+/// Enough for every set's non-temporal stores.
+inline bool is_aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 64 == 0; }
 
 template <class T>
 STEPPE_ALWAYS_INLINE void add_squares(const T* g, int64_t n, Sums<T>& sums) {
@@ -66,11 +72,11 @@ struct Centralized : Kind {
 
 /// One pack, of which only the valid lanes count; the lanes that are to be listed.
 template <class Kind, bool kWhole, class T>
-STEPPE_ALWAYS_INLINE Mask see(Pack<T> x, Mask valid, WindowRun<T>& seen) {
-  Mask listed = above(absolute(Kind::kCentred ? x : minus(x, seen.centre)), seen.low);
+STEPPE_ALWAYS_INLINE MaskOf<T> see(Pack<T> x, MaskOf<T> valid, WindowRun<T>& seen) {
+  MaskOf<T> listed = above(absolute(Kind::kCentred ? x : minus(x, seen.centre)), seen.low);
   if constexpr (!kWhole) listed = both(listed, valid);
   if constexpr (Kind::kPlateau) {
-    Mask level = equal(x, seen.level);
+    MaskOf<T> level = equal(x, seen.level);
     if constexpr (!kWhole) level = both(level, valid);
     seen.plateau += count(level);
     listed = without(listed, level);
@@ -82,7 +88,7 @@ template <class Kind, class T>
 void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<T>>& window, Seen<Number<T>>& run) {
   using N = Number<T>;
   const auto row_mean = all<T>(rule.row_mean);
-  const Mask every = valid_lanes(kLanes);
+  const MaskOf<T> every = valid_lanes<T>(kLanes);
   WindowRun<T> seen{all<T>(window.centre), all<T>(window.low), all<T>(window.plateau), {}, {}, 0};
   const auto add = [&](const auto& x) {
     seen.linear.add(x);
@@ -113,7 +119,7 @@ void window_run(const T* g, int64_t n, const Rule<T>& rule, const Window<Number<
       list += block.write(list, computed);
   }
   for (; i < n; i += kLanes) {
-    const Mask valid = valid_lanes(n - i);
+    const MaskOf<T> valid = valid_lanes<T>(n - i);
     auto x = load_some(g + i, n - i);
     // The lanes behind the end hold zeros; a centralized zero is not zero.
     if constexpr (Kind::kCentralized) x = choose(valid, rounded<T>(minus(x, row_mean)), all<T>(0));
@@ -152,8 +158,8 @@ inline Pack<T> centralized(Pack<T> x, const Rule<T>& rule) {
 }
 
 template <class T>
-STEPPE_ALWAYS_INLINE Mask kept_lanes(Pack<T> x, const Rule<T>& rule) {
-  return above(absolute(rounded<T>(minus(x, all<T>(rule.mean)))), all<T>(rule.threshold));
+STEPPE_ALWAYS_INLINE MaskOf<T> kept_lanes(Pack<T> x, const Rule<T>& rule) {
+  return either(above(all<T>(rule.bounds.low), x), above(x, all<T>(rule.bounds.high)));
 }
 
 /// |w| + eta
@@ -196,10 +202,10 @@ struct SumsOfRun {
 };
 
 template <class T, Case kCase>
-STEPPE_ALWAYS_INLINE void measure_pack(Pack<T> x, Pack<T> w, Mask valid, const Rule<T>& rule, SumsOfRun<T>& sums) {
+STEPPE_ALWAYS_INLINE void measure_pack(Pack<T> x, Pack<T> w, MaskOf<T> valid, const Rule<T>& rule, SumsOfRun<T>& sums) {
   constexpr bool kAny = kCase == Case::Any;
   if (kCase == Case::Centralized || (kAny && rule.centralized)) x = rounded<T>(minus(x, all<T>(rule.row_mean)));
-  Mask keep = valid;
+  MaskOf<T> keep = valid;
   if (kCase == Case::Filtered || (kAny && rule.filtered)) keep = both(keep, kept_lanes<T>(x, rule));
   sums.kept += count(keep);
   Pack<T> u = choose(keep, x, all<T>(0));
@@ -217,7 +223,7 @@ void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measure
   const Rule<T> here = rule;
   const bool scales = kCase == Case::Scaled || (kCase == Case::Any && here.scaled);
   const T* scale = scales ? w : g;  // w may be absent
-  const Mask every = valid_lanes(kLanes);
+  const MaskOf<T> every = valid_lanes<T>(kLanes);
   Sums<T> raw;
   SumsOfRun<T> sums;
   for (int64_t begin = 0; begin < n; begin += kInCache) {
@@ -227,7 +233,7 @@ void measure_run(const T* g, const T* w, int64_t n, const Rule<T>& rule, Measure
     for (; i + kLanes <= end; i += kLanes) measure_pack<T, kCase>(load(g + i), load(scale + i), every, here, sums);
     if (i == end) continue;
     const int left = static_cast<int>(end - i);
-    measure_pack<T, kCase>(load(g + i, left), load(scale + i, left), valid_lanes(left), here, sums);
+    measure_pack<T, kCase>(load(g + i, left), load(scale + i, left), valid_lanes<T>(left), here, sums);
   }
   measured.raw += raw.total();
   measured.measure += sums.once.total();
@@ -275,7 +281,7 @@ void ascend_run(const T* g, const T* w, T* out, int64_t n, const Rule<T>& rule_i
   const Rule<T> rule = rule_in_memory;  // a copy, which `out` cannot alias
   const auto factors = all<T>(factor);
   int64_t i = 0;
-  if (sizeof(T) == sizeof(float) && past_cache && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
+  if (sizeof(T) >= sizeof(float) && past_cache && is_aligned(out)) {
     for (; i + kLanes <= n; i += kLanes) stream(out + i, moved<T, kCase>(load(g + i), load(w + i), rule, factors));
     fence();
   }
@@ -309,7 +315,7 @@ int64_t count_above(const N* x, int64_t n, N bound) {
   const auto bounds = all<N>(bound);
   int64_t found = 0, i = 0;
   for (; i + kLanes <= n; i += kLanes) found += count(above(load(x + i), bounds));
-  if (i < n) found += count(both(above(load(x + i, static_cast<int>(n - i)), bounds), valid_lanes(n - i)));
+  if (i < n) found += count(both(above(load(x + i, static_cast<int>(n - i)), bounds), valid_lanes<N>(n - i)));
   return found;
 }
 
@@ -319,8 +325,8 @@ int64_t between(const N* x, int64_t n, N low, N high, N* to) {
   N* end = to;
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto some = load_some(x + i, n - i);
-    Mask inside = without(above(some, lows), above(some, highs));
-    if (n - i < kLanes) inside = both(inside, valid_lanes(n - i));
+    MaskOf<N> inside = without(above(some, lows), above(some, highs));
+    if (n - i < kLanes) inside = both(inside, valid_lanes<N>(n - i));
     end += compress(end, some, inside);
   }
   return end - to;
@@ -333,10 +339,10 @@ int64_t distances_between(const N* x, int64_t n, N mean, N low, N high, N* to, i
   int64_t outside_count = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto distance = absolute(rounded<T>(minus(load_some(x + i, n - i), means)));
-    Mask outside = above(distance, highs), inside = above(distance, lows);
+    MaskOf<T> outside = above(distance, highs), inside = above(distance, lows);
     if (n - i < kLanes) {
-      outside = both(outside, valid_lanes(n - i));
-      inside = both(inside, valid_lanes(n - i));
+      outside = both(outside, valid_lanes<T>(n - i));
+      inside = both(inside, valid_lanes<T>(n - i));
     }
     outside_count += count(outside);
     end += compress(end, distance, without(inside, outside));
@@ -353,8 +359,8 @@ int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindo
   N* end = to;
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto some = load_some(x + i, n - i);
-    const Mask valid = valid_lanes(n - i);
-    const Mask outside = both(above(absolute(minus(some, centre)), high), valid);
+    const MaskOf<N> valid = valid_lanes<N>(n - i);
+    const MaskOf<N> outside = both(above(absolute(minus(some, centre)), high), valid);
     square.add_squares(widened(choose(outside, some, zero)));
     outside_count += count(outside);
     end += compress(end, some, without(valid, outside));
@@ -364,13 +370,13 @@ int64_t within(const N* x, int64_t n, const Window<N>& window, N* to, AboveWindo
   return end - to;
 }
 
-template <class T, class N = Number<T>>
-double kept_squares(const N* x, int64_t n, N mean, N threshold, int64_t& kept) {
-  Sums<T> square;
-  const auto means = all<T>(mean), thresholds = all<T>(threshold), zero = all<T>(0);
+template <class N>
+double kept_squares(const N* x, int64_t n, const FilterBounds<N>& bounds, int64_t& kept) {
+  Sums<N> square;
+  const auto lows = all<N>(bounds.low), highs = all<N>(bounds.high), zero = all<N>(0);
   for (int64_t i = 0; i < n; i += kLanes) {
     const auto some = load_some(x + i, n - i);
-    const Mask keep = both(above(absolute(rounded<T>(minus(some, means))), thresholds), valid_lanes(n - i));
+    const MaskOf<N> keep = both(either(above(lows, some), above(some, highs)), valid_lanes<N>(n - i));
     kept += count(keep);
     square.add_squares(widened(choose(keep, some, zero)));
   }
@@ -411,8 +417,7 @@ double combine_run(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int
   const Factors<T> factors{all<T>(a), all<T>(b)};
   Sums<T> squares_of;
   int64_t i = 0;
-  const bool streams = kStreamsWithSums && sizeof(T) == sizeof(float) && past_cache;
-  if (streams && reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) == 0) {
+  if (kStreamsWithSums && sizeof(T) >= sizeof(float) && past_cache && is_aligned(out)) {
     for (; i + kLanes <= n; i += kLanes) {
       const auto at = combined<T, kBoth>(load(x + i), load(y + i), factors);
       stream(out + i, at);
@@ -429,7 +434,7 @@ double combine_run(Number<T> a, const T* x, Number<T> b, const T* y, T* out, int
   const int left = static_cast<int>(n - i);
   // The lanes behind the end hold zeros, which a factor that is not finite would turn into NaN.
   const auto at =
-      choose(valid_lanes(left), combined<T, kBoth>(load(x + i, left), load(y + i, left), factors), all<T>(0));
+      choose(valid_lanes<T>(left), combined<T, kBoth>(load(x + i, left), load(y + i, left), factors), all<T>(0));
   store(out + i, at, left);
   squares_of.add_squares(widened(at));
   return squares_of.total();
@@ -446,7 +451,7 @@ const Passes<T>& passes() {
   using N = Number<T>;
   static constexpr Passes<T> all_passes = {squares<T>,           sums<T>,   window<T>, distances<T>,
                                            measure<T>,           ascend<T>, count_above<N>,   between<N>,
-                                           distances_between<T>, within<N>, kept_squares<T>, products<T>, combine<T>};
+                                           distances_between<T>, within<N>, kept_squares<N>, products<T>, combine<T>};
   return all_passes;
 }
 

@@ -83,14 +83,13 @@ class WindowLists {
     return static_cast<double>(found) > low && static_cast<double>(found) < high;
   }
 
-  /// Squares of the components with |x - mean| > threshold, which find() gave, and their number.
-  double kept_squares(N mean, N threshold, int64_t& kept) {
+  /// Squares of the components that the bounds of a threshold from find() keep, and their number.
+  double kept_squares(const FilterBounds<N>& bounds, int64_t& kept) {
     double squares = above_.squares;
     kept = above_.count;
     for (size_t piece = 0; piece < parts_.size(); ++piece)
-      squares +=
-          passes_->kept_squares(inside_of(static_cast<int64_t>(piece)), parts_[piece].inside, mean, threshold, kept);
-    if (seen_.plateau == 0 || !(distance_of(window_.plateau, mean) > threshold)) return squares;
+      squares += passes_->kept_squares(inside_of(static_cast<int64_t>(piece)), parts_[piece].inside, bounds, kept);
+    if (seen_.plateau == 0 || !bounds.keep(window_.plateau)) return squares;
     kept += seen_.plateau;
     const auto plateau = static_cast<double>(window_.plateau);
     return squares + exact::product(static_cast<double>(seen_.plateau) * plateau, plateau);

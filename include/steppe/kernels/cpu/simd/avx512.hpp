@@ -29,13 +29,20 @@ struct Mask {
 };
 template <class T>
 using Pack = Floats;
+template <class T>
+using MaskOf = Mask;
 
-inline Mask first_lanes(int count) { return {static_cast<__mmask16>((1u << count) - 1u)}; }
+template <class T>
+inline Mask first_lanes(int count) {
+  return {static_cast<__mmask16>((1u << count) - 1u)};
+}
 
 inline Floats load(const float* from) { return {_mm512_loadu_ps(from)}; }
-inline Floats load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first_lanes(count).bits, from)}; }
+inline Floats load(const float* from, int count) {
+  return {_mm512_maskz_loadu_ps(first_lanes<float>(count).bits, from)};
+}
 inline void store(float* to, Floats x) { _mm512_storeu_ps(to, x.v); }
-inline void store(float* to, Floats x, int count) { _mm512_mask_storeu_ps(to, first_lanes(count).bits, x.v); }
+inline void store(float* to, Floats x, int count) { _mm512_mask_storeu_ps(to, first_lanes<float>(count).bits, x.v); }
 /// Non-temporal; `to` must be aligned to 64 bytes.
 inline void stream(float* to, Floats x) { _mm512_stream_ps(to, x.v); }
 inline void fence() { _mm_sfence(); }
@@ -62,18 +69,22 @@ inline __m256i to_half(Floats x) {
 }
 
 inline __m256i bits_at(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
-inline __m256i bits_at(const void* from, int count) { return _mm256_maskz_loadu_epi16(first_lanes(count).bits, from); }
+inline __m256i bits_at(const void* from, int count) {
+  return _mm256_maskz_loadu_epi16(first_lanes<float>(count).bits, from);
+}
 
 inline Floats load(const BFloat16* from) { return from_bf16(bits_at(from)); }
 inline Floats load(const BFloat16* from, int count) { return from_bf16(bits_at(from, count)); }
 inline void store(BFloat16* to, Floats x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bf16(x)); }
 inline void store(BFloat16* to, Floats x, int count) {
-  _mm256_mask_storeu_epi16(to, first_lanes(count).bits, to_bf16(x));
+  _mm256_mask_storeu_epi16(to, first_lanes<float>(count).bits, to_bf16(x));
 }
 inline Floats load(const Half* from) { return from_half(bits_at(from)); }
 inline Floats load(const Half* from, int count) { return from_half(bits_at(from, count)); }
 inline void store(Half* to, Floats x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_half(x)); }
-inline void store(Half* to, Floats x, int count) { _mm256_mask_storeu_epi16(to, first_lanes(count).bits, to_half(x)); }
+inline void store(Half* to, Floats x, int count) {
+  _mm256_mask_storeu_epi16(to, first_lanes<float>(count).bits, to_half(x));
+}
 template <class T>
 inline void stream(T* to, Floats x) {
   store(to, x);
@@ -106,6 +117,7 @@ inline Floats rounded(Floats x) {
 inline Mask above(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 inline Mask equal(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
+inline Mask either(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits | b.bits)}; }
 inline Mask without(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & ~b.bits)}; }
 inline int count(Mask m) { return _mm_popcnt_u32(m.bits); }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_ps(m.bits, no.v, yes.v)}; }

@@ -32,7 +32,10 @@ struct Mask {
 };
 template <class T>
 using Pack = Floats;
+template <class T>
+using MaskOf = Mask;
 
+template <class T>
 inline Mask first_lanes(int count) {
   static constexpr int32_t kLane[] = {0, 1, 2, 3};
   const int32x4_t lane = vld1q_s32(kLane);
@@ -160,6 +163,9 @@ inline Mask equal(Floats x, Floats y) {
 }
 inline Mask both(Mask x, Mask y) {
   return {vandq_u32(x.a, y.a), vandq_u32(x.b, y.b), vandq_u32(x.c, y.c), vandq_u32(x.d, y.d)};
+}
+inline Mask either(Mask x, Mask y) {
+  return {vorrq_u32(x.a, y.a), vorrq_u32(x.b, y.b), vorrq_u32(x.c, y.c), vorrq_u32(x.d, y.d)};
 }
 inline Mask without(Mask x, Mask y) {
   return {vbicq_u32(x.a, y.a), vbicq_u32(x.b, y.b), vbicq_u32(x.c, y.c), vbicq_u32(x.d, y.d)};

@@ -1,4 +1,4 @@
-// Sixteen numbers at a time in plain C++, for every processor; also what double is computed in everywhere.
+// Sixteen numbers at a time in plain C++, for every processor; also what double is computed in without AVX2.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -36,7 +36,9 @@ namespace kernels::cpu::portable {
 constexpr int kLanes = 16;
 /// Of such formats only the general loops are compiled: another set has them on every processor but very old ones.
 template <class T>
-#if defined(__x86_64__) || (defined(__AARCH64EL__) && defined(__ARM_NEON))
+#if defined(__x86_64__)
+constexpr bool kRarelyUsed = true;
+#elif defined(__AARCH64EL__) && defined(__ARM_NEON)
 constexpr bool kRarelyUsed = sizeof(T) <= sizeof(float);
 #else
 constexpr bool kRarelyUsed = false;
@@ -57,6 +59,8 @@ using Floats = Values<float>;
 
 template <class T>
 using Pack = Values<Number<T>>;
+template <class T>
+using MaskOf = Mask;
 
 template <class T>
 Pack<T> load(const T* from) {
@@ -149,7 +153,8 @@ Mask equal(const Values<V>& a, const Values<V>& b) {
   for (int i = 0; i < kLanes; ++i) m.lane[i] = exact::are_equal(a.v[i], b.v[i]) ? -1 : 0;
   return m;
 }
-inline Mask first_lanes(int count) {
+template <class T>
+Mask first_lanes(int count) {
   Mask m;
   for (int i = 0; i < kLanes; ++i) m.lane[i] = i < count ? -1 : 0;
   return m;
@@ -157,6 +162,11 @@ inline Mask first_lanes(int count) {
 inline Mask both(const Mask& a, const Mask& b) {
   Mask m;
   for (int i = 0; i < kLanes; ++i) m.lane[i] = a.lane[i] & b.lane[i];
+  return m;
+}
+inline Mask either(const Mask& a, const Mask& b) {
+  Mask m;
+  for (int i = 0; i < kLanes; ++i) m.lane[i] = a.lane[i] | b.lane[i];
   return m;
 }
 inline Mask without(const Mask& a, const Mask& b) {
@@ -225,7 +235,8 @@ STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
 /// The numbers of the set bits one by one: the first eight without a branch, which is enough where few are set.
-inline int pick(float* to, const float* from, uint64_t chosen, int count) {
+template <class N>
+int pick(N* to, const N* from, uint64_t chosen, int count) {
   constexpr uint64_t kEnd = uint64_t{1} << 63;
   for (int i = 0; i < 8; ++i, chosen &= chosen - 1) to[i] = from[__builtin_ctzll(chosen | kEnd)];
   for (int i = 8; i < count; ++i, chosen &= chosen - 1) to[i] = from[__builtin_ctzll(chosen)];

@@ -28,7 +28,10 @@ struct Mask {
 };
 template <class T>
 using Pack = Floats;
+template <class T>
+using MaskOf = Mask;
 
+template <class T>
 inline Mask first_lanes(int count) {
   const __m128i lanes = _mm_setr_epi32(0, 1, 2, 3);
   Mask m;
@@ -100,6 +103,10 @@ inline Mask equal(Floats x, Floats y) {
 }
 inline Mask both(Mask x, Mask y) {
   for (int i = 0; i < 4; ++i) x.v[i] = _mm_and_ps(x.v[i], y.v[i]);
+  return x;
+}
+inline Mask either(Mask x, Mask y) {
+  for (int i = 0; i < 4; ++i) x.v[i] = _mm_or_ps(x.v[i], y.v[i]);
   return x;
 }
 inline Mask without(Mask x, Mask y) {
