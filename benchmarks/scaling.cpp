@@ -108,6 +108,7 @@ int main(int argc, char** argv) {
   CLI::App app("Simulates an ascent on many threads: its tasks are timed one by one and dealt out to virtual ones.",
                "steppe-benchmark-scaling");
   add_options(app, settings);
+  app.remove_option(app.get_option("--threads"));
   app.add_option("--start", start, "Microseconds that starting and joining threads takes (default: 5)")
       ->check(CLI::Range(0.0, 1e6));
   CLI11_PARSE(app, argc, argv);

@@ -5,7 +5,6 @@
 #include <torch/nn/functional/embedding.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/optim/schedulers/step_lr.h>
-#include <torch/serialize.h>
 #include <torch/utils.h>
 #include <torch/version.h>
 
@@ -15,7 +14,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <type_traits>

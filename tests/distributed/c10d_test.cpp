@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "../contains.hpp"
 #include "../errors.hpp"
 #include "processes.hpp"
 

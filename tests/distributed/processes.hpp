@@ -30,8 +30,6 @@
 #include <utility>
 #include <vector>
 
-#include "../contains.hpp"
-
 extern char** environ;
 
 namespace processes {

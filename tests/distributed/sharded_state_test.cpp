@@ -27,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include "../contains.hpp"
 #include "../errors.hpp"
 #include "processes.hpp"
 

@@ -24,6 +24,7 @@ enum class Way {
   Plain,    ///< zero_grad(), the passes, step()
 };
 
+/// Of a short training, unless a test says otherwise.
 constexpr int kSteps = 5;
 
 /// One step. `pass` makes the forward and backward passes and returns the loss.

@@ -39,7 +39,7 @@ using torch::optim::AdamWOptions;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
-constexpr int kRounds = 6;
+constexpr int kLoopSteps = 6;
 
 SGDOptions momentum() { return SGDOptions(0.1).momentum(0.9).weight_decay(1e-3); }
 
@@ -51,7 +51,7 @@ Trace train(Way way, const BaseOptions& options, const Iterate& iterate,
   Optimizer optimizer(model, options);
   if (prepare) prepare(optimizer);
   Trace trace;
-  for (int i = 0; i < kRounds; ++i) {
+  for (int i = 0; i < kLoopSteps; ++i) {
     const at::Tensor loss = iterate(way, model, optimizer, i);
     trace.add(loss, optimizer.report());
   }
@@ -127,7 +127,7 @@ TEST(PlainLoop, IsVerifiedOnceAlwaysOrNeverWithTheSameResult) {
 /// Optimizers that leave out steps, or take another rho in each.
 const std::vector<std::function<void(SAM<SGD>&)>> kSchedules = {
     [](SAM<SGD>& optimizer) { optimizer.every(2); }, [](SAM<SGD>& optimizer) { optimizer.from_step(2); },
-    [](SAM<SGD>& optimizer) { optimizer.rho_schedule(schedule::linear(0.01, 0.3, kRounds)); },
+    [](SAM<SGD>& optimizer) { optimizer.rho_schedule(schedule::linear(0.01, 0.3, kLoopSteps)); },
     [](SAM<SGD>& optimizer) {
       optimizer.rho_schedule(schedule::custom([](int64_t step) { return step == 3 ? 0.0 : 0.1; }));
     }};
@@ -139,7 +139,7 @@ TEST(PlainLoop, FollowsASchedule) {
       SAM<SGD> optimizer(model, momentum());
       prepare(optimizer);
       Trace trace;
-      for (int i = 0; i < kRounds; ++i) {
+      for (int i = 0; i < kLoopSteps; ++i) {
         iterate(way, model, optimizer, i);
         trace.add("first weight", model.first->weight);
         trace.add("sharpness", optimizer.report().sharpness);
@@ -166,7 +166,7 @@ TEST(PlainLoop, CallsTheHooks) {
       for (at::Tensor& gradient : gradients) gradient = gradient.clamp(-0.01, 0.01);
     });
   });
-  EXPECT_EQ(calls, 2 * 2 * kRounds);
+  EXPECT_EQ(calls, 2 * 2 * kLoopSteps);
 }
 
 TEST(PlainLoop, LeavesOutWhatIsExcluded) {
@@ -175,7 +175,7 @@ TEST(PlainLoop, LeavesOutWhatIsExcluded) {
     ASAM<SGD> optimizer(model, momentum());
     optimizer.exclude(biases_and_norms(model));
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, optimizer, i);
       trace.add(loss, optimizer.report());
     }
@@ -195,7 +195,7 @@ Trace train_plainly(const BaseOptions& options) {
   else
     optimizer = std::make_unique<Optimizer>(model.parameters(), options);
   Trace trace;
-  for (int i = 0; i < kRounds; ++i) {
+  for (int i = 0; i < kLoopSteps; ++i) {
     const Batch batch = Batch::draw();
     optimizer->zero_grad();
     const at::Tensor loss = model.loss(batch);
@@ -220,7 +220,7 @@ TEST(PlainLoop, ServesAProgramThatHoldsTheBaseClass) {
     SAM<SGD>& sam = *ours;
     const std::unique_ptr<torch::optim::Optimizer> optimizer = std::move(ours);
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const Batch batch = Batch::draw();
       const at::Tensor loss = step(way, *optimizer, [&] { return pass(model, batch); });
       trace.add(loss, sam.report());
@@ -235,7 +235,7 @@ TEST(PlainLoop, FillsATensorThatHasTheTypeOfAValue) {
     Net model;
     SAM<SGD> optimizer(model, momentum());
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const Batch batch = Batch::draw();
       const at::Tensor loss = step(way, optimizer, [&] {
         const at::Tensor output = model.forward(batch.inputs);
@@ -409,7 +409,7 @@ TEST(PlainLoop, FollowsASchedulerOfTheLearningRate) {
     SAM<SGD> optimizer(model, momentum(), Options().rho_schedule(schedule::proportional_to_lr(0.01, 0.05, 0.0, 0.1)));
     torch::optim::StepLR scheduler(optimizer, 2, 0.5);
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, optimizer, i);
       scheduler.step();
       trace.add(loss, optimizer.report());
@@ -427,7 +427,7 @@ TEST(PlainLoop, FollowsASchedulerThatWaitsForAPlateau) {
     torch::optim::ReduceLROnPlateauScheduler scheduler(optimizer, torch::optim::ReduceLROnPlateauScheduler::min,
                                                        /*factor=*/0.5F, /*patience=*/0);
     Trace trace;
-    for (int i = 0; i < 2 * kRounds; ++i) {
+    for (int i = 0; i < 2 * kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, optimizer, i);
       scheduler.step(loss.item<float>());
       trace.add(loss, optimizer.report());
@@ -446,7 +446,7 @@ TEST(PlainLoop, EvaluatesBetweenIterations) {
       SAM<SGD> optimizer(model, momentum());
       const Batch held_out = Batch::draw(20);
       Trace trace;
-      for (int i = 0; i < kRounds; ++i) {
+      for (int i = 0; i < kLoopSteps; ++i) {
         const at::Tensor loss = iterate(way, model, optimizer, i);
         trace.add(loss, optimizer.report());
         model.eval();
@@ -466,7 +466,7 @@ TEST(PlainLoop, EvaluatesInInferenceModeBetweenIterations) {
     SAM<SGD> optimizer(model, momentum());
     const Batch held_out = Batch::draw(20);
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, optimizer, i);
       trace.add(loss, optimizer.report());
       model.eval();
@@ -515,7 +515,7 @@ TEST(PlainLoop, RunsTheHooksOfParameters) {
     model.first->weight.register_hook([](const at::Tensor& gradient) { return gradient * 0.5; });
     SAM<SGD> optimizer(model, momentum());
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, optimizer, i);
       trace.add(loss, optimizer.report());
     }
@@ -585,7 +585,7 @@ TEST(PlainLoop, TakesAGroupThatIsAddedBetweenIterations) {
     SAM<SGD> optimizer(model.second->parameters(), momentum());
     optimizer.attach(model);
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       if (i == 2) {
         torch::optim::OptimizerParamGroup group(model.first->parameters());
         optimizer.add_param_group(group);
@@ -614,7 +614,7 @@ TEST(PlainLoop, OfAnOptimizerThatWasMovedGoesOn) {
     std::vector<SAM<SGD>> optimizers;
     optimizers.emplace_back(model, momentum());
     Trace trace;
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       if (i == 2) {
         SAM<SGD> moved = std::move(optimizers.front());
         optimizers.clear();
@@ -732,7 +732,7 @@ TEST(PlainLoop, OutlivesTheThreadThatMadeTheOptimizer) {
     std::thread([&] { optimizer = std::make_unique<SAM<SGD>>(model, momentum()); }).join();
     Trace trace;
     if (way == Way::Plain) optimizer->replay(true);
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kLoopSteps; ++i) {
       const at::Tensor loss = iterate(way, model, *optimizer, i);
       trace.add(loss, optimizer->report());
     }

@@ -77,7 +77,7 @@ inline bool has_operator(UpdateRule::Kind kind, at::Device device) {
   return (device.is_cuda() ? found.cuda : found.cpu)[static_cast<int>(kind)];
 }
 
-/// Kernels of steppe, on the CPU. In double they are plain C++, which is slower than LibTorch's operators and class.
+/// Kernels of steppe, on the CPU. There are none in double.
 inline bool has_kernel_of_ours(UpdateRule::Kind kind, at::ScalarType dtype) {
   if (dtype == at::kDouble) return false;
   if (!STEPPE_HAS_FUSED_OPERATORS || kind == UpdateRule::Kind::RMSprop) return true;

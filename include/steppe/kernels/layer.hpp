@@ -13,6 +13,9 @@ namespace kernels {
 /// How numbers are stored.
 enum class Format : int32_t { Float32, Float64, BFloat16, Half };
 
+/// Of one number.
+constexpr int64_t bytes_of(Format format) { return format == Format::Float32 ? 4 : format == Format::Float64 ? 8 : 2; }
+
 /// One parameter tensor in the order of its memory, and what the recipe does with it. The pointers are to memory of the
 /// device that computes.
 struct Layer {

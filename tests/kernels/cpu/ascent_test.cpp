@@ -226,7 +226,7 @@ int64_t ulps_apart(const at::Tensor& a, const at::Tensor& b) {
 }
 
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  const auto bits = a.element_size() == 2 ? at::kShort : at::kInt;
+  const auto bits = a.element_size() == 2 ? at::kShort : a.element_size() == 4 ? at::kInt : at::kLong;
   return a.contiguous().view(bits).equal(b.contiguous().view(bits));
 }
 
@@ -289,7 +289,7 @@ TEST_P(FusedAscent, AgreesWithTheDefinitionInEveryFormatAndLayout) {
 }
 
 TEST_P(FusedAscent, GivesTheSameBitsForEveryInstructionSetAndNumberOfThreads) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16})
+  for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16})
     for (uint64_t seed = 101; seed <= 103; ++seed) {
       SCOPED_TRACE(std::string(c10::toString(dtype)) + ", seed " + std::to_string(seed));
       auto model = random_model(seed, dtype, true);

@@ -28,19 +28,24 @@ struct MeanAndThreshold {
   N mean, threshold;
 };
 
-/// Of every size, and such that mean - threshold cancels.
+/// Of every size, and such that mean - threshold cancels; after all pairs of the extreme ones.
 template <class T>
 std::vector<MeanAndThreshold<Number<T>>> filters(int count, uint64_t seed) {
   using N = Number<T>;
+  constexpr N kInfinity = std::numeric_limits<N>::infinity();
   std::mt19937_64 random(seed);
   std::vector<MeanAndThreshold<N>> all;
+  const uint64_t infinity = Places<T>::of(kInfinity);
+  const N smallest = Places<T>::number_at(Places<T>::of(N{0}) + 1), largest = Places<T>::number_at(infinity - 1);
+  for (const N mean : {N{0}, -N{0}, smallest, -smallest, largest, -largest})
+    for (const N threshold : {N{0}, smallest, largest, kInfinity}) all.push_back({mean, threshold});
   for (int i = 0; i < count; ++i) {
     const N mean = i % 8 == 0 ? N{0} : any_finite<T>(random);
     N threshold = std::fabs(any_finite<T>(random));
     if (i % 3 == 0) threshold = std::fabs(rounded_to<T>(mean * static_cast<N>(1.0 + 0.01 * (i % 5))));
     if (i % 16 == 1) threshold = 0;
-    if (i % 16 == 3) threshold = std::numeric_limits<N>::infinity();
-    if (i % 16 == 5) threshold = std::numeric_limits<N>::denorm_min();
+    if (i % 16 == 3) threshold = kInfinity;
+    if (i % 16 == 5) threshold = smallest;
     all.push_back({mean, rounded_to<T>(threshold)});
   }
   return all;
@@ -57,7 +62,6 @@ void expect_bounds_for_every_pattern() {
     const FilterBounds<float> bounds = filter_bounds<T>(filter.mean, filter.threshold);
     for (int i = 0; i < 65536; ++i) {
       const float x = widen(T{static_cast<uint16_t>(i)});
-      if (!std::isfinite(x)) continue;
       ASSERT_EQ(bounds.keep(x), is_kept<T>(x, filter)) << x << " - " << filter.mean << ", " << filter.threshold;
     }
   }
@@ -74,10 +78,16 @@ void expect_bounds_at_the_edges() {
   std::mt19937_64 random(2);
   for (const auto& filter : filters<N>(4000, 3)) {
     const FilterBounds<N> bounds = filter_bounds<N>(filter.mean, filter.threshold);
-    std::vector<N> places = {N{0}, filter.mean, any_finite<N>(random), any_finite<N>(random)};
+    std::vector<N> places = {N{0},
+                             filter.mean,
+                             any_finite<N>(random),
+                             any_finite<N>(random),
+                             kInfinity,
+                             -kInfinity,
+                             std::numeric_limits<N>::quiet_NaN()};
     for (const N edge : {bounds.low, bounds.high})
       for (const N side : {edge, std::nextafter(edge, kInfinity), std::nextafter(edge, -kInfinity)})
-        if (std::isfinite(side)) places.push_back(side);
+        places.push_back(side);
     for (const N x : places)
       ASSERT_EQ(bounds.keep(x), is_kept<N>(x, filter)) << x << " - " << filter.mean << ", " << filter.threshold;
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
+#include <steppe/kernels/cpu/filter_bounds.hpp>
 
 #include <cstdlib>
 #include <fstream>

@@ -59,7 +59,7 @@ class Ascent {
     int64_t bytes = 0;
     for (size_t i = 0; i < layers.size(); ++i) {
       if (exact::is_zero(factors[i])) continue;
-      bytes += layers[i].size * static_cast<int64_t>(sizeof(float));
+      bytes += layers[i].size * bytes_of(layers[i].format);
       for (int64_t piece = 0; piece < jobs_[i]->pieces(); ++piece) tasks_.push_back({i, piece});
     }
     threads.run(static_cast<int64_t>(tasks_.size()), [&](int64_t k, int) {

@@ -52,7 +52,7 @@ class PairPass {
   /// out = a x + b y. Returns the sum of squares of what was stored.
   double combine(double a, double b) const {
     int64_t bytes = 0;
-    for (const Pair& pair : pairs_) bytes += pair.size * static_cast<int64_t>(sizeof(float));
+    for (const Pair& pair : pairs_) bytes += pair.size * bytes_of(pair.format);
     const bool past_cache = bytes > kStreamed;
     double total = 0.0;
     const auto of_piece = [a, b, past_cache](const Pair& pair, Span span, auto format) {

@@ -7,14 +7,21 @@
 #include <limits>
 #include <type_traits>
 
-#include <steppe/kernels/cpu/passes.hpp>
 #include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
 
-/// The places of a storage format's numbers in their order; both zeros have the middle one.
+/// A filter keeps the numbers below `low` and those above `high`.
+template <class N>
+struct FilterBounds {
+  N low = 0, high = 0;
+
+  bool keep(N x) const { return x < low || x > high; }
+};
+
+/// The places of a storage format's numbers in their order, from -NaN on; both zeros have the middle one.
 template <class T>
 class Places {
  public:
@@ -40,7 +47,7 @@ class Places {
 };
 
 /// The largest number x of the format T for which x - mean, rounded to T, is not above the threshold. It grows with x,
-/// so that the place is found by doubling steps from an estimate and then by halving.
+/// so that the place is found by doubling steps from an estimate and then by halving; the mean itself is within.
 template <class T>
 Number<T> largest_within(Number<T> mean, Number<T> threshold) {
   using N = Number<T>;
@@ -68,7 +75,7 @@ Number<T> largest_within(Number<T> mean, Number<T> threshold) {
 }
 
 /// Kept are the numbers of the format T for which |x - mean|, rounded to T, is above the threshold, which is not
-/// negative. The mean is a finite number of the format.
+/// negative and not NaN. The mean is a finite number of the format.
 template <class T>
 FilterBounds<Number<T>> filter_bounds(Number<T> mean, Number<T> threshold) {
   // Rounding is symmetric.

@@ -133,8 +133,8 @@ const Passes<T>& best_of_avx512() {
 }
 #endif
 
-/// The passes for a storage format. double has vector instructions with AVX2 alone (256 bits are enough for memory's
-/// speed), 16-bit formats on x86 from AVX2 on.
+/// The passes for a storage format. On x86, double has vectors of 256 bits from AVX2 on, and 16-bit formats have
+/// vectors from there on; elsewhere double is computed in plain C++.
 template <class T>
 const Passes<T>& passes() {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))

@@ -4,19 +4,12 @@
 
 #include <cstdint>
 
+#include <steppe/kernels/cpu/filter_bounds.hpp>
 #include <steppe/kernels/formats.hpp>
 #include <steppe/version.hpp>
 
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu {
-
-/// A filter keeps the numbers below `low` and those above `high`.
-template <class N>
-struct FilterBounds {
-  N low = 0, high = 0;
-
-  bool keep(N x) const { return x < low || x > high; }
-};
 
 /// What is done to the components of one run of memory: centralize, filter, scale; each if it is on.
 template <class T>

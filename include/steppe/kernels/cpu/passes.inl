@@ -5,12 +5,12 @@
 STEPPE_NAMESPACE_BEGIN
 namespace kernels::cpu::STEPPE_INSTRUCTION_SET {
 
-/// Whether a lane is within the rest of the run.
 template <class T>
 inline Pack<T> load_some(const T* from, int64_t left) {
   return left >= kLanes ? load(from) : load(from, static_cast<int>(left));
 }
 
+/// The lanes that are within the rest of the run.
 template <class T>
 inline MaskOf<T> valid_lanes(int64_t left) {
   return first_lanes<T>(left >= kLanes ? kLanes : static_cast<int>(left));

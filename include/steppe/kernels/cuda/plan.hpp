@@ -75,7 +75,6 @@ struct Entry {
   int32_t filtered, scaled, counted;
   Phase phases[kStages];
 };
-static_assert(offsetof(Entry, phases) + sizeof(Entry::phases) == sizeof(Entry));
 static_assert(sizeof(Entry) == 3 * sizeof(void*) + 13 * 8 + 8 * 4);
 
 /// What the layers of a launch need together.

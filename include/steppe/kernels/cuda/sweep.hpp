@@ -77,7 +77,7 @@ class Sweep {
         return;
       case Phase::RowsAndDirection:
       case Phase::Direction:
-        assume(run.is_centralized || run.is_scaled);
+        assume(run.is_centralized || run.is_scaled);  // else no layer has this phase
         if constexpr (kCentralizes)
           if (phase == Phase::RowsAndDirection) find_row_means<kThreads>(block, shared, run, mine);
         if constexpr (kCentralizes || kScales) add_direction<kThreads>(block, run, State{}, mine);

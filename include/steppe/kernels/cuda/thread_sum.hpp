@@ -68,8 +68,8 @@ struct ThreadSums {
   Sum sum, raw, measure, length;
 };
 
-/// That of the architecture for which a kernel is compiled (86 or 89, not 80, to have pairs on such a device). Those
-/// without pairs have half as many units for double as for float.
+/// That of the architecture for which a kernel is compiled; a device of 8.6 or 8.9 that runs code for 8.0 has no pairs.
+/// Those without pairs have half as many units for double as for float.
 struct DeviceSum {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 600 && __CUDA_ARCH__ != 700 && __CUDA_ARCH__ != 800 && \
     __CUDA_ARCH__ != 900 && __CUDA_ARCH__ != 1000

@@ -118,6 +118,7 @@ inline void store(double* to, const Doubles& x) {
 inline void store(double* to, const Doubles& x, int count) {
   for (int i = 0; i < 4; ++i) _mm256_maskstore_pd(to + 4 * i, doubles_below(count - 4 * i), x.v[i]);
 }
+/// Non-temporal; `to` must be aligned to 32 bytes.
 inline void stream(double* to, const Doubles& x) {
   for (int i = 0; i < 4; ++i) _mm256_stream_pd(to + 4 * i, x.v[i]);
 }
@@ -352,8 +353,11 @@ class LaneSums {
 };
 
 /// Of doubles, whose products are not exact: rounded before they are added.
-class SumsOfDoubles : public LaneSums {
+class SumsOfDoubles : private LaneSums {
  public:
+  using LaneSums::add;
+  using LaneSums::total;
+
   void add_squares(const Doubles& x) { add(times(x, x)); }
   void add_products(const Doubles& x, const Doubles& y) { add(times(x, y)); }
 };
